@@ -1,0 +1,1 @@
+"""mdrt: MaskDiffusion segmentation with a frozen Stable Diffusion model, without PyTorch."""
