@@ -1,0 +1,39 @@
+# Every target sets up what it needs: Python 3.11 and make are all a machine must have.
+PYTHON ?= python3
+PIP = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+CLASSES = sky, cloud, sun, mountain, grass, sand, water, road, tree, house, car, boat, person, flower
+SOURCES = $(shell git ls-files 'mdrt/*' 'export/*' 'runtime/*' 'kernels/*' 'benchmarks/*' pyproject.toml)
+
+.PHONY: demo test lint figures clean
+
+demo: .venv-run/installed  ## segment the example pictures, with names and without
+	.venv-run/bin/mdrt segment examples --classes "$(CLASSES)" --out out/named
+	.venv-run/bin/mdrt segment examples --unsupervised --out out/unnamed
+	@echo "Look at out/named/*.overlay.png and out/unnamed/*.overlay.png"
+
+test: lint  ## lint, types, then every test, on the installed package
+	.venv-dev/bin/pytest
+
+lint: .venv-dev/installed
+	.venv-dev/bin/ruff format --check .
+	.venv-dev/bin/ruff check .
+	cd .venv-dev && bin/mypy --config-file ../pyproject.toml  # beside the installed package
+
+figures: .venv-dev/installed  ## the figures of the README and the docs
+	.venv-dev/bin/python -P -m mdrt.benchmarks.scenes.score --scenes 200
+	.venv-dev/bin/python -P -m mdrt.benchmarks.kernels_bench
+
+clean:
+	rm -rf .venv-run .venv-dev build out *.egg-info
+
+.venv-run/installed: constraints.txt $(SOURCES)
+	test -x .venv-run/bin/python || $(PYTHON) -m venv .venv-run
+	.venv-run/bin/python $(PIP) .
+	.venv-run/bin/python $(PIP) --force-reinstall --no-deps .
+	touch $@
+
+.venv-dev/installed: constraints.txt $(SOURCES)
+	test -x .venv-dev/bin/python || $(PYTHON) -m venv .venv-dev
+	.venv-dev/bin/python $(PIP) '.[export,dev]'
+	.venv-dev/bin/python $(PIP) --force-reinstall --no-deps .
+	touch $@
