@@ -1,0 +1,148 @@
+"""The bars of the scenes world: is the embedded model's every claim true on held-out scenes?
+
+Protocol: 256² scenes with the zoomed views, seeds 0…N−1 (never trained on), mIoU over one
+confusion matrix of all scenes at full resolution and all 14 classes. "all" puts every name in
+the prompt, "dynamic" only the names visible. Unsupervised: k = number of visible classes,
+Hungarian matching per image.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from ... import kernels
+from ...runtime.segmenter import Options, Segmentation, Segmenter
+from ..metrics import confusion, iou, match, roc_area
+from .renderer import CLASSES, Scene, render
+
+BARS = {
+    "area under ROC": 0.88,
+    "MaskDiffusion, dynamic": 42.0,
+    "MaskDiffusion, all names": 22.0,
+    "unsupervised, spectral": 45.0,
+}
+"""The first bar, on 200 scenes."""
+
+
+@dataclass
+class Scores:
+    """Confusion matrices by method, and the class maps' areas under the ROC curve."""
+
+    counts: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    areas: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, method: str, truth: NDArray[np.uint8], labels: NDArray[np.integer]) -> None:
+        """Count one label map in `CLASSES` order; -1 is an error whatever the truth."""
+        size = len(CLASSES)
+        padded = np.where(labels < 0, size, labels)
+        counts = confusion(truth, padded, size + 1)
+        self.counts[method] = self.counts.get(method, 0) + counts
+
+    def figures(self) -> dict[str, float]:
+        """Mean area, then mIoU of each method in per cent."""
+        areas = [np.nanmean(values) for values in self.areas.values() if values]
+        table = {"area under ROC": float(np.mean(areas))}
+        for method, counts in self.counts.items():
+            table[method] = float(np.nanmean(iou(counts)[: len(CLASSES)]))
+        return table
+
+
+def attention_labels(result: Segmentation) -> NDArray[np.integer]:
+    """The argmax of the class maps alone, (H, W): MaskDiffusion without features."""
+    size = (result.labels.shape[0], result.labels.shape[1])
+    labels: NDArray[np.integer] = kernels.resize(result.weights, size).argmax(axis=0)
+    return labels
+
+
+def _score_scene(segmenter: Segmenter, scene: Scene, options: Options, scores: Scores) -> None:
+    index = np.array([CLASSES.index(name) for name in scene.visible])
+    dynamic = segmenter(scene.image, scene.visible, options=options)
+    scores.add("attention alone, dynamic", scene.mask, index[attention_labels(dynamic)])
+    scores.add("MaskDiffusion, dynamic", scene.mask, index[dynamic.labels])
+    maps = kernels.resize(dynamic.weights, (256, 256))
+    for name, class_map in zip(scene.visible, maps, strict=True):
+        area = roc_area(class_map, scene.mask == CLASSES.index(name))
+        if not np.isnan(area):
+            scores.areas.setdefault(name, []).append(area)
+    every = segmenter(scene.image, CLASSES, options=options)
+    scores.add("attention alone, all names", scene.mask, attention_labels(every))
+    scores.add("MaskDiffusion, all names", scene.mask, every.labels)
+    for method in ("spectral", "kmeans"):
+        found = segmenter(
+            scene.image,
+            segments=len(scene.visible),
+            options=Options(timestep=options.timestep, method=method),
+        )
+        matched = match(scene.mask, found.labels, len(CLASSES))
+        scores.add(f"unsupervised, {method}", scene.mask, matched)
+
+
+def score(
+    engine: Path | None = None, scenes: int = 200, options: Options | None = None, first: int = 0
+) -> Scores:
+    """Score a bundle on held-out scenes `first` … `first + scenes - 1`."""
+    segmenter, scores = Segmenter(engine), Scores()
+    for seed in track(range(first, first + scenes), "scoring", console=Console(stderr=True)):
+        scene = render(seed)
+        if scene.visible:
+            _score_scene(segmenter, scene, options or Options(), scores)
+    return scores
+
+
+@click.command()
+@click.option(
+    "--engine", type=click.Path(path_type=Path), help="Bundle; the embedded one if not given."
+)
+@click.option("--scenes", default=200, show_default=True)
+@click.option("--first", default=0, show_default=True, help="First seed.")
+@click.option("--pooling", type=click.Choice(["exp", "softmax", "logit"]))
+@click.option("--mode", type=click.Choice(["paper", "released"]))
+@click.option("--timestep", type=int)
+@click.option(
+    "--json", "path", type=click.Path(path_type=Path), help="Also write the figures here."
+)
+def main(
+    engine: Path | None,
+    scenes: int,
+    first: int,
+    pooling: str | None,
+    mode: str | None,
+    timestep: int | None,
+    path: Path | None,
+) -> None:
+    """Print the embedded model's figures beside the bars they must reach."""
+    options = Options(mode=mode, pooling=pooling, timestep=timestep)  # type: ignore[arg-type]
+    scores = score(engine, scenes, options, first)
+    figures = scores.figures()
+    table = Table(title=f"{scenes} held-out scenes, 256², {len(CLASSES)} classes, mIoU in per cent")
+    for column in ("", "figure", "bar", "reached"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, value in figures.items():
+        bar = BARS.get(name)
+        verdict = "" if bar is None else ("yes" if value >= bar else "no")
+        table.add_row(name, f"{value:.3g}", "" if bar is None else f"{bar:g}", verdict)
+    console = Console()
+    console.print(table)
+    per_class = {
+        m: dict(zip(CLASSES, iou(c).round(1).tolist(), strict=False))
+        for m, c in scores.counts.items()
+    }
+    areas = {name: round(float(np.nanmean(v)), 3) for name, v in scores.areas.items()}
+    if path is not None:
+        path.write_text(
+            json.dumps({"figures": figures, "iou": per_class, "areas": areas}, indent=2)
+        )
+    console.print({"area": areas, "IoU, all names": per_class["MaskDiffusion, all names"]})
+
+
+if __name__ == "__main__":
+    main()
