@@ -1,0 +1,1 @@
+"""Run exported bundles without PyTorch: sessions, prompts, tiles, the pipeline, files."""

@@ -1,0 +1,49 @@
+"""The `mdrt` command. Each subcommand imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version
+from typing import Any
+
+import click
+
+from .runtime.errors import MdrtError
+
+COMMANDS = {
+    "export": ("mdrt.export.command", "export_command"),
+    "segment": ("mdrt.runtime.command", "segment_command"),
+}
+"""Subcommand → module and attribute, imported only when asked for."""
+
+
+class _Commands(click.Group):
+    """Lazy subcommands, and one line instead of a traceback for a user's mistake."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except MdrtError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("mdrt"), prog_name="mdrt")
+def main() -> None:
+    """Segment any picture into classes you name, with a frozen Stable Diffusion model.
+
+    \b
+    mdrt segment photo.jpg --classes "sky, grass, traffic light"
+    mdrt segment photo.jpg --unsupervised
+    mdrt export runwayml/stable-diffusion-v1-5 -o sd15
+    """

@@ -1,0 +1,167 @@
+"""Open a bundle: the directory that `mdrt export` wrote, trusted only after checking."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from .contract import (
+    GRAPHS,
+    MANIFEST,
+    NOISE,
+    TEXT_ENCODER,
+    TOKENIZER,
+    UNET,
+    VAE_ENCODER,
+    FileRecord,
+    Manifest,
+)
+from .errors import BundleError
+
+_CHUNK: Final = 1 << 20  # bytes hashed at a time
+_REMEDY: Final = "run `mdrt export` again"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A checked bundle: its directory and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def vae_encoder(self) -> Path:
+        return self.path / VAE_ENCODER
+
+    @property
+    def text_encoder(self) -> Path:
+        return self.path / TEXT_ENCODER
+
+    @property
+    def unet(self) -> Path:
+        return self.path / UNET
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.path / TOKENIZER
+
+    def noise(self) -> npt.NDArray[np.float32]:
+        """The fixed noise ε: (latent_channels, N, N) float32, standard normal.
+
+        A larger canvas repeats it periodically, so that a latent cell's noise
+        depends on its position alone.
+
+        Raises:
+            BundleError: the file is no array of that shape and type.
+        """
+        try:
+            noise: npt.NDArray[np.float32] = np.load(self.path / NOISE, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{self.path / NOISE} cannot be read ({error}); {_REMEDY}") from error
+        channels = self.manifest.latent_channels
+        shaped = noise.ndim == 3 and noise.shape[0] == channels
+        if not shaped or noise.dtype != np.float32 or noise.size == 0:
+            raise BundleError(
+                f"{self.path / NOISE} is {noise.dtype} {noise.shape}, expected float32 "
+                f"({channels}, N, N); {_REMEDY}"
+            )
+        return noise
+
+
+def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
+    """Open and check a bundle.
+
+    Args:
+        path: a bundle directory, or the `unet.onnx` inside one.
+        verify: hash every file; without it only presence and size are checked.
+
+    Raises:
+        BundleError: no bundle there, an engine file, an unreadable manifest,
+            another schema version, a file missing, truncated or changed.
+    """
+    directory = _directory(Path(path))
+    manifest = _read_manifest(directory / MANIFEST)
+    for name in (*GRAPHS, NOISE, TOKENIZER):
+        if name not in manifest.files:
+            raise BundleError(f"{directory / MANIFEST} does not list {name}; {_REMEDY}")
+    for name, record in manifest.files.items():
+        _check_size(directory, name, record)
+    if verify:
+        for name, record in manifest.files.items():
+            _check_hash(directory / name, record)
+    return Bundle(directory, manifest)
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write `manifest.json` into `directory`, readable by people and by `load_bundle`."""
+    text = json.dumps(manifest.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+    (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def record_file(path: Path) -> FileRecord:
+    """The record of a file as it is now, hashed in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_CHUNK):
+            digest.update(piece)
+    return FileRecord(digest.hexdigest(), path.stat().st_size)
+
+
+def _directory(path: Path) -> Path:
+    """The bundle directory that `path` stands for."""
+    if path.suffix == ".plan":
+        raise BundleError(
+            f"{path} is a TensorRT engine, and the engine backend does not exist yet; "
+            f"use {path.with_suffix('.onnx')}"
+        )
+    if path.is_dir():
+        return path
+    if not path.exists():
+        raise BundleError(f"no bundle at {path}; write one with `mdrt export MODEL -o {path}`")
+    if path.name == UNET:
+        return path.parent
+    raise BundleError(f"{path} is a file, expected a bundle directory or its {UNET}")
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        return Manifest.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise BundleError(
+            f"{path.parent} has no {MANIFEST}, so it is no bundle; "
+            f"write one with `mdrt export MODEL -o BUNDLE`"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path} cannot be read ({error}); {_REMEDY}") from error
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from None
+
+
+def _check_size(directory: Path, name: str, record: FileRecord) -> None:
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise BundleError(f"{directory / MANIFEST} lists {name}, which lies outside; {_REMEDY}")
+    path = directory / name
+    if not path.is_file():
+        raise BundleError(f"{path} is missing from the bundle; {_REMEDY}")
+    size = path.stat().st_size
+    if size != record.bytes:
+        raise BundleError(f"{path} has {size} bytes, expected {record.bytes}; {_REMEDY}")
+
+
+def _check_hash(path: Path, record: FileRecord) -> None:
+    try:
+        found = record_file(path).sha256
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error.strerror}); {_REMEDY}") from error
+    if found != record.sha256:
+        raise BundleError(
+            f"{path} has SHA-256 {found[:12]}…, expected {record.sha256[:12]}…: "
+            f"it was changed after export; {_REMEDY}"
+        )

@@ -1,0 +1,327 @@
+"""`mdrt segment`: pictures in, label maps, overlays and records out."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from .contract import MODES, POOLINGS
+from .errors import MdrtError, PromptError
+from .output import prepare_folder, record, write_result
+from .prompts import ClassName, parse_classes, read_classes
+from .session import PROVIDERS
+
+RECOMMENDED = "[default: what the bundle recommends]"
+
+PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+
+
+class _Segments(click.ParamType):  # type: ignore[type-arg]
+    name = "auto|K"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int | Literal["auto"]:
+        if value == "auto":
+            return "auto"
+        try:
+            count = int(value)
+        except ValueError:
+            count = 0
+        if count < 1:
+            self.fail(f"{value!r} is neither 'auto' nor a positive number", param, ctx)
+        return count
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every picture of one call has in common."""
+
+    classes: Sequence[ClassName] | None
+    segments: int | Literal["auto"] | None
+    background: str | None
+    out: Path
+    overlay: bool
+
+
+@click.command("segment")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option(
+    "--classes",
+    metavar="NAMES|FILE",
+    help='Names, as in "sky, grass, traffic light"; or a text file with one class a line and '
+    "commas between synonyms. The embedded model uses its own names if none are given.",
+)
+@click.option("--unsupervised", is_flag=True, help="Find segments without names.")
+@click.option(
+    "--segments",
+    type=_Segments(),
+    default="auto",
+    show_default=True,
+    help="How many segments (with --unsupervised); auto finds it from the eigengap.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["spectral", "kmeans"]),
+    default="spectral",
+    show_default=True,
+    help="How unnamed segments are found.",
+)
+@click.option(
+    "-e",
+    "--engine",
+    type=click.Path(path_type=Path),
+    help="A bundle directory, its unet.onnx or its unet.plan.  [default: the embedded model]",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(MODES),
+    help=f"The paper's equations as written, or as the released code does it.  {RECOMMENDED}",
+)
+@click.option(
+    "--pooling",
+    type=click.Choice(POOLINGS),
+    help="How attention logits become class maps: exp (Eq. 4), softmax over tokens, or the "
+    f"logit itself.  {RECOMMENDED}",
+)
+@click.option(
+    "--timestep",
+    type=int,
+    help=f"Noise level, an index from 0 (the paper's t = 1).  {RECOMMENDED}",
+)
+@click.option(
+    "--background",
+    metavar="NAME",
+    help="A class to leave uncoloured; added to the classes if it is not among them.",
+)
+@click.option(
+    "--max-size",
+    type=click.IntRange(min=1),
+    metavar="PIXELS",
+    help="Reduce a picture's longer side to this for the network. "
+    "Masks keep the picture's own size.",
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("out"),
+    show_default=True,
+    help="Folder for the results.",
+)
+@click.option(
+    "--overlay/--no-overlay",
+    default=True,
+    show_default=True,
+    help="Also write the picture with coloured classes and a legend.",
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON record a picture on standard output instead of tables.",
+)
+@click.option(
+    "--provider",
+    default="cpu",
+    show_default=True,
+    metavar="|".join(PROVIDERS),
+    help="Where ONNX Runtime runs the graphs.",
+)
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Threads of one operator.  [default: every core]"
+)
+def segment_command(
+    images: tuple[str, ...],
+    classes: str | None,
+    unsupervised: bool,
+    segments: int | Literal["auto"],
+    method: Literal["spectral", "kmeans"],
+    engine: Path | None,
+    mode: Literal["paper", "released"] | None,
+    pooling: Literal["exp", "softmax", "logit"] | None,
+    timestep: int | None,
+    background: str | None,
+    max_size: int | None,
+    out: Path,
+    overlay: bool,
+    as_json: bool,
+    provider: str,
+    threads: int | None,
+) -> None:
+    """Segment pictures (files, or folders of them) into named classes or unnamed segments.
+
+    For each picture the output folder receives NAME.png (labels as a palette image of the
+    picture's own size; value = position in the class list), NAME.overlay.png and NAME.json.
+
+    \b
+    mdrt segment beach.jpg --classes "sky, sand, water, person"
+    mdrt segment photos/ --classes classes.txt --engine sd15 --out masks
+    mdrt segment beach.jpg --unsupervised --segments 6
+    """
+    from .segmenter import Options, Segmenter
+
+    if unsupervised and classes is not None:
+        raise click.UsageError("--classes and --unsupervised exclude each other")
+    source = click.get_current_context().get_parameter_source
+    for option in ("segments", "method"):
+        if not unsupervised and source(option) is not click.core.ParameterSource.DEFAULT:
+            raise click.UsageError(f"--{option} goes with --unsupervised")
+    if unsupervised and background is not None:
+        raise click.UsageError("--background needs class names")
+    options = Options(mode, pooling, timestep, method, max_size)
+    names = None if unsupervised else _classes(classes)
+    paths = list(_pictures(images))
+    prepare_folder(out)
+    segmenter = Segmenter(engine, provider=provider, threads=threads)
+    if names is None and not unsupervised:
+        names = list(segmenter.manifest.classes)
+        if not names:
+            raise PromptError('no class names; give --classes "sky, grass", or --unsupervised')
+    if names is not None and background is not None and background not in _shown(names):
+        names = [*names, background]
+    console = Console(stderr=True)
+    if names is not None:
+        segmenter.encode_text(names)  # a wrong class list fails once, before any picture
+        if unknown := segmenter.unknown(names):
+            known = ", ".join(segmenter.manifest.classes)
+            console.print(
+                f"[yellow]warning:[/] {segmenter.manifest.model_id} never saw "
+                f"{', '.join(unknown)}; it knows: {known}. "
+                "Export a Stable Diffusion checkpoint for other names.",
+                highlight=False,
+            )
+    job = _Job(names, None if names is not None else segments, background, out, overlay)
+    stems = _stems(paths)
+    failures = 0
+    with _progress(console) as progress:
+        overall = progress.add_task("pictures", total=len(paths), visible=len(paths) > 1)
+        for path in paths:
+            try:
+                values = _segment_one(segmenter, path, stems[path], job, options, progress)
+            except MdrtError as error:
+                failures += 1
+                progress.console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+            else:
+                _show(values, as_json, console if as_json else Console())
+            progress.advance(overall)
+    if failures:
+        raise click.ClickException(f"{failures} of {len(paths)} pictures failed")
+
+
+def _segment_one(
+    segmenter: Any, path: Path, stem: str, job: _Job, options: Any, progress: Progress
+) -> dict[str, Any]:
+    from .images import read_image
+
+    start = time.perf_counter()
+    pixels = read_image(path)
+    read = time.perf_counter() - start
+    task = progress.add_task(path.name, total=None)
+    try:
+        result = segmenter(
+            pixels,
+            job.classes,
+            segments=job.segments,
+            options=options,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    finally:
+        progress.remove_task(task)
+    result.timings["image"] += read
+    values = record(result, str(path), segmenter.manifest.model_id, job.background)
+    files = write_result(
+        job.out, stem, pixels, result, values, background=job.background, with_overlay=job.overlay
+    )
+    return values | {"files": files}
+
+
+def _classes(text: str | None) -> list[ClassName] | None:
+    if text is None:
+        return None
+    path = Path(text)
+    if "," not in text and path.suffix and path.is_file():
+        return list(read_classes(path))
+    if path.suffix == ".txt" and "," not in text:
+        raise PromptError(f"class file {path} does not exist")
+    return list(parse_classes(text))
+
+
+def _shown(names: Sequence[ClassName]) -> list[str]:
+    return [name if isinstance(name, str) else name[0] for name in names]
+
+
+def _pictures(arguments: Sequence[str]) -> Iterator[Path]:
+    """Files as given; a folder stands for the pictures in it."""
+    for argument in arguments:
+        path = Path(argument)
+        if not path.is_dir():
+            yield path
+            continue
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
+        if not found:
+            raise MdrtError(f"folder {path} holds no picture ({', '.join(sorted(PICTURES))})")
+        yield from found
+
+
+def _stems(paths: Sequence[Path]) -> dict[Path, str]:
+    """Result names: the file's stem; its whole name, then its folder too, where stems repeat."""
+    counts = Counter(path.stem for path in paths)
+    stems: dict[Path, str] = {}
+    for path in paths:
+        stem = path.stem if counts[path.stem] == 1 else path.name
+        if stem in stems.values() and path not in stems:
+            stem = "-".join(part for part in path.parts if part not in ("/", "..", "."))
+        stems[path] = stem
+    return stems
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+def _show(values: dict[str, Any], as_json: bool, console: Console) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+        return
+    table = Table(
+        title=f"{values['image']}  {values['size'][1]}×{values['size'][0]}", title_justify="left"
+    )
+    for name in ("class", "share", "confidence"):
+        table.add_column(name, justify="left" if name == "class" else "right")
+    for entry in sorted(values["classes"], key=lambda entry: -entry["share"]):
+        if entry["pixels"]:
+            table.add_row(entry["name"], f"{entry['share']:.1%}", f"{entry['confidence']:.3f}")
+    console.print(table)
+    settings, seconds = values["settings"], sum(values["seconds"].values())
+    console.print(
+        f"{values['model']}, {settings['mode']}, {settings['pooling']}, "
+        f"timestep {settings['timestep']}, {settings['tiles']} tile(s), {seconds:.2f} s",
+        highlight=False,
+    )
+    console.print("wrote " + ", ".join(values["files"].values()), highlight=False, soft_wrap=True)

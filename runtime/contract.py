@@ -1,0 +1,261 @@
+"""The graph I/O contract: declared once, written by export, checked by the runtime.
+
+Three graphs, float32 at every rim whatever precision they compute in:
+
+    vae_encoder.onnx   image (batch, 3, height, width) float32 in [-1, 1]
+                       → latent (batch, latent_channels, h, w) float32: the mean of the
+                         posterior, neither shifted nor scaled; the runtime computes
+                         `(latent - shift_factor) * scaling_factor`
+    text_encoder.onnx  input_ids (batch, max_length) int64
+                       → encoder_hidden_states (batch, max_length, hidden) float32
+    unet.onnx          sample (batch, latent_channels, h, w) float32, timestep (batch,) int64,
+                       encoder_hidden_states (batch, max_length, hidden) float32
+                       → `features_s<stride>` (batch, channels, H/stride, W/stride) float32
+                       → `logits_s<stride>_<n>` (batch, heads, pixels, max_length) float32:
+                         QKᵀ/√d before softmax, pixels = H/stride · W/stride in row-major order
+
+h = height / vae_factor, and image sides must be multiples of `size_multiple`.
+A stride counts image pixels per cell.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import Any, Final, TypeVar
+
+from .errors import BundleError
+
+SCHEMA_VERSION: Final = 1
+
+VAE_ENCODER: Final = "vae_encoder.onnx"
+TEXT_ENCODER: Final = "text_encoder.onnx"
+UNET: Final = "unet.onnx"
+GRAPHS: Final = (VAE_ENCODER, TEXT_ENCODER, UNET)
+NOISE: Final = "noise.npy"
+TOKENIZER: Final = "tokenizer/tokenizer.json"
+MANIFEST: Final = "manifest.json"
+
+IMAGE: Final = "image"
+LATENT: Final = "latent"
+INPUT_IDS: Final = "input_ids"
+ENCODER_HIDDEN_STATES: Final = "encoder_hidden_states"
+SAMPLE: Final = "sample"
+TIMESTEP: Final = "timestep"
+
+POOLINGS: Final = ("exp", "softmax", "logit")
+MODES: Final = ("paper", "released")
+PRECISIONS: Final = ("fp32", "fp16", "bf16")
+PREDICTION_TYPES: Final = ("epsilon", "v_prediction", "sample")
+
+_T = TypeVar("_T")
+
+
+def features_name(stride: int) -> str:
+    """The name of the feature output at `stride` image pixels per cell."""
+    return f"features_s{stride}"
+
+
+def logits_name(stride: int, index: int) -> str:
+    """The name of the `index`-th cross-attention layer at `stride`, in execution order."""
+    return f"logits_s{stride}_{index}"
+
+
+@dataclass(frozen=True)
+class FeatureOutput:
+    """One feature map: (batch, channels, H/stride, W/stride) float32."""
+
+    name: str
+    stride: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class AttentionOutput:
+    """One cross-attention layer's logits: (batch, heads, pixels, max_length) float32."""
+
+    name: str
+    stride: int
+    heads: int
+    layer: str  # module path inside the UNet
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """How a prompt becomes `max_length` ids: bos, the tokens, eos, then pad to the end."""
+
+    max_length: int
+    bos: int
+    eos: int
+    pad: int
+
+
+@dataclass(frozen=True)
+class TextSpec:
+    """The text encoder's output: (batch, max_length, hidden)."""
+
+    hidden: int
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """What the exporter found best for this model; a user's option wins over it."""
+
+    pooling: str = "exp"  # DESIGN §2: Eq. 4
+    timestep: int = 0  # the paper's t = 1 is index 0
+    mode: str = "paper"
+
+    def __post_init__(self) -> None:
+        _require(self.pooling in POOLINGS, "recommended.pooling", self.pooling, POOLINGS)
+        _require(self.mode in MODES, "recommended.mode", self.mode, MODES)
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What a bundle's file must be: its hexadecimal SHA-256 and its size."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything the runtime must know about a bundle's graphs.
+
+    Lengths are in image pixels unless said otherwise. `alphas_cumprod` holds
+    ᾱ_t in float64 for every training timestep; `timestep` is the default index
+    into it. `classes` are the names a closed-vocabulary model knows, empty for
+    an open one. `files` maps a path relative to the bundle to its record.
+    """
+
+    model_id: str
+    created_by: Mapping[str, str]
+    precision: str
+    prediction_type: str
+    alphas_cumprod: tuple[float, ...]
+    timestep: int
+    scaling_factor: float
+    shift_factor: float
+    vae_factor: int  # pixels per latent cell
+    latent_channels: int
+    size_multiple: int  # image sides are multiples of it
+    native_size: int  # the side the model was trained on
+    tokenizer: TokenizerSpec
+    text: TextSpec
+    features: tuple[FeatureOutput, ...]
+    attention: tuple[AttentionOutput, ...]
+    recommended: Recommended
+    classes: tuple[str, ...]
+    files: Mapping[str, FileRecord]
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        """Check what spans fields.
+
+        Raises:
+            BundleError: a value cannot be true of any bundle.
+        """
+        _require(self.precision in PRECISIONS, "precision", self.precision, PRECISIONS)
+        known = self.prediction_type in PREDICTION_TYPES
+        _require(known, "prediction_type", self.prediction_type, PREDICTION_TYPES)
+        steps = len(self.alphas_cumprod)
+        for name, index in (
+            ("timestep", self.timestep),
+            ("recommended.timestep", self.recommended.timestep),
+        ):
+            _require(0 <= index < steps, name, index, f"an index below {steps}")
+        bounded = all(0.0 <= value <= 1.0 for value in self.alphas_cumprod)
+        _require(bounded, "alphas_cumprod", "a value outside it", "[0, 1]")
+        finite = math.isfinite(self.scaling_factor) and self.scaling_factor > 0
+        _require(finite, "scaling_factor", self.scaling_factor, "a positive number")
+        for name in ("vae_factor", "latent_channels", "size_multiple", "native_size"):
+            value = getattr(self, name)
+            _require(value > 0, name, value, "a positive integer")
+        divides = self.size_multiple % self.vae_factor == 0
+        _require(divides, "size_multiple", self.size_multiple, f"a multiple of {self.vae_factor}")
+        names = self.output_names
+        _require(len(set(names)) == len(names), "outputs", list(names), "distinct names")
+        _require(bool(self.features), "features", "none", "at least one output")
+        _require(bool(self.attention), "attention", "none", "at least one output")
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The UNet graph's outputs in order: features first, then logits."""
+        return tuple(
+            [output.name for output in self.features] + [output.name for output in self.attention]
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as plain JSON values, the schema version first."""
+        values = asdict(self)
+        return {"schema_version": values.pop("schema_version"), **values}
+
+    @classmethod
+    def from_json(cls, values: object) -> Manifest:
+        """Read a decoded `manifest.json`.
+
+        Raises:
+            BundleError: another schema version, a missing, unknown or ill-typed key.
+        """
+        if not isinstance(values, dict):
+            raise BundleError(f"manifest is a {_kind(values)}, expected an object; {_REMEDY}")
+        version = values.get("schema_version")
+        if type(version) is not int or version != SCHEMA_VERSION:
+            raise BundleError(
+                f"manifest has schema version {version!r}, this mdrt reads version "
+                f"{SCHEMA_VERSION}; {_REMEDY} or install the mdrt that wrote it"
+            )
+        return _build(cls, values, "")
+
+
+_REMEDY: Final = "run `mdrt export` again"
+
+
+def _require(true: bool, key: str, found: object, expected: object) -> None:
+    if not true:
+        if isinstance(expected, tuple):
+            expected = "one of " + ", ".join(expected)
+        raise BundleError(f"manifest key {key} is {found!r}, expected {expected}; {_REMEDY}")
+
+
+def _kind(value: object) -> str:
+    return "null" if value is None else type(value).__name__
+
+
+def _build(cls: type[_T], values: object, where: str) -> _T:
+    """Build a dataclass from a JSON object, naming the key that does not fit."""
+    if not isinstance(values, dict):
+        raise BundleError(f"manifest key {where} is a {_kind(values)}, expected an object")
+    assert is_dataclass(cls)
+    hints = typing.get_type_hints(cls)
+    known = {field.name for field in fields(cls)}
+    prefix = f"{where}." if where else ""
+    if missing := sorted(known - values.keys()):
+        raise BundleError(f"manifest lacks the key {prefix}{missing[0]}; {_REMEDY}")
+    if unknown := sorted(values.keys() - known):
+        raise BundleError(
+            f"manifest has the unknown key {prefix}{unknown[0]}; this mdrt reads schema version "
+            f"{SCHEMA_VERSION}; {_REMEDY}"
+        )
+    return cls(**{name: _convert(hints[name], values[name], prefix + name) for name in known})
+
+
+def _convert(hint: Any, value: object, where: str) -> Any:
+    """Check a JSON value against a field's type: scalars, tuples, mappings, dataclasses."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if is_dataclass(hint):
+        return _build(typing.cast("type[Any]", hint), value, where)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is not None and issubclass(origin, Mapping) and isinstance(value, dict):
+        items = {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+        return types.MappingProxyType(items)
+    if hint is float and type(value) in (int, float):
+        return float(typing.cast("float", value))
+    if hint in (int, str) and type(value) is hint:
+        return value
+    expected = hint.__name__ if isinstance(hint, type) else str(origin and origin.__name__)
+    raise BundleError(f"manifest key {where} is a {_kind(value)}, expected {expected}; {_REMEDY}")

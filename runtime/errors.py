@@ -1,0 +1,35 @@
+"""Errors that are the user's to fix: one line each, shown without a traceback.
+
+Every message says which thing is wrong, what arrived, what was expected and
+what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class MdrtError(Exception):
+    """A mistake the user can fix. `str(error)` is one line."""
+
+
+class BundleError(MdrtError):
+    """A bundle is missing, damaged, or of a schema this version cannot read."""
+
+
+class ImageError(MdrtError):
+    """An image cannot be read, or has a shape or type that cannot be segmented."""
+
+
+class PromptError(MdrtError):
+    """Class names are missing, empty, duplicated, or cannot be tokenized."""
+
+
+class ProviderError(MdrtError):
+    """An execution provider is unknown, or not available on this machine."""
+
+
+class OutputError(MdrtError):
+    """A result cannot be written where it was asked for."""
+
+
+class ExportError(MdrtError):
+    """A model cannot be exported, or its exported graphs failed their proof."""

@@ -1,0 +1,181 @@
+"""Class names → prompts → token ids, and which tokens belong to which class.
+
+The names are joined by " and " as in the paper. A name may take several tokens, a class may
+have synonyms, and a list too long for the tokenizer is split over several prompts. Spans come
+from the tokenizer's offsets, so nothing is ever misaligned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .contract import TokenizerSpec
+from .errors import BundleError, PromptError
+
+JOINT: Final = " and "  # the official prompt: "road and sidewalk and …"
+
+ClassName = str | Sequence[str]
+"""A name, or synonyms of one class of which the first is shown."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Tokenized class names.
+
+    Attributes:
+        classes: the name shown for each class.
+        texts: one text a prompt.
+        input_ids: (prompts, max_length) int64.
+        prompt: (tokens,) int64, the prompt each class token is in.
+        position: (tokens,) int64, where in that prompt it is.
+        owner: (tokens,) int64, the class it belongs to.
+    """
+
+    classes: tuple[str, ...]
+    texts: tuple[str, ...]
+    input_ids: NDArray[np.int64]
+    prompt: NDArray[np.int64]
+    position: NDArray[np.int64]
+    owner: NDArray[np.int64]
+
+
+class PromptTokenizer:
+    """The bundle's own tokenizer, run by the `tokenizers` library."""
+
+    def __init__(self, path: Path, spec: TokenizerSpec) -> None:
+        """Load `tokenizer.json`.
+
+        Raises:
+            BundleError: the file is no tokenizer.
+        """
+        from tokenizers import Tokenizer
+
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise BundleError(f"{path} is no tokenizer: {error}") from error
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self.spec = spec
+
+    def empty(self) -> Prompts:
+        """The empty prompt: one text, no class."""
+        none = np.zeros(0, dtype=np.int64)
+        return Prompts((), ("",), self._frame([[]]), none, none, none)
+
+    def encode(self, classes: Sequence[ClassName]) -> Prompts:
+        """Tokenize a list of classes.
+
+        Raises:
+            PromptError: no class, an empty or repeated name, or one longer than a prompt.
+        """
+        phrases = _phrases(classes)
+        room = self.spec.max_length - 2  # begin and end
+        groups: list[list[tuple[int, str]]] = []
+        for owner, name in phrases:
+            count = len(self._tokens(name))
+            if count == 0:
+                raise PromptError(f"class name {name!r} has no token; use letters or digits")
+            if count > room:
+                raise PromptError(
+                    f"class name {name[:40]!r}… takes {count} tokens and a prompt holds {room}; "
+                    "shorten it"
+                )
+            joined = JOINT.join([*(n for _, n in groups[-1]), name]) if groups else ""
+            if groups and len(self._tokens(joined)) <= room:
+                groups[-1].append((owner, name))
+            else:
+                groups.append([(owner, name)])
+        return self._assemble(_shown(classes), groups)
+
+    def _assemble(
+        self, classes: tuple[str, ...], groups: Sequence[Sequence[tuple[int, str]]]
+    ) -> Prompts:
+        texts, rows = [], []
+        prompt: list[int] = []
+        position: list[int] = []
+        owners: list[int] = []
+        for index, group in enumerate(groups):
+            text = JOINT.join(name for _, name in group)
+            tokens = self._tokens(text)
+            starts = np.cumsum([0] + [len(name) + len(JOINT) for _, name in group])
+            for (owner, name), start in zip(group, starts, strict=False):
+                for place, (_, (begin, end)) in enumerate(tokens):
+                    if start <= begin and end <= start + len(name):
+                        prompt.append(index)
+                        position.append(place + 1)  # after the begin token
+                        owners.append(owner)
+            texts.append(text)
+            rows.append([token for token, _ in tokens])
+        ids = self._frame(rows)
+        as_array = [np.array(column, dtype=np.int64) for column in (prompt, position, owners)]
+        return Prompts(classes, tuple(texts), ids, *as_array)
+
+    def _tokens(self, text: str) -> list[tuple[int, tuple[int, int]]]:
+        """Ids and character offsets, without begin and end."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return list(zip(encoding.ids, encoding.offsets, strict=True))
+
+    def _frame(self, rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+        """Begin, tokens, end, padding: (prompts, max_length)."""
+        ids = np.full((len(rows), self.spec.max_length), self.spec.pad, dtype=np.int64)
+        for index, row in enumerate(rows):
+            framed = [self.spec.bos, *row, self.spec.eos]
+            ids[index, : len(framed)] = framed
+        return ids
+
+
+def parse_classes(text: str) -> list[str]:
+    """Split `--classes "sky, grass, traffic light"` at its commas."""
+    return [name.strip() for name in text.split(",")]
+
+
+def read_classes(path: Path) -> list[tuple[str, ...]]:
+    """Read a class file: one class a line, commas between synonyms, `#` starts a comment.
+
+    Raises:
+        PromptError: the file cannot be read as UTF-8 text.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PromptError(f"class file {path} cannot be read: {error}") from error
+    kept = [line.split("#")[0].strip() for line in lines]
+    return [tuple(name.strip() for name in line.split(",")) for line in kept if line]
+
+
+def _synonyms(name: ClassName) -> tuple[str, ...]:
+    return tuple(" ".join(n.split()) for n in ([name] if isinstance(name, str) else name))
+
+
+def _shown(classes: Sequence[ClassName]) -> tuple[str, ...]:
+    return tuple(_synonyms(name)[0] for name in classes)
+
+
+def _phrases(classes: Sequence[ClassName]) -> list[tuple[int, str]]:
+    """(class, name) for every name of every class, checked."""
+    if isinstance(classes, str):
+        raise PromptError("classes is one string, expected a list of names; split it at commas")
+    if not classes:
+        raise PromptError('no class names; give at least one, as in --classes "sky, grass"')
+    phrases = [(index, name) for index, names in enumerate(classes) for name in _synonyms(names)]
+    named = {index for index, name in phrases if name}
+    for index in range(len(classes)):
+        if index not in named:
+            raise PromptError(
+                f"class {index + 1} of {len(classes)} is empty; remove the stray comma or name it"
+            )
+    seen: set[str] = set()
+    for index, name in phrases:
+        if not name:
+            raise PromptError(f"class {index + 1} has an empty synonym; remove the stray comma")
+        if name.lower() in seen:
+            raise PromptError(f"class name {name!r} is given twice; names must differ")
+        seen.add(name.lower())
+    return phrases

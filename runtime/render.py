@@ -1,0 +1,93 @@
+"""Pictures of a result: a palette PNG of labels, an overlay with a legend."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from .segmenter import Segmentation
+
+ALPHA: Final = 0.55
+"""Opacity of the colours on the overlay."""
+
+
+def palette(count: int) -> NDArray[np.uint8]:
+    """(count, 3) uint8 RGB: the Pascal VOC colour map without its black, bits spread by index."""
+    index = np.arange(1, count + 1)
+    colours = np.zeros((count, 3), dtype=np.int64)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
+    return colours.astype(np.uint8)
+
+
+def colours(result: Segmentation, background: str | None = None) -> NDArray[np.uint8]:
+    """(classes, 3) uint8: the palette, black for the background class."""
+    chosen = palette(len(result.classes))
+    if background is not None:
+        chosen[result.classes.index(background)] = 0
+    return chosen
+
+
+def label_image(result: Segmentation, background: str | None = None) -> Image.Image:
+    """Labels as a palette image; as 16-bit grey where more than 256 classes need it."""
+    if result.labels.dtype != np.uint8:
+        return Image.fromarray(result.labels)
+    image = Image.fromarray(result.labels)
+    image.putpalette(colours(result, background).tobytes())
+    return image
+
+
+def overlay(
+    pixels: NDArray[np.uint8], result: Segmentation, background: str | None = None
+) -> Image.Image:
+    """The picture under its classes' colours and outlines, with a legend of the names present.
+
+    Args:
+        pixels: (H, W, 3) uint8.
+        background: the class left uncoloured.
+    """
+    labels = result.labels
+    paint = colours(result, background)[labels].astype(np.float32)
+    mixed = pixels * (1 - ALPHA) + paint * ALPHA
+    if background is not None:
+        kept = labels == result.classes.index(background)
+        mixed[kept] = pixels[kept]
+    mixed[_outlines(labels)] = 255
+    image = Image.fromarray(mixed.astype(np.uint8))
+    return _with_legend(image, result, background)
+
+
+def _outlines(labels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.bool_]:
+    edge = np.zeros(labels.shape, dtype=bool)
+    edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    edge[1:] |= labels[1:] != labels[:-1]
+    return edge
+
+
+def _with_legend(image: Image.Image, result: Segmentation, background: str | None) -> Image.Image:
+    """A column right of the picture: a swatch, the name, the share of the pixels."""
+    height = max(image.height, 160)
+    size = int(np.clip(height / 22, 11, 40))
+    font = ImageFont.load_default(size)
+    order = np.argsort(-result.shares, kind="stable")
+    present = [int(i) for i in order if result.shares[i] > 0 and result.classes[i] != background]
+    rows = max(1, (height - size) // int(size * 1.6))
+    lines = [f"{result.classes[i]}  {result.shares[i]:.0%}" for i in present]
+    if len(lines) > rows:
+        lines = [*lines[: rows - 1], f"and {len(lines) - rows + 1} more"]
+    width = int(max((font.getlength(line) for line in lines), default=0)) + size * 3
+    page = Image.new("RGB", (image.width + width, height), "white")
+    page.paste(image, (0, 0))
+    pen = ImageDraw.Draw(page)
+    paint = colours(result, background)
+    for row, line in enumerate(lines):
+        x, y = image.width + size * 0.6, size * 0.5 + row * size * 1.6
+        if not line.startswith("and ") or row < len(lines) - 1 or len(lines) == len(present):
+            swatch = tuple(int(c) for c in paint[present[row]])
+            pen.rectangle([x, y, x + size, y + size], fill=swatch, outline="black")
+        pen.text((x + size * 1.5, y - size * 0.1), line, fill="black", font=font)
+    return page

@@ -1,0 +1,137 @@
+"""One protocol for every backend: names, types and ranks are checked, then a graph runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import BundleError, MdrtError, ProviderError
+
+PROVIDERS: Final[Mapping[str, str]] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+"""`--provider` → ONNX Runtime's own name for it."""
+
+_TYPES: Final[Mapping[str, type[np.generic]]] = {
+    "tensor(float)": np.float32,
+    "tensor(int64)": np.int64,
+}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A graph's input or output: element type, and its shape with None for dynamic axes."""
+
+    dtype: type[np.generic]
+    shape: tuple[int | None, ...]
+
+    def admits(self, array: NDArray[Any]) -> bool:
+        """Whether an array has this type, this rank and every fixed axis."""
+        return (
+            array.dtype == self.dtype
+            and array.ndim == len(self.shape)
+            and all(n in (None, m) for n, m in zip(self.shape, array.shape, strict=True))
+        )
+
+
+class Session(Protocol):
+    """A loaded graph. `infer` takes and returns NumPy arrays by the contract's names."""
+
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]: ...
+
+    @property
+    def outputs(self) -> Mapping[str, TensorSpec]: ...
+
+    def infer(
+        self, feeds: Mapping[str, NDArray[Any]], wanted: Sequence[str] | None = None
+    ) -> dict[str, NDArray[Any]]: ...
+
+
+class OrtSession:
+    """A graph on ONNX Runtime."""
+
+    def __init__(self, path: Path, provider: str = "cpu", threads: int | None = None) -> None:
+        """Load a graph.
+
+        Args:
+            path: the `.onnx` file; external data is found beside it.
+            provider: a key of `PROVIDERS`.
+            threads: of one operator; None lets ONNX Runtime take every core.
+
+        Raises:
+            ProviderError: the provider is unknown or not in the installed ONNX Runtime.
+            BundleError: ONNX Runtime cannot load the file.
+        """
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.log_severity_level = 3  # its warnings are about the graph, not for the user
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        self.path = path
+        try:
+            self._session = ort.InferenceSession(
+                str(path), options, providers=[resolve_provider(provider)]
+            )
+        except ProviderError:
+            raise
+        except Exception as error:  # ONNX Runtime's exceptions share no other base
+            reason = str(error).strip().splitlines()[0]
+            raise BundleError(f"ONNX Runtime cannot load {path}: {reason}") from error
+        self.inputs = {node.name: _spec(node) for node in self._session.get_inputs()}
+        self.outputs = {node.name: _spec(node) for node in self._session.get_outputs()}
+
+    def infer(
+        self, feeds: Mapping[str, NDArray[Any]], wanted: Sequence[str] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Run the graph once.
+
+        Args:
+            feeds: every input by name.
+            wanted: the outputs to return; all of them by default.
+
+        Raises:
+            MdrtError: a name, type or shape is not the graph's.
+        """
+        for name in self.inputs.keys() ^ feeds.keys():
+            arrived = "is no input" if name in feeds else "was not given"
+            raise MdrtError(f"{self.path.name}: {name} {arrived}; inputs are {list(self.inputs)}")
+        for name, array in feeds.items():
+            if not self.inputs[name].admits(array):
+                raise MdrtError(
+                    f"{self.path.name}: input {name} is {array.dtype} {array.shape}, "
+                    f"expected {self.inputs[name].dtype.__name__} {self.inputs[name].shape}"
+                )
+        names = list(self.outputs) if wanted is None else list(wanted)
+        return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+
+
+def resolve_provider(provider: str) -> str:
+    """ONNX Runtime's name of a provider that is installed.
+
+    Raises:
+        ProviderError: unknown, or not part of the installed ONNX Runtime.
+    """
+    import onnxruntime as ort
+
+    if provider not in PROVIDERS:
+        raise ProviderError(f"unknown provider {provider!r}; choose one of {', '.join(PROVIDERS)}")
+    if PROVIDERS[provider] not in ort.get_available_providers():
+        raise ProviderError(
+            f"provider {provider!r} is not in the installed ONNX Runtime; replace it: "
+            "`pip uninstall onnxruntime && pip install 'mdrt[gpu]'`, or use --provider cpu"
+        )
+    return PROVIDERS[provider]
+
+
+def _spec(node: Any) -> TensorSpec:
+    shape = tuple(n if isinstance(n, int) else None for n in node.shape)
+    return TensorSpec(_TYPES[node.type], shape)

@@ -1,0 +1,220 @@
+"""`mdrt segment` as a user meets it: files that appear, errors of one line, exit statuses."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from mdrt.cli import main
+from mdrt.runtime import output
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["segment", *map(str, arguments)])
+
+
+def assert_one_line_error(result, *words):
+    """A user's mistake: non-zero, no traceback, one line that says what."""
+    assert result.exit_code != 0
+    assert isinstance(result.exception, SystemExit)
+    assert "Traceback" not in result.output
+    lines = [line for line in result.output.splitlines() if line.startswith(("Error", "error"))]
+    assert lines
+    for word in words:
+        assert word in result.output
+
+
+def test_writes_labels_overlay_and_record(picture_file, tmp_path):
+    out = tmp_path / "out"
+    result = run(picture_file, "--classes", "sky, water, boat", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert sorted(p.name for p in out.iterdir()) == ["scene.json", "scene.overlay.png", "scene.png"]
+    labels = Image.open(out / "scene.png")
+    assert labels.mode == "P"
+    assert labels.size == (256, 256)
+    record = json.loads((out / "scene.json").read_text())
+    assert [entry["name"] for entry in record["classes"]] == ["sky", "water", "boat"]
+    counts = np.bincount(np.asarray(labels).ravel(), minlength=3)
+    assert [entry["pixels"] for entry in record["classes"]] == counts.tolist()
+    assert sum(entry["share"] for entry in record["classes"]) == pytest.approx(1, abs=1e-5)
+    assert record["versions"].keys() == {"mdrt", "onnxruntime", "numpy"}
+    assert record["seconds"]["unet"] > 0
+
+
+def test_json_on_standard_output(picture_file, tmp_path):
+    result = run(picture_file, "--unsupervised", "--segments", 3, "--json", "--out", tmp_path / "o")
+    record = json.loads(result.stdout)
+    assert len(record["classes"]) == 3
+    assert record["files"]["labels"].endswith("scene.png")
+
+
+def test_default_classes_of_the_embedded_model(picture_file, tmp_path):
+    result = run(picture_file, "--json", "--out", tmp_path / "o")
+    assert len(json.loads(result.stdout)["classes"]) == 14
+
+
+def test_class_file_background_and_no_overlay(picture_file, tmp_path):
+    classes = tmp_path / "classes.txt"
+    classes.write_text("water\nboat, ship\n")
+    out = tmp_path / "out"
+    result = run(
+        picture_file, "--classes", classes, "--background", "sky", "--no-overlay", "--out", out
+    )
+    assert result.exit_code == 0, result.output
+    record = json.loads((out / "scene.json").read_text())
+    assert [entry["name"] for entry in record["classes"]] == ["water", "boat", "sky"]
+    assert record["background"] == "sky"
+    assert not (out / "scene.overlay.png").exists()
+
+
+def test_one_bad_image_does_not_stop_the_others(picture_file, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(picture_file.read_bytes()[:500])
+    out = tmp_path / "out"
+    missing = tmp_path / "missing.png"
+    result = run(bad, missing, picture_file, "--classes", "sky, water", "--out", out)
+    assert_one_line_error(result, "bad.png", "missing.png", "2 of 3 pictures failed")
+    assert (out / "scene.png").exists()
+    assert not list(out.glob("bad*"))
+
+
+def test_a_folder_of_pictures(picture_file, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("a.png", "b.jpg"):
+        Image.open(picture_file).save(folder / name)
+    (folder / "notes.txt").write_text("no picture")
+    out = tmp_path / "out"
+    assert run(folder, "--classes", "sky, water", "--out", out).exit_code == 0
+    assert (out / "a.png").exists()
+    assert (out / "b.png").exists()
+    assert_one_line_error(run(tmp_path / "out2", "--classes", "sky"), "out2")
+    (tmp_path / "empty").mkdir()
+    assert_one_line_error(run(tmp_path / "empty", "--classes", "sky"), "holds no picture")
+
+
+def test_equal_stems_do_not_overwrite_each_other(picture_file, tmp_path):
+    paths = [tmp_path / "a" / "x.png", tmp_path / "a" / "x.jpg", tmp_path / "b" / "x.png"]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        Image.open(picture_file).save(path)
+    out = tmp_path / "out"
+    assert run(*paths, "--classes", "sky, water", "--no-overlay", "--out", out).exit_code == 0
+    assert len(list(out.glob("*.json"))) == 3
+
+
+def test_unknown_names_are_warned_of(picture_file, tmp_path):
+    result = run(picture_file, "--classes", "sky, zebra", "--out", tmp_path / "o")
+    assert result.exit_code == 0
+    assert "never saw zebra" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--classes", ""], ["empty"]),
+        (["--classes", "sky,,grass"], ["class 2", "empty"]),
+        (["--classes", "sky, sky"], ["given twice"]),
+        (["--classes", "nothing.txt"], ["does not exist"]),
+        (["--classes", "sky", "--unsupervised"], ["exclude each other"]),
+        (["--classes", "sky", "--segments", "3"], ["goes with --unsupervised"]),
+        (["--unsupervised", "--segments", "0"], ["positive number"]),
+        (["--unsupervised", "--segments", "many"], ["auto"]),
+        (["--unsupervised", "--background", "sky"], ["needs class names"]),
+        (["--classes", "sky", "--timestep", "1000"], ["timestep is 1000", "999"]),
+        (["--classes", "sky", "--timestep", "-1"], ["timestep is -1"]),
+        (["--classes", "sky", "--provider", "tpu"], ["unknown provider", "cpu"]),
+        (["--classes", "sky", "--engine", "nowhere"], ["no bundle at nowhere"]),
+        (["--classes", "sky", "--engine", "unet.plan"], ["TensorRT", "unet.onnx"]),
+        (["--classes", "sky", "--mode", "fast"], ["paper"]),
+        (["--classes", "sky", "--max-size", "0"], ["max-size"]),
+    ],
+)
+def test_bad_options(picture_file, tmp_path, options, words):
+    out = tmp_path / "out"
+    assert_one_line_error(run(picture_file, *options, "--out", out), *words)
+    assert not list(out.glob("*")) if out.exists() else True
+
+
+def test_only_stop_words_is_a_sensible_result(picture_file, tmp_path):
+    result = run(picture_file, "--classes", "the, and, of", "--json", "--out", tmp_path / "o")
+    assert result.exit_code == 0
+    assert len(json.loads(result.stdout)["classes"]) == 3
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20_000, 3), (2, 900)])
+def test_extreme_sizes(tmp_path, size):
+    path = tmp_path / "x.png"
+    Image.new("RGB", size, (90, 150, 220)).save(path)
+    out = tmp_path / "out"
+    result = run(path, "--classes", "sky, grass", "--max-size", 4000, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert Image.open(out / "x.png").size == size
+
+
+def test_an_output_folder_that_is_a_file(picture_file, tmp_path):
+    blocked = tmp_path / "blocked"
+    blocked.write_text("")
+    result = run(picture_file, "--classes", "sky", "--out", blocked / "out")
+    assert_one_line_error(result, "cannot be written to", "--out")
+
+
+def test_a_full_disk_leaves_nothing_half_written(picture_file, tmp_path, monkeypatch):
+    def fail(self, file, **options):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    out = tmp_path / "out"
+    result = run(picture_file, "--classes", "sky, water", "--out", out)
+    assert_one_line_error(result, "No space left", "1 of 1 pictures failed")
+    assert list(out.iterdir()) == []
+
+
+def test_a_kill_during_the_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "x.png"
+    path.write_bytes(b"old")
+
+    def die(file):
+        file.write(b"new")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        output.write_atomically(path, die)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_runs_where_torch_cannot_be_imported(picture_file, tmp_path):
+    """The base install: torch, diffusers, transformers and onnx are not there."""
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'diffusers', 'transformers', 'onnx', 'onnxscript'):\n"
+        "    sys.modules[name] = None\n"
+        "from mdrt.cli import main\n"
+        f"main(['segment', {str(picture_file)!r}, '--classes', 'sky, water, boat',"
+        f" '--out', {str(tmp_path / 'out')!r}])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, env=os.environ
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "scene.png").exists()
+
+
+def test_export_without_its_extra_names_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    result = CliRunner().invoke(main, ["export", str(tmp_path), "-o", str(tmp_path / "b")])
+    assert_one_line_error(result, "mdrt[export]")
+
+
+def test_help_teaches():
+    result = run("--help")
+    assert result.exit_code == 0
+    for option in ("--classes", "--unsupervised", "--engine", "--pooling", "--background"):
+        assert option in result.output

@@ -1,0 +1,81 @@
+"""Pictures of every kind become (H, W, 3) uint8, or an error that names the file."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mdrt.runtime.errors import ImageError
+from mdrt.runtime.images import check_image, read_image
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "YCbCr"])
+def test_every_mode_becomes_rgb(mode, tmp_path):
+    grey = np.tile(np.arange(0, 250, 10, dtype=np.uint8), (20, 1))
+    if mode == "I;16":
+        image = Image.fromarray(grey.astype(np.uint16) * 257)
+    else:
+        grey_image = Image.fromarray(grey)
+        image = (grey_image if mode == "P" else grey_image.convert("RGB")).convert(mode)
+    path = tmp_path / "x.tif"
+    image.save(path)
+    pixels = read_image(path)
+    assert pixels.shape == (20, 25, 3)
+    assert pixels.dtype == np.uint8
+    if mode != "1":
+        assert np.abs(pixels[:, :, 0].astype(int) - grey).max() <= 3
+
+
+def test_transparent_pixels_lie_on_white(tmp_path):
+    path = tmp_path / "x.png"
+    Image.new("RGBA", (4, 4), (10, 20, 30, 0)).save(path)
+    assert (read_image(path) == 255).all()
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    path = tmp_path / "x.jpg"
+    image = Image.new("RGB", (30, 10))
+    exif = image.getexif()
+    exif[274] = 6  # turn a quarter
+    image.save(path, exif=exif)
+    assert read_image(path).shape == (30, 10, 3)
+
+
+def test_missing_corrupt_and_truncated_files_are_named(tmp_path, picture):
+    with pytest.raises(ImageError, match=r"nope\.png does not exist"):
+        read_image(tmp_path / "nope.png")
+    with pytest.raises(ImageError, match="is a directory"):
+        read_image(tmp_path)
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    with pytest.raises(ImageError, match=r"text\.png is no image"):
+        read_image(text)
+    whole = tmp_path / "whole.png"
+    Image.fromarray(picture).save(whole)
+    for share in (0.02, 0.5, 0.95):
+        cut = tmp_path / "cut.png"
+        data = whole.read_bytes()
+        cut.write_bytes(data[: int(len(data) * share)])
+        with pytest.raises(ImageError, match=r"cut\.png"):
+            read_image(cut)
+
+
+def test_a_bomb_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    path = tmp_path / "big.png"
+    Image.new("RGB", (20, 20)).save(path)
+    with pytest.raises(ImageError, match="too large"):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+    ],
+)
+def test_arrays_of_another_kind_are_refused(array):
+    with pytest.raises(ImageError, match="expected uint8"):
+        check_image(array)

@@ -1,0 +1,111 @@
+"""Spans: every class's tokens decode to its own names, whatever the list."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from mdrt.runtime.bundle import load_bundle
+from mdrt.runtime.errors import BundleError, PromptError
+from mdrt.runtime.prompts import PromptTokenizer, parse_classes, read_classes
+from mdrt.runtime.segmenter import EMBEDDED
+
+BUNDLE = load_bundle(EMBEDDED)
+TOKENIZER = PromptTokenizer(BUNDLE.tokenizer, BUNDLE.manifest.tokenizer)
+RAW = Tokenizer.from_file(str(BUNDLE.tokenizer))
+
+
+def tokens_of(text):
+    return RAW.encode(text, add_special_tokens=False).ids
+
+
+def owned(prompts, owner):
+    chosen = prompts.owner == owner
+    return prompts.input_ids[prompts.prompt[chosen], prompts.position[chosen]].tolist()
+
+
+WORDS = st.text(alphabet="abcdefghij", min_size=1, max_size=6)
+NAMES = st.lists(WORDS, min_size=1, max_size=3).map(" ".join)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(NAMES, min_size=1, max_size=40, unique_by=str.lower))
+def test_each_class_owns_exactly_the_tokens_of_its_name(names):
+    prompts = TOKENIZER.encode(names)
+    assert prompts.classes == tuple(names)
+    for index, name in enumerate(names):
+        assert owned(prompts, index) == tokens_of(name)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(NAMES, min_size=1, max_size=60, unique_by=str.lower))
+def test_prompts_are_framed_and_never_too_long(names):
+    prompts = TOKENIZER.encode(names)
+    spec = BUNDLE.manifest.tokenizer
+    assert prompts.input_ids.shape == (len(prompts.texts), spec.max_length)
+    for text, row in zip(prompts.texts, prompts.input_ids, strict=True):
+        ids = tokens_of(text)
+        assert row.tolist()[: len(ids) + 2] == [spec.bos, *ids, spec.eos]
+        assert set(row.tolist()[len(ids) + 2 :]) <= {spec.pad}
+
+
+def test_synonyms_share_a_class():
+    prompts = TOKENIZER.encode([("car", "red car"), "sky"])
+    assert prompts.classes == ("car", "sky")
+    assert owned(prompts, 0) == tokens_of("car") + tokens_of("red car")
+
+
+def test_a_name_that_is_the_joint_word_is_found():
+    prompts = TOKENIZER.encode(["sky", "and", "grass"])
+    assert owned(prompts, 1) == tokens_of("and")
+    assert np.bincount(prompts.owner).tolist() == [1, 1, 1]
+
+
+def test_a_long_list_takes_several_prompts():
+    names = [f"thing number {i}" for i in range(60)]
+    prompts = TOKENIZER.encode(names)
+    assert len(prompts.texts) > 1
+    assert sorted(set(prompts.owner.tolist())) == list(range(60))
+
+
+def test_white_space_is_normalised():
+    assert TOKENIZER.encode(["  traffic \t light "]).classes == ("traffic light",)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "no class names"),
+        (["sky", " "], "class 2 of 2 is empty"),
+        ([()], "class 1 of 1 is empty"),
+        ([("sky", "")], "empty synonym"),
+        (["sky", "Sky"], "given twice"),
+        (["sky", ("grass", "sky")], "given twice"),
+        (["x" * 400], "shorten it"),
+        ("sky", "one string"),
+    ],
+)
+def test_bad_lists_are_named(names, message):
+    with pytest.raises(PromptError, match=message):
+        TOKENIZER.encode(names)
+
+
+def test_class_file(tmp_path):
+    path = tmp_path / "classes.txt"
+    path.write_text("sky\n# a comment\n\ncar, automobile  # two names\n")
+    assert read_classes(path) == [("sky",), ("car", "automobile")]
+    path.write_bytes(b"\xff\xfe\x00bad")
+    with pytest.raises(PromptError, match="cannot be read"):
+        read_classes(path)
+
+
+def test_inline_classes():
+    assert parse_classes("sky, traffic light,") == ["sky", "traffic light", ""]
+
+
+def test_a_broken_tokenizer_is_named(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text("{}")
+    with pytest.raises(BundleError, match="no tokenizer"):
+        PromptTokenizer(path, BUNDLE.manifest.tokenizer)

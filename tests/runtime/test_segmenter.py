@@ -1,0 +1,187 @@
+"""The whole pipeline on the embedded model."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mdrt
+from mdrt import Options
+from mdrt.benchmarks.metrics import confusion
+from mdrt.benchmarks.scenes.renderer import CLASSES, render
+from mdrt.runtime.errors import BundleError, MdrtError, PromptError, ProviderError
+from mdrt.runtime.session import OrtSession
+
+NAMES = ("sky", "water", "boat")
+
+
+def agreement(a, b):
+    return (a == b).mean()
+
+
+def test_named_result(segmenter, picture):
+    result = segmenter(picture, NAMES, options=Options(scores=True))
+    assert result.labels.shape == (256, 256)
+    assert result.labels.dtype == np.uint8
+    assert result.classes == NAMES
+    assert result.scores.shape == (3, 256, 256)
+    np.testing.assert_array_equal(result.scores.argmax(0), result.labels)
+    np.testing.assert_allclose(result.scores.max(0), result.confidence, rtol=1e-4)
+    assert result.confidence.max() <= 1 + 1e-5
+    assert result.shares.sum() == pytest.approx(1)
+    assert {"vae", "text", "unet", "attention", "prototypes", "assign"} <= set(result.timings)
+    assert result.settings["tiles"] == 1
+
+
+def test_masks_are_mostly_right(segmenter):
+    """A coarse check of the whole chain: most pixels of ten held-out scenes, names given."""
+    right = total = 0
+    for seed in range(100, 110):
+        scene = render(seed)
+        index = np.array([CLASSES.index(name) for name in scene.visible])
+        labels = index[segmenter(scene.image, scene.visible).labels]
+        counts = confusion(scene.mask, labels, len(CLASSES))
+        right, total = right + np.trace(counts), total + counts.sum()
+    assert right / total > 0.6
+
+
+def test_class_order_only_renames(segmenter, picture):
+    once = segmenter(picture, NAMES)
+    turned = segmenter(picture, NAMES[::-1])
+    assert agreement(once.labels, 2 - turned.labels.astype(int)) > 0.9
+
+
+def test_deterministic(segmenter, picture):
+    first, second = (segmenter(picture, NAMES) for _ in range(2))
+    np.testing.assert_array_equal(first.labels, second.labels)
+    first, second = (segmenter(picture, segments="auto") for _ in range(2))
+    np.testing.assert_array_equal(first.labels, second.labels)
+
+
+@pytest.mark.parametrize("mode", ["paper", "released"])
+@pytest.mark.parametrize("pooling", ["exp", "softmax", "logit"])
+def test_modes_and_poolings_run_and_are_reported(segmenter, picture, mode, pooling):
+    result = segmenter(picture, NAMES, options=Options(mode=mode, pooling=pooling, timestep=50))
+    assert result.settings["mode"] == mode
+    assert result.settings["pooling"] == pooling
+    assert result.settings["timestep"] == 50
+    assert np.isfinite(result.confidence).all()
+
+
+@pytest.mark.parametrize("method", ["spectral", "kmeans"])
+def test_unnamed_segments(segmenter, picture, method):
+    result = segmenter(picture, segments=4, options=Options(method=method))
+    assert result.classes == ("segment 1", "segment 2", "segment 3", "segment 4")
+    assert set(np.unique(result.labels)) <= {0, 1, 2, 3}
+    assert len(np.unique(result.labels)) >= 2
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (3, 2), (70, 256), (257, 255), (300, 520)])
+def test_any_size(segmenter, size):
+    image = np.asarray(Image.fromarray(render(2).image).resize(size[::-1]))
+    named = segmenter(image, NAMES)
+    assert named.labels.shape == size
+    assert np.isfinite(named.confidence).all()
+    unnamed = segmenter(image, segments=2)
+    assert unnamed.labels.shape == size
+
+
+def test_a_small_picture_gives_the_large_ones_mask(segmenter, picture):
+    small = np.asarray(Image.fromarray(picture).resize((128, 128), Image.Resampling.BOX))
+    large = segmenter(picture, NAMES).labels[1::2, 1::2]
+    assert agreement(segmenter(small, NAMES).labels, large) > 0.85
+
+
+def test_padding_is_not_read_back(segmenter):
+    """A picture beside a canvas edge: its mask is that of the picture, not of the mirror."""
+    image = render(6).image[:200, :230]
+    result = segmenter(image, NAMES)
+    assert result.labels.shape == (200, 230)
+    assert agreement(result.labels, segmenter(render(6).image, NAMES).labels[:200, :230]) > 0.8
+
+
+def test_no_seams_on_a_smooth_gradient(segmenter):
+    """Tiles meet without a step: scores change no faster at tile borders than elsewhere."""
+    ramp = np.linspace(60, 220, 640)[None, :, None] * np.array([0.6, 0.8, 1.0])
+    image = np.repeat(ramp, 256, axis=0).round().astype(np.uint8)
+    result = segmenter(image, ("sky", "water"), options=Options(scores=True))
+    assert result.settings["tiles"] > 1
+    steps = np.abs(np.diff(result.scores, axis=2)).max(axis=(0, 1))
+    # Scores are piecewise linear between cell centres, so borders are compared cell by cell.
+    cells = steps[: len(steps) // 16 * 16].reshape(-1, 16).max(axis=1)
+    borders = [192 // 16, 256 // 16, 384 // 16, 448 // 16]
+    others = np.delete(cells, borders)
+    assert cells[borders].max() <= 1.5 * others.max()
+
+
+def test_long_class_lists_take_several_prompts(segmenter, picture):
+    names = [*NAMES, *(f"unheard thing {i}" for i in range(40))]
+    result = segmenter(picture, names)
+    assert len(segmenter.encode_text(names).prompts.texts) > 1
+    assert result.labels.max() < len(names)
+
+
+def test_more_than_256_classes(segmenter, picture):
+    names = [f"n{i}" for i in range(300)]
+    assert segmenter(picture, names).labels.dtype == np.uint16
+
+
+def test_text_is_encoded_once(segmenter, picture, monkeypatch):
+    segmenter(picture, ("sky", "road"))
+    calls = []
+    monkeypatch.setattr(segmenter.text, "infer", lambda feeds: calls.append(1))
+    segmenter(picture, ("sky", "road"))
+    assert not calls
+
+
+def test_regrouped_synonyms_are_not_confused(segmenter, picture):
+    two = segmenter(picture, ["sky", "water"])
+    one = segmenter(picture, [("sky", "water")])
+    assert two.classes == ("sky", "water")
+    assert one.classes == ("sky",)
+    assert one.labels.max() == 0
+
+
+def test_unknown_names_of_a_closed_vocabulary(segmenter):
+    assert segmenter.unknown(["Sky", "zebra", ("car", "lorry")]) == ["zebra", "lorry"]
+
+
+def test_bad_calls(segmenter, picture):
+    with pytest.raises(MdrtError, match="either classes"):
+        segmenter(picture)
+    with pytest.raises(MdrtError, match="either classes"):
+        segmenter(picture, NAMES, segments=2)
+    with pytest.raises(MdrtError, match="at least 1"):
+        segmenter(picture, segments=0)
+    with pytest.raises(PromptError, match="no class names"):
+        segmenter(picture, [])
+    with pytest.raises(MdrtError, match="timestep is 1000"):
+        segmenter(picture, NAMES, options=Options(timestep=1000))
+    with pytest.raises(MdrtError, match="mode is 'fast'"):
+        Options(mode="fast")
+    with pytest.raises(MdrtError, match="max_size"):
+        Options(max_size=0)
+
+
+def test_providers():
+    with pytest.raises(ProviderError, match="unknown provider 'tpu'"):
+        mdrt.Segmenter(provider="tpu")
+    with pytest.raises(ProviderError, match=r"mdrt\[gpu\]"):
+        mdrt.Segmenter(provider="cuda")
+
+
+def test_session_checks_names_types_and_shapes(segmenter, tmp_path):
+    session = segmenter.text
+    with pytest.raises(MdrtError, match="input_ids was not given"):
+        session.infer({})
+    with pytest.raises(MdrtError, match="ids is no input"):
+        session.infer(
+            {"ids": np.zeros((1, 77), np.int64), "input_ids": np.zeros((1, 77), np.int64)}
+        )
+    with pytest.raises(MdrtError, match="input_ids is int32"):
+        session.infer({"input_ids": np.zeros((1, 77), np.int32)})
+    with pytest.raises(MdrtError, match=r"input_ids is int64 \(1, 5\)"):
+        session.infer({"input_ids": np.zeros((1, 5), np.int64)})
+    broken = tmp_path / "x.onnx"
+    broken.write_bytes(b"not a graph")
+    with pytest.raises(BundleError, match="cannot load"):
+        OrtSession(broken)

@@ -1,0 +1,204 @@
+"""A bundle is trusted only after checking; what is wrong is said in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mdrt.runtime import contract
+from mdrt.runtime.bundle import load_bundle, record_file, write_manifest
+from mdrt.runtime.errors import BundleError
+
+FILES = (*contract.GRAPHS, contract.TOKENIZER, "unet.onnx.data")
+
+
+def make_manifest(directory: Path) -> contract.Manifest:
+    """A manifest of the files in `directory`, with plausible values."""
+    names = [*FILES, contract.NOISE]
+    return contract.Manifest(
+        model_id="test",
+        created_by={"mdrt": "0.1.0", "opset": "20"},
+        precision="fp32",
+        prediction_type="epsilon",
+        alphas_cumprod=(0.9991, 0.1 + 0.2, 1 / 3),
+        timestep=0,
+        scaling_factor=0.18215,
+        shift_factor=0.0,
+        vae_factor=8,
+        latent_channels=4,
+        size_multiple=64,
+        native_size=512,
+        tokenizer=contract.TokenizerSpec(max_length=77, bos=49406, eos=49407, pad=49407),
+        text=contract.TextSpec(hidden=768),
+        features=(contract.FeatureOutput("features_s64", 64, 2560),),
+        attention=(contract.AttentionOutput("logits_s64_0", 64, 8, "mid_block.attn2"),),
+        recommended=contract.Recommended(),
+        classes=("sky", "Straße"),
+        files={name: record_file(directory / name) for name in names},
+    )
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A bundle whose graphs are a few bytes each: `load_bundle` does not look inside."""
+    directory = tmp_path / "bundle"
+    (directory / "tokenizer").mkdir(parents=True)
+    for name in FILES:
+        (directory / name).write_bytes(f"contents of {name}".encode())
+    np.save(directory / contract.NOISE, np.zeros((4, 8, 8), np.float32))
+    write_manifest(directory, make_manifest(directory))
+    return directory
+
+
+def edit(bundle: Path, change: Callable[[dict], None]) -> None:
+    """Change the manifest's JSON in place."""
+    path = bundle / contract.MANIFEST
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+def message(path: Path, verify: bool = True) -> str:
+    """The error's text, which must be one line."""
+    with pytest.raises(BundleError) as caught:
+        load_bundle(path, verify=verify)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_manifest_survives_the_round_trip(bundle: Path) -> None:
+    loaded = load_bundle(bundle)
+    assert loaded.manifest == make_manifest(bundle)
+    assert loaded.manifest.alphas_cumprod[1] == 0.1 + 0.2  # float64 to the last bit
+    assert loaded.manifest.output_names == ("features_s64", "logits_s64_0")
+    assert loaded.noise().shape == (4, 8, 8)
+    assert loaded.unet == bundle / "unet.onnx"
+
+
+def test_bundle_is_found_by_its_unet(bundle: Path) -> None:
+    assert load_bundle(bundle / "unet.onnx").path == bundle
+
+
+def test_engine_plan_says_that_no_backend_exists(bundle: Path) -> None:
+    assert "unet.onnx" in message(bundle / "unet.plan")
+    assert "TensorRT" in message(bundle / "unet.plan")
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    assert "mdrt export" in message(tmp_path / "absent")
+    assert "manifest.json" in message(tmp_path)
+    (tmp_path / "picture.png").write_bytes(b"")
+    assert "picture.png" in message(tmp_path / "picture.png")
+
+
+@pytest.mark.parametrize("name", [*FILES, contract.NOISE])
+def test_missing_file(bundle: Path, name: str) -> None:
+    (bundle / name).unlink()
+    assert name in message(bundle)
+    assert "missing" in message(bundle, verify=False)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_truncated_file(bundle: Path, verify: bool) -> None:
+    path = bundle / "unet.onnx.data"
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes()[:-1])
+    text = message(bundle, verify)
+    assert f"{size - 1} bytes, expected {size}" in text
+    assert "mdrt export" in text
+
+
+def test_edited_byte(bundle: Path) -> None:
+    path = bundle / "text_encoder.onnx"
+    contents = bytearray(path.read_bytes())
+    contents[3] ^= 1
+    path.write_bytes(contents)
+    assert "text_encoder.onnx has SHA-256" in message(bundle)
+    load_bundle(bundle, verify=False)
+
+
+@pytest.mark.parametrize("version", [2, 0, None, "1", True])
+def test_other_schema_version(bundle: Path, version: object) -> None:
+    def change(values: dict) -> None:
+        values["schema_version"] = version
+        values["a_key_of_the_future"] = 1
+
+    edit(bundle, change)
+    text = message(bundle)
+    assert repr(version) in text
+    assert "reads version 1" in text
+
+
+def test_unknown_key_of_this_version(bundle: Path) -> None:
+    edit(bundle, lambda values: values.update(surprise=1))
+    assert "surprise" in message(bundle)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "\x00", "[" * 100_000])
+def test_corrupt_manifest(bundle: Path, text: str) -> None:
+    (bundle / contract.MANIFEST).write_text(text)
+    assert "manifest.json" in message(bundle)
+
+
+def test_manifest_of_no_text(bundle: Path) -> None:
+    (bundle / contract.MANIFEST).write_bytes(b"\xff\xfe\x00")
+    assert "manifest.json" in message(bundle)
+
+
+@pytest.mark.parametrize("key", [f.name for f in dataclasses.fields(contract.Manifest)])
+def test_every_key_is_needed_and_typed(bundle: Path, key: str) -> None:
+    original = (bundle / contract.MANIFEST).read_text()
+    edit(bundle, lambda values: values.pop(key))
+    text = message(bundle)
+    assert key in text or "schema version" in text
+    (bundle / contract.MANIFEST).write_text(original)
+    edit(bundle, lambda values: values.update({key: {"wrong": None}}))
+    text = message(bundle)
+    assert key in text or "schema version" in text
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("precision", "int8"),
+        ("timestep", 3),
+        ("alphas_cumprod", [2.0]),
+        ("scaling_factor", 0.0),
+        ("native_size", 0),
+        ("size_multiple", 12),
+        ("features", []),
+        ("attention", []),
+        ("recommended", {"pooling": "max", "timestep": 0, "mode": "paper"}),
+        ("recommended", {"pooling": "exp", "timestep": 9, "mode": "paper"}),
+    ],
+)
+def test_impossible_values(bundle: Path, key: str, value: object) -> None:
+    edit(bundle, lambda values: values.update({key: value}))
+    assert key in message(bundle)
+
+
+def test_a_file_outside_the_bundle_is_refused(bundle: Path) -> None:
+    record = {"sha256": "0" * 64, "bytes": 1}
+    edit(bundle, lambda values: values["files"].update({"../secret": record}))
+    assert "outside" in message(bundle)
+
+
+def test_a_needed_file_is_listed(bundle: Path) -> None:
+    edit(bundle, lambda values: values["files"].pop("unet.onnx"))
+    assert "does not list unet.onnx" in message(bundle)
+
+
+@pytest.mark.parametrize(
+    "noise", [np.zeros((3, 8, 8), np.float32), np.zeros((4, 8, 8)), np.zeros(4, np.float32)]
+)
+def test_noise_of_another_shape(bundle: Path, noise: np.ndarray) -> None:
+    np.save(bundle / contract.NOISE, noise)
+    write_manifest(bundle, make_manifest(bundle))
+    opened = load_bundle(bundle)
+    with pytest.raises(BundleError, match=r"expected float32 \(4, N, N\)"):
+        opened.noise()
