@@ -1,0 +1,52 @@
+"""What happens after the network: class maps, prototypes, assignment, segments.
+
+The verbs in the order in which data flows:
+
+- named classes: `class_maps` → `prototypes` → `score_maps` → `assign`
+- no names: `cluster` → `cluster_weights` → `prototypes` → `score_maps` → `assign`
+
+Everything runs on the arrays it is given, NumPy's or CuPy's, by the exact low-resolution algebra:
+resizing is linear, so it is applied to a few score maps instead of thousands of feature maps.
+"""
+
+from .affinity import AFFINITY_SIZE, Affinity
+from .assign import Assignment, assign, full_scores, score_maps
+from .attention import Pooling, class_maps, token_softmax
+from .grid import Array, Grid, Mode, Size, array_module
+from .kmeans import KMeans, gram_kmeans, kmeans
+from .norms import pixel_norms
+from .prototypes import prototypes
+from .resize import resize, resize_matrix
+from .segments import MAX_SEGMENTS, Method, cluster, cluster_weights
+from .spectral import SpectralError, eigengap, spectral_embedding
+
+__all__ = [
+    "AFFINITY_SIZE",
+    "MAX_SEGMENTS",
+    "Affinity",
+    "Array",
+    "Assignment",
+    "Grid",
+    "KMeans",
+    "Method",
+    "Mode",
+    "Pooling",
+    "Size",
+    "SpectralError",
+    "array_module",
+    "assign",
+    "class_maps",
+    "cluster",
+    "cluster_weights",
+    "eigengap",
+    "full_scores",
+    "gram_kmeans",
+    "kmeans",
+    "pixel_norms",
+    "prototypes",
+    "resize",
+    "resize_matrix",
+    "score_maps",
+    "spectral_embedding",
+    "token_softmax",
+]

@@ -1,0 +1,82 @@
+"""The cosine affinity of all pixels (Eq. 7) as an operator.
+
+S = N⁻¹ Σ_l U_l K_l U_lᵀ N⁻¹ with K_l = F_lᵀ F_l the Gram matrix of a level, U_l its resize to the
+affinity grid and N the pixel norms. On the paper's 100×100 grid S has 10⁸ entries; the operator
+holds K_l (at most 1024² at Stable Diffusion's shapes) and the resize matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from .grid import Array, Grid, Size, array_module
+from .norms import NORM_FLOOR, squared_norms
+from .resize import resize_adjoint, resize_matrices
+
+AFFINITY_SIZE: Size = (100, 100)
+"""The grid on which pixels are compared (paper, unsupervised segmentation)."""
+
+DEGREE_FLOOR = 1e-3
+"""Smallest degree, as a share of the largest, or of 1 (a pixel's cosine with itself). Cosines can
+be negative, so a row sum can be zero or below; a pixel so unlike all others then counts as weakly
+connected."""
+
+CANCELLED = 1e-6
+"""A pixel whose neighbours' features cancel to below this share of the largest norm has no
+direction left in float32 features: its cosines shrink towards 0 instead of being rounding noise."""
+
+
+class Affinity:
+    """The matrix of pixel cosines (n, n), n = rows·columns, applied but never built."""
+
+    def __init__(self, features: Sequence[Grid], size: Size = AFFINITY_SIZE) -> None:
+        self.xp = array_module(features[0].values)
+        self.size = size
+        self.n = size[0] * size[1]
+        self.rank = min(self.n, sum(min(level.flat.shape) for level in features))
+        """The rank of S is at most this."""
+        squared = squared_norms(features, size)
+        floor = max(CANCELLED**2 * float(squared.max()), NORM_FLOOR**2)
+        self._norms = self.xp.sqrt(self.xp.maximum(squared, floor))
+        self._levels = [_Level(level, size) for level in features]
+
+    def matvec(self, v: Array) -> Array:
+        """S v for v (n,), or for each row of v (m, n); same shape, float64."""
+        scaled = v.reshape(-1, *self.size) / self._norms
+        total: Array = sum(level.apply(scaled) for level in self._levels) / self._norms
+        return total.reshape(v.shape)
+
+    @cached_property
+    def degrees(self) -> Array:
+        """Row sums S·1, (n,) float64, not below `DEGREE_FLOOR`."""
+        sums = self.matvec(self.xp.ones(self.n))
+        return self.xp.maximum(sums, DEGREE_FLOOR * max(float(sums.max()), 1.0))  # type: ignore[no-any-return]
+
+    def normalised_matvec(self, v: Array) -> Array:
+        """D^-½ S D^-½ v for v (n,), or for each row of v (m, n)."""
+        root = self.xp.sqrt(self.degrees)
+        return self.matvec(v / root) / root  # type: ignore[no-any-return]
+
+
+class _Level:
+    """U_l K_l U_lᵀ; K_l is held where it is the smaller thing, otherwise applied as F_lᵀ F_l.
+
+    In float64: division by a small norm magnifies the rounding of K_l twice.
+    """
+
+    def __init__(self, level: Grid, size: Size) -> None:
+        channels, pixels = level.flat.shape
+        features = level.flat.astype("float64")
+        self.rows, self.columns = resize_matrices(level, size, dtype="float64")
+        gram = pixels <= channels
+        self.factors = [features.T @ features] if gram else [features.T, features]
+
+    def apply(self, v: Array) -> Array:
+        """For v (m, H, W) float64; same shape."""
+        low = resize_adjoint(v, self.rows, self.columns)
+        flat = low.reshape(len(v), -1)
+        for factor in self.factors:
+            flat = flat @ factor
+        result: Array = self.rows @ flat.reshape(low.shape) @ self.columns.T
+        return result

@@ -1,0 +1,107 @@
+"""Assignment of every pixel to its nearest prototype (Eq. 6), with scores formed low.
+
+⟨f, f̄_c⟩ = Σ_l U_l (F_lᵀ f̄_{c,l}): one low-resolution score map a class and level, resized and
+summed. ‖f‖ does not change which class wins, so only confidences need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from .grid import Array, Grid, Mode, Size, array_module, check_classes
+from .norms import NORM_FLOOR
+from .resize import bands, resize_matrices
+
+TILE_VALUES = 1 << 18
+"""Scores of a tile, over all classes (1 MiB of float32): stays in a core's cache."""
+TILE_COLUMNS = 128
+"""Columns of a tile: few enough that it touches only a few low-resolution columns."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What every pixel was assigned to."""
+
+    labels: Array
+    """(H, W) uint8, or uint16 for more than 256 classes; the first class wins a tie."""
+    confidence: Array | None
+    """(H, W) float32, the winning score divided by ‖f‖; None unless norms were given.
+
+    Mode "paper": the cosine of Eq. 6, in [−1, 1]. Mode "released": that cosine times the length
+    of the prototype, which is at most 1 and shorter the more the features of the class differ.
+    """
+
+
+def score_maps(
+    features: Sequence[Grid], prototypes: Sequence[Array], mode: Mode = "paper"
+) -> list[Grid]:
+    """F_lᵀ f̄_{c,l} per level: grids of (classes, h_l, w_l) float32 with the features' extents.
+
+    Mode "paper" divides by ‖f̄_c‖ over all levels, so that the resized sum over ‖f‖ is the cosine
+    of Eq. 6; mode "released" leaves prototypes as they are.
+    """
+    check_classes("prototypes", prototypes, [level.values for level in features])
+    if mode == "paper":
+        xp = array_module(prototypes[0])
+        lengths = xp.sqrt(sum((part * part).sum(axis=1) for part in prototypes))
+        scale = 1 / xp.maximum(lengths, NORM_FLOOR)[:, None]
+        prototypes = [part * scale for part in prototypes]
+    elif mode != "released":
+        raise ValueError(f"mode {mode!r} is not one of paper, released")
+    return [
+        Grid((part @ level.flat).reshape(len(part), *level.size), level.extent)
+        for level, part in zip(features, prototypes, strict=True)
+    ]
+
+
+def assign(scores: Sequence[Grid], size: Size, norms: Array | None = None) -> Assignment:
+    """The class of the highest score at each output pixel; scores of all are never held at once.
+
+    `scores` come from `score_maps`; `norms` (H, W) from `pixel_norms`, if a confidence is wanted.
+    """
+    xp = array_module(scores[0].values)
+    classes = len(scores[0].values)
+    labels = xp.zeros(size, dtype="uint8" if classes <= 256 else "uint16")
+    confidence = None if norms is None else xp.empty(size, dtype="float32")
+    for tile, block in _score_tiles(scores, size):
+        best = block.max(axis=0)
+        winners = labels[tile]
+        for label in range(classes - 1, -1, -1):  # the first class writes last: it wins ties
+            xp.copyto(winners, winners.dtype.type(label), where=block[label] == best)
+        if confidence is not None and norms is not None:
+            confidence[tile] = best / norms[tile]
+    return Assignment(labels, confidence)
+
+
+def full_scores(scores: Sequence[Grid], size: Size, norms: Array) -> Array:
+    """Every class's score over ‖f‖ at every output pixel, (classes, H, W) float32."""
+    xp = array_module(scores[0].values)
+    full = xp.empty((len(scores[0].values), *size), dtype="float32")
+    for (rows, columns), block in _score_tiles(scores, size):
+        full[:, rows, columns] = block / norms[rows, columns]
+    return full  # type: ignore[no-any-return]
+
+
+def _score_tiles(scores: Sequence[Grid], size: Size) -> Iterator[tuple[tuple[slice, slice], Array]]:
+    """Yield ((rows, columns), Σ_l U_l S_l on that tile as (classes, rows, columns)).
+
+    Rows are interpolated first; columns of all levels then are one matrix product a tile,
+    [S_1 | S_2 | …] [R_x1 | R_x2 | …]ᵀ, over only those low-resolution columns the tile touches.
+    """
+    check_classes("scores", [level.values for level in scores], [level.values for level in scores])
+    xp = array_module(scores[0].values)
+    matrices = [resize_matrices(level, size) for level in scores]
+    across = bands(xp.concatenate([columns for _, columns in matrices], axis=1), TILE_COLUMNS)
+
+    classes = len(scores[0].values)
+    step = max(1, TILE_VALUES // (classes * min(TILE_COLUMNS, size[1])))
+    for top in range(0, size[0], step):
+        block = slice(top, min(top + step, size[0]))
+        tall = xp.concatenate(
+            [rows[block] @ level.values for (rows, _), level in zip(matrices, scores, strict=True)],
+            axis=2,
+        )  # (classes, block, Σ w_l)
+        for strip in across:
+            part = tall[:, :, strip.inputs].reshape(-1, len(strip.inputs)) @ strip.matrix.T
+            yield (block, strip.outputs), part.reshape(classes, -1, len(strip.matrix))

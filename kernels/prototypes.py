@@ -1,0 +1,92 @@
+"""Class prototypes f̄_c = Σ a_c f / Σ a_c (Eq. 5) by the adjoint of the resize.
+
+With f_l = U_l F_l and a_c = V A_c, the sum over the output grid is F_l (U_lᵀ V A_c): the class
+maps are brought to the feature level, and no full-resolution feature is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .grid import Array, Grid, Mode, Size, array_module
+from .norms import pixel_norms
+from .resize import bands, resize_matrices
+
+BLOCK_VALUES = 1 << 22
+"""Full-resolution values held at a time in mode "released" (16 MiB of float32)."""
+BAND_COLUMNS = 128
+"""Output columns brought down together: few enough to touch only a few low-resolution ones."""
+
+
+def prototypes(
+    features: Sequence[Grid],
+    weights: Grid,
+    size: Size,
+    mode: Mode = "paper",
+    norms: Array | None = None,
+) -> list[Array]:
+    """The prototype of each class at each level, a list of (classes, d_l) float32.
+
+    `weights` are the class maps a_c (classes, gh, gw), not negative, on a grid of their own; the
+    averages run over the output grid `size`. Mode "paper" averages f as Eq. 5 is written; mode
+    "released" averages f / ‖f‖, for which `norms` (H, W) can be given if already computed.
+
+    A class whose map is zero on the whole output grid gets a prototype of zeros: its score is 0.
+    """
+    if mode == "paper":
+        averages = _plain_weights(features, weights, size)
+    elif mode == "released":
+        if norms is None:
+            norms = pixel_norms(features, size)
+        averages = _normalised_weights(features, weights, size, norms)
+    else:
+        raise ValueError(f"mode {mode!r} is not one of paper, released")
+    total = _total_weight(weights, size)
+    return [
+        (average.reshape(len(average), -1) / total) @ level.flat.T
+        for level, average in zip(features, averages, strict=True)
+    ]
+
+
+def _total_weight(weights: Grid, size: Size) -> Array:
+    """Σ a_c over the output grid, (classes, 1); 1 for a class without any weight."""
+    xp = array_module(weights.values)
+    rows, columns = resize_matrices(weights, size)
+    total = (weights.values @ columns.sum(axis=0)) @ rows.sum(axis=0)
+    return xp.where(total > 0, total, 1)[:, None]  # type: ignore[no-any-return]
+
+
+def _plain_weights(features: Sequence[Grid], weights: Grid, size: Size) -> list[Array]:
+    """U_lᵀ V A = (R_yᵀ V_y) A (R_xᵀ V_x)ᵀ per level, (classes, h_l, w_l)."""
+    weight_rows, weight_columns = resize_matrices(weights, size)
+    brought_down = []
+    for level in features:
+        rows, columns = resize_matrices(level, size)
+        brought_down.append(
+            (rows.T @ weight_rows) @ (weights.values @ (weight_columns.T @ columns))
+        )
+    return brought_down
+
+
+def _normalised_weights(
+    features: Sequence[Grid], weights: Grid, size: Size, norms: Array
+) -> list[Array]:
+    """U_lᵀ (V A / ‖f‖) per level, (classes, h_l, w_l), summed over blocks of output rows."""
+    xp = array_module(weights.values)
+    classes = len(weights.values)
+    weight_rows, weight_columns = resize_matrices(weights, size)
+    wide = weights.values @ weight_columns.T  # (classes, gh, W)
+    matrices = [resize_matrices(level, size) for level in features]
+    across = bands(xp.concatenate([columns for _, columns in matrices], axis=1), BAND_COLUMNS)
+    ends = np.cumsum([level.size[1] for level in features])
+    totals = [xp.zeros((classes, *level.size), dtype="float32") for level in features]
+    for block in bands(weight_rows, max(1, BLOCK_VALUES // (classes * size[1]))):
+        scaled = (block.matrix @ wide[:, block.inputs]) / norms[block.outputs]
+        narrow = xp.zeros((classes, len(block.matrix), int(ends[-1])), dtype="float32")
+        for band in across:
+            narrow[:, :, band.inputs] += scaled[:, :, band.outputs] @ band.matrix
+        for total, (rows, _), end in zip(totals, matrices, ends, strict=True):
+            total += rows[block.outputs].T @ narrow[:, :, end - total.shape[2] : end]
+    return totals

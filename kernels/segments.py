@@ -1,0 +1,78 @@
+"""Unsupervised segments: pixels clustered on the affinity grid, each segment a class map.
+
+A segment's one-hot map stands for a_c in Eq. 5 (averaged on the affinity grid itself); Eq. 6 then
+assigns every pixel of the image as for named classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from .affinity import AFFINITY_SIZE, Affinity
+from .grid import Array, Grid, Size, array_module
+from .kmeans import gram_kmeans, kmeans
+from .spectral import eigengap, spectral_embedding
+
+Method: TypeAlias = Literal["spectral", "kmeans"]
+
+MAX_SEGMENTS = 16
+"""Most segments that "auto" looks for."""
+
+NULL_AFFINITY = 1e-6
+"""An eigenvector whose affinity eigenvalue is below this is arbitrary: it is left out."""
+
+
+def cluster(
+    features: Sequence[Grid],
+    segments: int | Literal["auto"] = "auto",
+    method: Method = "spectral",
+    max_segments: int = MAX_SEGMENTS,
+    seed: int = 0,
+    size: Size = AFFINITY_SIZE,
+) -> tuple[Array, int]:
+    """Segment labels (rows, columns) int64 on the affinity grid and their number k.
+
+    Labels lie in [0, k), numbered as they first appear from the top left. Method "spectral" is
+    k-means on the spectral embedding; "kmeans" is the paper's baseline, k-means on the
+    L2-normalised features. "auto" takes k from the eigengap of the affinity, for both. k is lower
+    than asked for where pixels have fewer distinct features.
+    """
+    pixels = size[0] * size[1]
+    if segments != "auto" and segments < 1:
+        raise ValueError(f"segments must be at least 1 or 'auto', got {segments}")
+    if method not in ("spectral", "kmeans"):
+        raise ValueError(f"method {method!r} is not one of spectral, kmeans")
+    k = min(max_segments + 1 if segments == "auto" else segments, pixels)
+    affinity = Affinity(features, size)
+    if segments == "auto" or method == "spectral":
+        eigenvalues, eigenvectors = spectral_embedding(affinity, k)
+        if segments == "auto":
+            k = eigengap(eigenvalues)
+    if method == "spectral":
+        informative = eigenvalues[:k] < 1 - NULL_AFFINITY
+        clusters = kmeans(normalised_rows(eigenvectors[:, :k][:, informative]), k, seed)
+    else:  # the inner products of L2-normalised features are the affinity, their lengths 1
+        clusters = gram_kmeans(affinity.matvec, affinity.xp.ones(pixels), k, seed)
+    return _in_order_of_appearance(clusters.labels).reshape(size), clusters.k
+
+
+def normalised_rows(embedding: Array) -> Array:
+    """Rows of (n, k) scaled to length 1 (Ng, Jordan and Weiss 2001), so that a pixel's degree
+    does not set its distance to the others; rows of zeros stay so."""
+    xp = array_module(embedding)
+    lengths = xp.sqrt((embedding * embedding).sum(axis=1, keepdims=True))
+    return embedding / xp.where(lengths > 0, lengths, 1)  # type: ignore[no-any-return]
+
+
+def cluster_weights(labels: Array, k: int) -> Grid:
+    """One-hot maps of the segments (rows, columns): a grid of (k, rows, columns) float32."""
+    numbers = array_module(labels).arange(k)[:, None, None]
+    return Grid((labels[None] == numbers).astype("float32"))
+
+
+def _in_order_of_appearance(labels: Array) -> Array:
+    """The same partition (n,), numbered 0, 1, … by each cluster's first point."""
+    xp = array_module(labels)
+    _, first, inverse = xp.unique(labels, return_index=True, return_inverse=True)
+    return first.argsort().argsort()[inverse]  # type: ignore[no-any-return]

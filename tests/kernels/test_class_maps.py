@@ -1,0 +1,123 @@
+"""Eq. 4 against the naive pooling at the common grid."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mdrt.benchmarks import naive
+from mdrt.kernels import class_maps, token_softmax
+
+from .strategies import SEEDS, double, relative_error
+
+POOLINGS = ["exp", "softmax", "logit"]
+
+
+@st.composite
+def attention(draw, scales=(0.1, 3.0, 40.0)):
+    """(logits, token_class, classes): layers of different heads and grids, tokens shuffled."""
+    random = np.random.default_rng(draw(SEEDS))
+    classes = draw(st.integers(1, 6))
+    extra = draw(st.integers(0, 8))
+    token_class = np.concatenate([np.arange(classes), random.integers(0, classes, extra)])
+    random.shuffle(token_class)
+    shapes = st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9))
+    scale = draw(st.sampled_from(scales))
+    logits = [
+        (random.standard_normal((heads, len(token_class), h, w)) * scale).astype(np.float32)
+        for heads, h, w in draw(st.lists(shapes, min_size=1, max_size=4))
+    ]
+    return logits, token_class, classes
+
+
+def expected(logits, token_class, classes, pooling):
+    import torch
+
+    tokens = torch.from_numpy(token_class)
+    return naive.class_maps([double(layer) for layer in logits], tokens, classes, pooling)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@given(case=attention())
+@settings(max_examples=40)
+def test_pooling_matches_the_naive_one(pooling, case):
+    logits, token_class, classes = case
+    if pooling == "softmax":
+        logits = [np.exp(layer / (1 + np.abs(layer).max())) for layer in logits]
+    maps = class_maps(logits, token_class, classes, pooling)
+    assert maps.dtype == np.float32
+    assert maps.min() >= 0
+    np.testing.assert_allclose(maps.max(axis=(1, 2)), 1, rtol=1e-6)
+    # float32 logits of magnitude m are known to m · 2⁻²⁴, and exp passes that on as it is
+    magnitude = max(float(np.abs(layer).max()) for layer in logits)
+    tolerance = 1e-5 if pooling != "exp" else max(1e-5, magnitude * 2**-21)
+    if pooling == "logit" and maps[0].size == 1:
+        assert (maps == 1).all()
+    elif pooling == "logit":
+        means = [layer.mean() for layer in logits]
+        spread = 1e-5 * (magnitude + max(map(abs, means)))
+        raw = expected(logits, token_class, classes, pooling)
+        assert np.abs(maps - raw.numpy()).max() < max(tolerance, spread / _spread(case))
+    else:
+        assert relative_error(maps, expected(logits, token_class, classes, pooling)) < tolerance
+
+
+def _spread(case):
+    """Smallest max − min of the mean logits of a class: what min–max divides by."""
+    logits, token_class, classes = case
+    grid = tuple(max(layer.shape[axis] for layer in logits) for axis in (2, 3))
+    import torch
+
+    heads = torch.cat(
+        [torch.stack([naive.resize(head, grid) for head in double(layer)]) for layer in logits]
+    )
+    means = [heads[:, torch.from_numpy(token_class == c)].mean((0, 1)) for c in range(classes)]
+    return min(float(mean.max() - mean.min()) for mean in means) or 1.0
+
+
+@given(case=attention(scales=(1e4, 1e30)))
+@settings(max_examples=20)
+def test_huge_logits_never_overflow(case):
+    with np.errstate(over="raise", invalid="raise"):
+        maps = class_maps(*case)
+    assert np.isfinite(maps).all()
+    np.testing.assert_allclose(maps.max(axis=(1, 2)), 1, rtol=1e-6)
+
+
+def test_a_large_shift_changes_nothing():
+    logits = [np.random.default_rng(0).integers(-8, 8, (2, 3, 5, 5)).astype(np.float32)]
+    shifted = [layer + np.float32(4096) for layer in logits]
+    tokens = np.array([0, 1, 1])
+    np.testing.assert_allclose(
+        class_maps(shifted, tokens, 2), class_maps(logits, tokens, 2), rtol=1e-6
+    )
+
+
+def test_float16_logits_are_pooled_in_float32():
+    logits = [np.full((8, 2, 4, 4), 11.5, np.float16)]
+    np.testing.assert_array_equal(class_maps(logits, np.array([0, 1]), 2), 1)
+
+
+def test_a_constant_logit_map_is_all_ones():
+    assert (class_maps([np.zeros((2, 1, 3, 3), np.float32)], np.array([0]), 1, "logit") == 1).all()
+
+
+def test_token_softmax():
+    logits = np.random.default_rng(0).standard_normal((2, 3, 77)).astype(np.float32) * 100
+    probabilities = token_softmax(logits)
+    np.testing.assert_allclose(probabilities.sum(axis=-1), 1, rtol=1e-5)
+    assert (probabilities.argmax(axis=-1) == logits.argmax(axis=-1)).all()
+
+
+def test_errors_name_the_class_and_the_counts():
+    logits = [np.zeros((1, 2, 2, 2), np.float32)]
+    with pytest.raises(ValueError, match="class 1 has no token"):
+        class_maps(logits, np.array([0, 0]), 2)
+    with pytest.raises(ValueError, match="token_class holds 5"):
+        class_maps(logits, np.array([0, 5]), 2)
+    with pytest.raises(ValueError, match="token_class has 1"):
+        class_maps(logits, np.array([0]), 1)
+    with pytest.raises(ValueError, match="pooling 'mean'"):
+        class_maps(logits, np.array([0, 0]), 1, "mean")

@@ -1,0 +1,214 @@
+"""Affinity, eigenvectors, k-means and segments against dense matrices and plain Lloyd."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mdrt.benchmarks import naive
+from mdrt.kernels import (
+    Affinity,
+    Grid,
+    SpectralError,
+    assign,
+    cluster,
+    cluster_weights,
+    eigengap,
+    gram_kmeans,
+    kmeans,
+    prototypes,
+    score_maps,
+    spectral_embedding,
+)
+from mdrt.kernels.kmeans import lloyd, starts
+
+from .strategies import SEEDS, SIZES, Levels, levels, relative_error
+
+
+def picture(seed: int = 0, regions: int = 3) -> Levels:
+    """Features of vertical bands, each with a direction of its own, plus noise."""
+    random = np.random.default_rng(seed)
+    grids = []
+    for channels, side in [(96, 8), (48, 16), (24, 20)]:
+        directions = random.standard_normal((regions, channels)) + 0.8
+        band = np.arange(side) * regions // side
+        values = np.broadcast_to(directions[band].T[:, None, :], (channels, side, side))
+        noisy = values + 0.2 * random.standard_normal(values.shape)
+        grids.append(Grid(noisy.astype(np.float32)))
+    return Levels(grids)
+
+
+@given(levels(), SIZES)
+@settings(max_examples=40)
+def test_operator_is_the_cosine_matrix(features: Levels, size):
+    affinity = Affinity(features.grids, size)
+    dense = naive.affinity(features.tensors, size, features.extents)
+    norms = naive.pixel_norms(features.tensors, size, features.extents)
+    tolerance = 1e-5 * float(norms.max() / norms.min())
+    assert relative_error(affinity.matvec(np.eye(affinity.n)), dense) < tolerance
+    single = affinity.matvec(np.ones(affinity.n))
+    np.testing.assert_allclose(single, affinity.matvec(np.ones((1, affinity.n)))[0], atol=1e-9)
+    assert affinity.degrees.min() > 0
+
+
+@given(levels(offset=1.0), SIZES, st.integers(1, 6))
+@settings(max_examples=25)
+def test_eigenpairs(features: Levels, size, k):
+    affinity = Affinity(features.grids, size)
+    k = min(k, affinity.n)
+    values, vectors = spectral_embedding(affinity, k)
+    assert (np.diff(values) >= -1e-12).all()
+    _check_eigenpairs(features, size, values, vectors)
+
+
+def _check_eigenpairs(features: Levels, size, values, vectors):
+    """By residual against the dense matrix, by eigenvalue against a dense solver."""
+    dense = naive.affinity(features.tensors, size, features.extents)
+    expected, _ = naive.laplacian_eigs(dense, len(values))
+    normalised = naive.normalised_affinity(dense).numpy()
+    residual = normalised @ vectors - vectors * (1 - values)
+    assert np.linalg.norm(residual, axis=0).max() < 1e-4
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(len(values)), atol=1e-6)
+    np.testing.assert_allclose(values, expected.numpy(), atol=1e-4)
+
+
+def test_krylov_eigenpairs():
+    features = picture()
+    values, vectors = spectral_embedding(Affinity(features.grids, (40, 35)), 9)
+    _check_eigenpairs(features, (40, 35), values, vectors)
+    again, _ = spectral_embedding(Affinity(features.grids, (40, 35)), 9)
+    np.testing.assert_array_equal(values, again)
+
+
+def test_equal_eigenvalues_do_not_hide_one_another():
+    """Six regions orthogonal to each other, equal in size: eigenvalue 0 six times."""
+    values = np.repeat(np.repeat(np.eye(6, dtype=np.float32).reshape(6, 2, 3), 10, 1), 10, 2)
+    affinity = Affinity([Grid(values)], (20, 30))
+    eigenvalues, _ = spectral_embedding(affinity, 8)
+    np.testing.assert_allclose(eigenvalues, [0] * 6 + [1] * 2, atol=1e-6)
+    assert eigengap(eigenvalues) == 6
+    labels, k = cluster([Grid(values)], size=(20, 30))
+    assert k == 6
+    np.testing.assert_array_equal(labels, np.kron(np.arange(6).reshape(2, 3), np.ones((10, 10))))
+
+
+def test_wide_grids_use_the_channels_instead_of_the_gram_matrix():
+    random = np.random.default_rng(0)
+    features = Levels([Grid((random.standard_normal((5, 21, 20)) + 1).astype(np.float32))])
+    values, vectors = spectral_embedding(Affinity(features.grids, (30, 30)), 4)
+    _check_eigenpairs(features, (30, 30), values, vectors)
+
+
+def test_features_that_are_not_finite_are_refused():
+    values = np.ones((2, 3, 3), np.float32)
+    values[0, 0, 0] = np.nan
+    with pytest.raises(SpectralError, match="NaN"):
+        spectral_embedding(Affinity([Grid(values)], (4, 4)), 2)
+
+
+def test_eigengap():
+    assert eigengap(np.array([0, 0.01, 0.02, 0.5, 0.6])) == 3
+    assert eigengap(np.array([0, 0.9, 0.91, 0.95])) == 3  # the first gap is below the minimum
+    assert eigengap(np.array([0, 0.9, 0.91, 0.95]), minimum=1) == 1
+    assert eigengap(np.array([0.0])) == 1
+
+
+@given(SEEDS, st.integers(1, 60), st.integers(1, 5), st.integers(1, 8))
+@settings(max_examples=40)
+def test_lloyd_is_not_above_the_naive_one(seed, n, d, k):
+    random = np.random.default_rng(seed)
+    points = random.standard_normal((n, d))
+    k = min(k, n)
+    squares = (points * points).sum(axis=1)
+
+    def gram(rows):
+        return rows @ points @ points.T
+
+    chosen = starts(gram, squares, k, random)
+    assert len(set(chosen)) == len(chosen) == k
+    result = lloyd(gram, squares, chosen)
+    assert len(np.unique(result.labels)) == result.k == k
+    tensor = torch.from_numpy(points)
+    _, _, inertia = naive.lloyd(tensor, tensor[chosen])
+    assert result.inertia <= inertia * (1 + 1e-6) + 1e-6 * n
+    best = kmeans(points, k, seed)
+    centres = np.stack([points[best.labels == c].mean(axis=0) for c in range(k)])
+    spread = ((points - centres[best.labels]) ** 2).sum()
+    assert best.inertia == pytest.approx(spread, rel=1e-6, abs=1e-5 * n)
+    np.testing.assert_array_equal(best.labels, kmeans(points, k, seed).labels)
+
+
+@given(SEEDS, st.integers(1, 4))
+@settings(max_examples=15)
+def test_separated_clusters_are_found(seed, k):
+    random = np.random.default_rng(seed)
+    truth = np.repeat(np.arange(k), 20)
+    points = 100 * np.eye(4)[truth] + random.standard_normal((len(truth), 4))
+    labels = kmeans(points, k, seed).labels
+    assert len({(int(a), int(b)) for a, b in zip(truth, labels, strict=True)}) == k
+
+
+def test_fewer_distinct_points_than_clusters():
+    points = np.repeat(np.eye(2), 5, axis=0)
+    result = kmeans(points, 7)
+    assert result.k == 2
+    assert result.inertia == 0
+    with pytest.raises(ValueError, match=r"\[1, 10\], got 11"):
+        kmeans(points, 11)
+
+
+def test_gram_kmeans_is_kmeans_on_normalised_features():
+    features = picture()
+    size = (12, 13)
+    affinity = Affinity(features.grids, size)
+    result = gram_kmeans(affinity.matvec, np.ones(affinity.n), 5, seed=3)
+    points = naive.feature_points(features.tensors, size).numpy()
+    explicit = kmeans(points, 5, seed=3)
+    np.testing.assert_array_equal(result.labels, explicit.labels)
+    assert result.inertia == pytest.approx(explicit.inertia, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["spectral", "kmeans"])
+@pytest.mark.parametrize("segments", [3, "auto"])
+def test_bands_become_segments(method, segments):
+    features = picture()
+    labels, k = cluster(features.grids, segments, method, size=(30, 30))
+    assert k == 3
+    expected = naive.cluster(features.tensors, 3, method, size=(30, 30)).numpy()
+    pairs = np.unique(np.stack([labels.ravel(), expected.ravel()]), axis=1, return_counts=True)[1]
+    assert np.sort(pairs)[::-1][:3].sum() >= 0.999 * labels.size
+    assert labels[0, 0] == 0
+    again, _ = cluster(features.grids, segments, method, size=(30, 30))
+    np.testing.assert_array_equal(labels, again)
+
+    weights = cluster_weights(labels, k)
+    np.testing.assert_array_equal(weights.values.sum(axis=0), 1)
+    averages = prototypes(features.grids, weights, (30, 30))
+    full = assign(score_maps(features.grids, averages), (30, 30)).labels
+    assert (full == labels).mean() > 0.9
+
+
+@pytest.mark.parametrize("method", ["spectral", "kmeans"])
+def test_small_and_uniform_inputs(method):
+    one = [Grid(np.ones((4, 1, 1), np.float32))]
+    for size, segments in [((1, 1), 5), ((1, 1), "auto"), ((25, 25), 4), ((25, 25), "auto")]:
+        labels, k = cluster(one, segments, method, size=size)
+        assert k == 1
+        assert labels.shape == size
+        assert (labels == 0).all()
+    with pytest.raises(ValueError, match="at least 1"):
+        cluster(one, 0, method)
+    with pytest.raises(ValueError, match="method 'ward'"):
+        cluster(one, 2, "ward")
+
+
+def test_segments_of_a_cropped_canvas_ignore_the_padding():
+    random = np.random.default_rng(0)
+    values = random.standard_normal((8, 10, 10)).astype(np.float32) + 1
+    padded = values.copy()
+    padded[:, :, 7:] = 50
+    first, second = (cluster([Grid(v, (1.0, 0.5))], 3, size=(20, 20)) for v in (values, padded))
+    np.testing.assert_array_equal(first[0], second[0])
