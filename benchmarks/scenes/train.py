@@ -46,6 +46,7 @@ class Recipe:
     empty_captions: float = 0.08
     timestep_power: float = 0.75
     ema: float = 0.998
+    log_every: int = 25
 
 
 QUICK = Recipe(vae_scenes=16, vae_steps=4, vae_batch=2, vae_crop=64, scenes=16, steps=4, batch=4)
@@ -239,7 +240,9 @@ def train_unet(
         share = min(1.0, (step + 1) / recipe.warmup)
         progress = step / recipe.steps
         for group in optimiser.param_groups:
-            group["lr"] = recipe.rate * share * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+            group["lr"] = (
+                recipe.rate * share * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+            )
         rng = np.random.default_rng([step, 2])
         index = rng.integers(0, len(data.scenes), recipe.batch)
         captions = [
@@ -259,7 +262,7 @@ def train_unet(
         decay = min(recipe.ema, (1 + step) / (10 + step))
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
-        if step % 25 == 0:
+        if step % recipe.log_every == 0:
             _log(work, stage="unet", step=step, loss=loss.item())
         if step % 250 == 249:
             _log(work, stage="unet", step=step, **_caption_gap(average, data, scheduler))

@@ -1,0 +1,68 @@
+"""Training in miniature: it runs, a killed run continues to the same weights, it saves."""
+
+from dataclasses import replace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from mdrt.benchmarks.scenes import models, train  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A work folder with a trained autoencoder, and the latents of a few scenes."""
+    work = tmp_path_factory.mktemp("work")
+    models.write_tokenizer(work / "tokenizer")
+    vae = train.train_vae(work, train.QUICK)
+    return work, vae, train.encode_scenes(work, train.QUICK, vae)
+
+
+def test_latents_have_unit_spread(prepared):
+    _, vae, data = prepared
+    assert data.latents.shape == (train.QUICK.scenes, models.LATENT_CHANNELS, 16, 16)
+    assert data.latents.std() == pytest.approx(1, abs=0.1)
+    assert vae.config.scaling_factor != 1
+
+
+def test_encoded_scenes_are_kept(prepared, monkeypatch):
+    work, vae, data = prepared
+    monkeypatch.setattr(train, "_latents", None)  # nothing is encoded twice
+    again = train.encode_scenes(work, train.QUICK, vae)
+    torch.testing.assert_close(again.latents, data.latents)
+
+
+def test_a_killed_run_continues_to_the_same_weights(prepared, monkeypatch):
+    work, _, data = prepared
+    whole = train.train_unet(work, train.QUICK, data).state_dict()
+
+    class Killed(Exception):
+        pass
+
+    losses = []
+
+    def die_at_third(work, **row):
+        losses.append(row)
+        if row["step"] == 2:
+            raise Killed
+
+    recipe = replace(train.QUICK, log_every=1)
+    monkeypatch.setattr(train, "_log", die_at_third)
+    with pytest.raises(Killed):
+        train.train_unet(work, recipe, data, minutes_between=0)
+    assert (work / "unet.pt").exists()
+    monkeypatch.setattr(train, "_log", lambda work, **row: losses.append(row))
+    resumed = train.train_unet(work, recipe, data, minutes_between=0).state_dict()
+    assert [row["step"] for row in losses] == [0, 1, 2, 2, 3]
+    for name, weight in whole.items():
+        torch.testing.assert_close(resumed[name], weight, msg=name)
+
+
+def test_the_pipeline_is_diffusers_own(prepared, tmp_path):
+    from diffusers import StableDiffusionPipeline
+
+    work, vae, _ = prepared
+    train.save_pipeline(tmp_path / "p", vae, train.Denoiser(work / "tokenizer"))
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "p")
+    assert pipeline.unet.config.cross_attention_dim == models.TEXT_WIDTH
+    assert pipeline.scheduler.config.prediction_type == "v_prediction"

@@ -1,0 +1,62 @@
+"""The renderer and its captions: deterministic, truthful, every class often absent."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mdrt.benchmarks.scenes.captions import WORDS, caption
+from mdrt.benchmarks.scenes.renderer import CLASSES, MINIMUM_VISIBLE, render
+
+SEEDS = st.integers(0, 2**31)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS)
+def test_a_scene_is_its_seed(seed):
+    scene, again = render(seed), render(seed)
+    np.testing.assert_array_equal(scene.image, again.image)
+    np.testing.assert_array_equal(scene.mask, again.mask)
+    assert scene.visible == again.visible
+    assert scene.image.shape == (256, 256, 3)
+    counts = np.bincount(scene.mask.ravel(), minlength=len(CLASSES))
+    assert len(counts) == len(CLASSES)
+    visible = [name for name, n in zip(CLASSES, counts, strict=True) if n >= MINIMUM_VISIBLE]
+    assert list(scene.visible) == visible
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS, st.integers(0, 100))
+def test_captions_say_what_is_visible(seed, draw):
+    scene = render(seed, size=64)
+    text = caption(scene, np.random.default_rng(draw))
+    words = text.replace(",", "").split()
+    assert set(words) <= set(WORDS)
+    named = [word for word in words if word in CLASSES]
+    assert set(named) <= set(scene.visible)
+    assert len(named) >= len(scene.visible) - 1
+    assert len(named) == len(set(named))
+
+
+def test_every_class_is_often_absent_and_often_there():
+    scenes = [render(seed, size=64) for seed in range(400)]
+    for name in CLASSES:
+        present = np.mean([name in scene.visible for scene in scenes])
+        assert 0.1 < present < 0.7, name
+
+
+def test_larger_pictures_show_the_same_scene():
+    small, large = render(12), render(12, size=512)
+    agreed = (large.mask[::2, ::2] == small.mask).mean()
+    assert agreed > 0.97
+
+
+def test_words_are_one_token_each(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    from mdrt.benchmarks.scenes.models import write_tokenizer
+
+    write_tokenizer(tmp_path)
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(tmp_path)
+    assert all(len(tokenizer.tokenize(word)) == 1 for word in WORDS)
+    assert len(tokenizer.tokenize("zebra")) > 1
+    assert tokenizer.unk_token_id not in tokenizer.convert_tokens_to_ids(tokenizer.tokenize("Qé"))
