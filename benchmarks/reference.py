@@ -1,0 +1,250 @@
+"""MaskDiffusion in plain PyTorch and diffusers: image in, labels out, straight from the equations.
+
+The oracle of the whole chain. It shares nothing with `mdrt.export`, `mdrt.runtime` and
+`mdrt.kernels`: it loads the diffusers pipeline itself, runs the unmodified UNet with hooks of its
+own, tokenizes through transformers, and takes its mathematics from `naive`, at full resolution.
+One pass over the whole picture: no tiles, one prompt.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import diffusers
+import numpy as np
+import numpy.typing as npt
+import torch
+import transformers
+from PIL import Image
+from scipy.sparse.linalg import eigsh
+from torch import Tensor
+
+from . import naive
+
+Method = Literal["spectral", "kmeans"]
+Names = str | tuple[str, ...]  # a class: its name, or synonyms
+
+_GRID = (100, 100)  # the affinity's grid, paper §3.3
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one UNet pass shows, of one picture.
+
+    `features`: (channels, h, w) a stride; `logits`: (heads, tokens, h, w) a layer, QKᵀ/√d.
+    """
+
+    features: list[Tensor]
+    logits: list[Tensor]
+
+
+class Reference:
+    """A diffusers pipeline directory, loaded in float32.
+
+    `feature_strides` and `attention_strides` are image pixels per cell; the paper's by default.
+    The mathematics after the UNet runs in `dtype`.
+    """
+
+    def __init__(
+        self,
+        pipeline: str | Path,
+        feature_strides: Sequence[int] = (64, 32, 16),
+        attention_strides: Sequence[int] = (64, 32),
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        path = Path(pipeline)
+        index = json.loads((path / "model_index.json").read_text())
+
+        def load(part: str) -> Any:
+            library, name = index[part]
+            kind = getattr({"diffusers": diffusers, "transformers": transformers}[library], name)
+            return kind.from_pretrained(path / part)
+
+        self.unet, self.vae = load("unet").float().eval(), load("vae").float().eval()
+        self.text_encoder = load("text_encoder").float().eval()
+        self.tokenizer, self.scheduler = load("tokenizer"), load("scheduler")
+        self.feature_strides = tuple(feature_strides)
+        self.attention_strides = tuple(attention_strides)
+        self.dtype = dtype
+
+    def segment(
+        self,
+        image: npt.NDArray[np.uint8],
+        classes: Sequence[Names],
+        noise: npt.NDArray[np.float32],
+        *,
+        mode: Literal["paper", "released"] = "paper",
+        pooling: Literal["exp", "softmax", "logit"] = "exp",
+        timestep: int = 0,
+    ) -> npt.NDArray[np.int64]:
+        """Eq. 4–6: the class of every pixel.
+
+        Args:
+            image: (H, W, 3) RGB, sides multiples of what the UNet takes. In mode "released" also
+                at most the native size, so that the features need one patch only.
+            classes: a name, or a tuple of synonyms, for each class.
+            noise: (channels, n, n) standard normal, repeated over the latent where it is smaller.
+            timestep: index into ᾱ; the paper's t = 1 is 0.
+
+        Returns:
+            (H, W) int64, index into `classes`.
+
+        Raises:
+            ValueError: the classes do not fit into one prompt.
+        """
+        prompt, owner = self._prompt(classes)
+        if mode == "released":
+            features = self._observe(image, "", noise, timestep).features
+            side = self.unet.config.sample_size * self._cell()
+            square = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
+            logits = self._observe(np.asarray(square), prompt, noise, timestep).logits
+        else:
+            seen = self._observe(image, prompt, noise, timestep)
+            features, logits = seen.features, seen.logits
+        if pooling == "softmax":
+            logits = [layer.softmax(dim=1) for layer in logits]
+        of_classes = owner >= 0
+        own = [layer[:, of_classes] for layer in logits]
+        maps = naive.class_maps(own, owner[of_classes], len(classes), pooling)
+        return self._assign(features, maps, image.shape[:2], image.shape[:2], mode)
+
+    def unsupervised(
+        self,
+        image: npt.NDArray[np.uint8],
+        k: int,
+        noise: npt.NDArray[np.float32],
+        *,
+        method: Method = "spectral",
+        mode: Literal["paper", "released"] = "paper",
+        timestep: int = 0,
+    ) -> npt.NDArray[np.int64]:
+        """Eq. 7, then Eq. 5–6 on one-hot maps: (H, W) int64 in [0, k), numbered arbitrarily."""
+        features = self._observe(image, "", noise, timestep).features
+        if method == "spectral":
+            matrix = naive.normalised_affinity(naive.affinity(features, _GRID)).numpy()
+            start = np.full(len(matrix), len(matrix) ** -0.5)
+            # the largest of D^-½ S D^-½ are the smallest of the Laplacian I − D^-½ S D^-½
+            _, vectors = eigsh(matrix, k=k, which="LA", v0=start, tol=0)
+            points = torch.nn.functional.normalize(torch.from_numpy(vectors), dim=1)
+        else:
+            points = naive.feature_points(features, _GRID)
+        labels = naive.kmeans(points, k).reshape(_GRID)
+        weights = naive.cluster_weights(labels, k, self.dtype)
+        return self._assign(features, weights, _GRID, image.shape[:2], mode)
+
+    def _assign(
+        self,
+        features: list[Tensor],
+        maps: Tensor,
+        prototype_size: Sequence[int],
+        size: Sequence[int],
+        mode: str,
+    ) -> npt.NDArray[np.int64]:
+        """Eq. 5 on the grid `prototype_size`, Eq. 6 on `size`."""
+        rows, columns = prototype_size
+        prototypes = naive.prototypes(features, maps, (rows, columns), mode)
+        labels = naive.assign(features, prototypes, (size[0], size[1]), mode)
+        return np.asarray(labels.numpy(), dtype=np.int64)
+
+    def _cell(self) -> int:
+        """Image pixels per latent cell: every VAE level but the first halves."""
+        config = self.vae.config
+        levels = config.get("encoder_block_out_channels") or config["block_out_channels"]
+        return int(2 ** (len(levels) - 1))
+
+    def _prompt(self, classes: Sequence[Names]) -> tuple[str, Tensor]:
+        """The prompt "a and b and …", and the class of each of its positions, −1 for none.
+
+        Every name is tokenized by itself and the pieces are laid end to end; that this is the
+        prompt's own tokenization is checked.
+        """
+        ids = [self.tokenizer.bos_token_id]
+        owner = [-1]
+        names = [
+            (index, name)
+            for index, names in enumerate(classes)
+            for name in ([names] if isinstance(names, str) else names)
+        ]
+        for count, (index, name) in enumerate(names):
+            for piece, of in (("and", -1), (name, index))[0 if count else 1 :]:
+                tokens = self.tokenizer(piece, add_special_tokens=False).input_ids
+                ids += tokens
+                owner += [of] * len(tokens)
+        prompt = " and ".join(name for _, name in names)
+        whole = self.tokenizer(prompt).input_ids
+        length = self.tokenizer.model_max_length
+        if whole[:-1] != ids or len(whole) > length:
+            raise ValueError(f"prompt {prompt!r} is not its names' tokens in {length} positions")
+        return prompt, torch.tensor(owner + [-1] * (length - len(owner)))
+
+    def _observe(
+        self, image: npt.NDArray[np.uint8], prompt: str, noise: npt.NDArray[np.float32], t: int
+    ) -> Observation:
+        """One pass of the whole UNet on the noised latent of `image`."""
+        with torch.no_grad():
+            states = self.text_encoder(self._ids(prompt)).last_hidden_state
+            latent = self._noised(self._latent(image), torch.from_numpy(noise), t)
+            features: dict[int, Tensor] = {}
+            logits: list[tuple[int, Tensor]] = []
+            self._run(latent, t, states, image.shape[:2], features, logits)
+        return Observation(
+            [features[stride].to(self.dtype) for stride in self.feature_strides],
+            [value.to(self.dtype) for s, value in logits if s in self.attention_strides],
+        )
+
+    def _ids(self, prompt: str) -> Tensor:
+        length = self.tokenizer.model_max_length
+        encoded = self.tokenizer(prompt, padding="max_length", max_length=length)
+        return torch.tensor([encoded.input_ids])
+
+    def _latent(self, image: npt.NDArray[np.uint8]) -> Tensor:
+        """(1, channels, h, w): the posterior's mean, shifted and scaled as the UNet expects it."""
+        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+        encoded = self.vae.encode(pixels)
+        mean = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mean
+        shift = self.vae.config.get("shift_factor") or 0.0
+        return (mean - shift) * self.vae.config.scaling_factor
+
+    def _noised(self, latent: Tensor, noise: Tensor, t: int) -> Tensor:
+        """z_t = √ᾱ_t z + √(1 − ᾱ_t) ε."""
+        alpha = torch.cumprod(1 - self.scheduler.betas.double(), 0)[t]
+        rows, columns = (torch.arange(n) for n in latent.shape[2:])
+        repeated = noise[:, rows % noise.shape[1]][:, :, columns % noise.shape[2]]
+        return (alpha.sqrt() * latent + (1 - alpha).sqrt() * repeated).float()
+
+    def _run(
+        self,
+        latent: Tensor,
+        t: int,
+        states: Tensor,
+        size: Sequence[int],
+        features: dict[int, Tensor],
+        logits: list[tuple[int, Tensor]],
+    ) -> None:
+        """Run the UNet, filling `features` by stride and `logits` with (stride, layer)."""
+
+        def on_resnet(_module: Any, args: tuple[Any, ...]) -> None:
+            features[size[0] // args[0].shape[2]] = args[0][0]
+
+        def on_attention(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            query = module.to_q(args[0])[0]  # (pixels, heads · d)
+            key = module.to_k(kwargs["encoder_hidden_states"])[0]  # (tokens, heads · d)
+            stride = round((size[0] * size[1] / len(query)) ** 0.5)
+            grid = (size[0] // stride, size[1] // stride)
+            heads = zip(query.chunk(module.heads, 1), key.chunk(module.heads, 1), strict=True)
+            maps = [(k @ q.T / q.shape[1] ** 0.5).reshape(-1, *grid) for q, k in heads]
+            logits.append((stride, torch.stack(maps)))
+
+        with ExitStack() as hooks:
+            for block in self.unet.up_blocks:
+                hooks.callback(block.resnets[-1].register_forward_pre_hook(on_resnet).remove)
+            for name, module in self.unet.named_modules():
+                if name.endswith("attn2"):  # diffusers' name for cross-attention
+                    handle = module.register_forward_pre_hook(on_attention, with_kwargs=True)
+                    hooks.callback(handle.remove)
+            self.unet(latent, torch.tensor([t]), states)

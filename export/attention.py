@@ -1,0 +1,71 @@
+"""An attention processor that hands out its logits and keeps its softmax in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+Observe = Callable[[torch.Tensor], None]
+
+
+class Float32SoftmaxProcessor:
+    """Scaled dot-product attention with an explicit softmax, for diffusers' `Attention`.
+
+    Computes softmax(QKᵀ/√d)·V. The softmax is float32 whatever the layer's
+    precision. With `observe`, QKᵀ/√d is computed in float32 too and passed to
+    it as (batch, heads, pixels, tokens).
+    """
+
+    def __init__(self, observe: Observe | None = None) -> None:
+        self._observe = observe
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        temb: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        residual = hidden_states
+        if attn.spatial_norm is not None:
+            hidden_states = attn.spatial_norm(hidden_states, temb)
+        grid = hidden_states.shape[2:] if hidden_states.ndim == 4 else None
+        if grid is not None:
+            hidden_states = hidden_states.flatten(2).transpose(1, 2)
+        if attn.group_norm is not None:
+            hidden_states = attn.group_norm(hidden_states.transpose(1, 2)).transpose(1, 2)
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        if encoder_hidden_states is not None and attn.norm_cross:
+            context = attn.norm_encoder_hidden_states(context)
+
+        query = _split_heads(attn.to_q(hidden_states), attn.heads)
+        key = _split_heads(attn.to_k(context), attn.heads)
+        if attn.norm_q is not None:
+            query = attn.norm_q(query)
+        if attn.norm_k is not None:
+            key = attn.norm_k(key)
+        if self._observe is not None or attn.upcast_attention:
+            query, key = query.float(), key.float()
+        # scaled before the product: a half-precision QKᵀ of SD 2.x overflows after it
+        logits = ((query * attn.scale) @ key.transpose(-1, -2)).float()
+        if self._observe is not None:
+            self._observe(logits)
+        if attention_mask is not None:
+            logits = logits + attention_mask.float()
+
+        value = _split_heads(attn.to_v(context), attn.heads)
+        mixed = logits.softmax(dim=-1).to(value.dtype) @ value
+        hidden_states = attn.to_out[0](mixed.transpose(1, 2).flatten(2))
+        if grid is not None:
+            hidden_states = hidden_states.transpose(1, 2).unflatten(2, grid)
+        if attn.residual_connection:
+            hidden_states = hidden_states + residual
+        return hidden_states / attn.rescale_output_factor
+
+
+def _split_heads(projected: torch.Tensor, heads: int) -> torch.Tensor:
+    """(batch, positions, heads · d) → (batch, heads, positions, d)."""
+    return projected.unflatten(2, (heads, -1)).transpose(1, 2)

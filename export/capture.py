@@ -1,0 +1,83 @@
+"""Cut a UNet after the last wanted tensor, and return those tensors instead of its output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+
+from .attention import Float32SoftmaxProcessor
+from .probe import Selection
+
+
+class Capture:
+    """The wanted tensors of a forward pass."""
+
+    def __init__(self, unet: Any, names: Sequence[str]) -> None:
+        self._unet = unet
+        self._names = names
+        self._tensors: dict[str, torch.Tensor] = {}
+
+    def record(self, name: str, tensor: torch.Tensor) -> None:
+        """Keep a tensor of the pass under way."""
+        self._tensors[name] = tensor
+
+    def run(
+        self, sample: torch.Tensor, timestep: torch.Tensor, encoder_hidden_states: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """One pass.
+
+        Args:
+            sample: (batch, channels, h, w).
+            timestep: (batch,) int64.
+            encoder_hidden_states: (batch, tokens, width).
+
+        Returns:
+            The selection's tensors in its order, float32.
+        """
+        try:
+            self._unet(sample, timestep, encoder_hidden_states)
+            return tuple(self._tensors[name].float() for name in self._names)
+        finally:
+            self._tensors = {}
+
+
+@contextmanager
+def capture(unet: Any, selection: Selection) -> Iterator[Capture]:
+    """Cut `unet` and hook its selected layers; on exit all of it is undone.
+
+    Up blocks after the last selected layer and the output convolution do not
+    run. What the last block still computes after it reaches no output, so the
+    tracer drops it as dead code, weights included.
+    """
+    captured = Capture(unet, selection.names)
+    with ExitStack() as undo:
+        for feature, path in zip(selection.features, selection.resnets, strict=True):
+            hook = partial(_record_input, captured, feature.name)
+            undo.callback(unet.get_submodule(path).register_forward_pre_hook(hook).remove)
+        for output in selection.attention:
+            layer = unet.get_submodule(output.layer)
+            undo.callback(layer.set_processor, layer.processor)
+            layer.set_processor(Float32SoftmaxProcessor(partial(captured.record, output.name)))
+        kept = _last_up_block(selection) + 1
+        for name, replacement in (
+            ("up_blocks", unet.up_blocks[:kept]),
+            ("conv_norm_out", None),
+            ("conv_out", torch.nn.Identity()),
+        ):
+            undo.callback(setattr, unet, name, getattr(unet, name))
+            setattr(unet, name, replacement)
+        yield captured
+
+
+def _last_up_block(selection: Selection) -> int:
+    """The index of the last up block that holds a selected layer."""
+    paths = [*selection.resnets, *(output.layer for output in selection.attention)]
+    return max(int(path.split(".")[1]) for path in paths if path.startswith("up_blocks."))
+
+
+def _record_input(captured: Capture, name: str, _module: Any, args: tuple[Any, ...]) -> None:
+    captured.record(name, args[0])

@@ -1,0 +1,194 @@
+"""`mdrt export`: the command line of the exporter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from ..runtime.contract import MODES, POOLINGS, PRECISIONS, Recommended
+from ..runtime.errors import ExportError, MdrtError
+from .options import BFLOAT16_OPSET, DEFAULT_OPSET, OPSETS, WEIGHTS, ExportOptions
+
+if TYPE_CHECKING:
+    from .exporter import ExportReport
+    from .proof import Row
+
+
+@click.command("export", short_help="Turn a Stable Diffusion pipeline into a bundle.")
+@click.argument("model")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The bundle's directory."
+)
+@click.option(
+    "--feature-strides",
+    default="64,32,16",
+    show_default=True,
+    help="Image pixels per cell of the features to return.",
+)
+@click.option(
+    "--attention-strides",
+    default="64,32",
+    show_default=True,
+    help="Image pixels per cell of the cross-attention layers to return.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="fp32",
+    show_default=True,
+    help="Arithmetic inside; norms, softmax, logits and outputs stay float32.",
+)
+@click.option(
+    "--weights",
+    type=click.Choice(WEIGHTS),
+    default="same",
+    show_default=True,
+    help="fp16: store weights in half and compute in float32.",
+)
+@click.option(
+    "--opset",
+    type=click.IntRange(*OPSETS),
+    metavar="INT",
+    help=f"ONNX opset version; {DEFAULT_OPSET} by default, {BFLOAT16_OPSET} for bf16.",
+)
+@click.option(
+    "--vae", type=click.Path(path_type=Path), help="Another VAE's directory, as a TAESD's."
+)
+@click.option(
+    "--pooling",
+    type=click.Choice(POOLINGS),
+    default="exp",
+    show_default=True,
+    help="What the bundle recommends for turning logits into class maps.",
+)
+@click.option(
+    "--timestep",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="INT",
+    help="The timestep index the bundle recommends; the paper's t = 1 is 0.",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(MODES),
+    default="paper",
+    show_default=True,
+    help="The prototype formula the bundle recommends.",
+)
+@click.option(
+    "--classes",
+    default="",
+    help="Names a closed-vocabulary model knows: comma-separated, or a file with one a line.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
+@click.option("--json", "as_json", is_flag=True, help="Print the proof as JSON.")
+def export_command(
+    model: str,
+    output: Path,
+    feature_strides: str,
+    attention_strides: str,
+    precision: str,
+    weights: str,
+    opset: int | None,
+    vae: Path | None,
+    pooling: str,
+    timestep: int,
+    mode: str,
+    classes: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Turn MODEL, a diffusers pipeline directory or hub id, into a bundle.
+
+    Every graph is proved against PyTorch before the bundle appears.
+    """
+    options = ExportOptions(
+        feature_strides=_strides(feature_strides),
+        attention_strides=_strides(attention_strides),
+        precision=precision,
+        weights=weights,
+        opset=opset,
+        vae=vae,
+        recommended=Recommended(pooling=pooling, timestep=timestep, mode=mode),
+        classes=_names(classes),
+        overwrite=overwrite,
+    )
+    try:
+        from . import exporter
+    except ImportError as error:
+        raise MdrtError(
+            f"mdrt export needs {error.name}, which is not installed; "
+            "run `pip install mdrt[export]`"
+        ) from error
+    errors = Console(stderr=True)
+    try:
+        with errors.status("exporting") as status:
+            report = exporter.export(model, output, options, progress=status.update)
+    except exporter.ProofError as error:
+        errors.print(proof_table(error.rows))
+        raise
+    if as_json:
+        click.echo(json.dumps(_record(report), indent=2))
+    else:
+        Console().print(proof_table(report.proof))
+        size = sum(record.bytes for record in report.manifest.files.values())
+        click.echo(f"{report.path}: {size / 1e6:.1f} MB, proved")
+
+
+def proof_table(rows: Sequence[Row]) -> Table:
+    """The proof for people: tensor, shape of the largest case, error, tolerance, verdict."""
+    table = Table("graph", "tensor", "shape", "max error", "tolerance", "verdict")
+    for row in rows:
+        shape = " × ".join(map(str, max(row.shapes)))
+        verdict = "[green]pass[/]" if row.passed else "[red]FAIL[/]"
+        cells = (row.graph, row.tensor, shape, f"{row.error:.1e}", f"{row.tolerance:.0e}")
+        table.add_row(*cells, verdict)
+    notes = sorted({f"{row.graph}: {row.note}" for row in rows if row.note})
+    table.caption = "\n".join(notes) or None
+    return table
+
+
+def _record(report: ExportReport) -> dict[str, Any]:
+    """The proof for machines."""
+    return {
+        "bundle": str(report.path),
+        "model_id": report.manifest.model_id,
+        "created_by": dict(report.manifest.created_by),
+        "bytes": sum(record.bytes for record in report.manifest.files.values()),
+        "proof": [
+            {
+                "graph": row.graph,
+                "tensor": row.tensor,
+                "shapes": row.shapes,
+                "max_error": row.error,
+                "tolerance": row.tolerance,
+                "passed": row.passed,
+                "note": row.note,
+            }
+            for row in report.proof
+        ],
+    }
+
+
+def _strides(text: str) -> tuple[int, ...]:
+    try:
+        strides = tuple(int(item) for item in text.split(","))
+    except ValueError:
+        raise ExportError(
+            f"strides {text!r} cannot be read; expected numbers as in 64,32,16"
+        ) from None
+    return strides
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Class names from a list or a file."""
+    path = Path(text)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else text.split(",")
+    return tuple(name for name in (line.strip() for line in lines) if name)

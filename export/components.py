@@ -1,0 +1,172 @@
+"""Load the parts of a diffusers pipeline one at a time, each checked before it is read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import diffusers
+import torch
+import transformers
+
+from ..runtime.errors import ExportError
+from .quiet import quiet
+
+_VAES: Final = ("AutoencoderKL", "AutoencoderTiny")
+_ACCEPTED: Final = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": _VAES,
+    "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+}
+_HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A diffusers pipeline on disk; nothing is loaded until asked for.
+
+    `vae_path` is the VAE's own directory, which need not lie in the pipeline's.
+    """
+
+    path: Path
+    model_id: str
+    vae_path: Path
+    vae_class: str
+    text_class: str
+
+    def unet_config(self) -> dict[str, Any]:
+        return read_json(self.path / "unet" / "config.json")
+
+    def vae_config(self) -> dict[str, Any]:
+        return read_json(self.vae_path / "config.json")
+
+    def unet(self) -> Any:
+        return self._load(diffusers.UNet2DConditionModel, self.path / "unet")
+
+    def vae(self) -> Any:
+        return self._load(getattr(diffusers, self.vae_class), self.vae_path)
+
+    def text_encoder(self) -> Any:
+        """The text encoder, with attention written out so that it can be traced."""
+        kind = getattr(transformers, self.text_class)
+        return self._load(kind, self.path / "text_encoder", attn_implementation="eager")
+
+    def tokenizer(self) -> Any:
+        with quiet():
+            return transformers.CLIPTokenizerFast.from_pretrained(self.path / "tokenizer")
+
+    def schedule(self) -> tuple[tuple[float, ...], str]:
+        """ᾱ_t of every training timestep in float64, and the prediction type.
+
+        Raises:
+            ExportError: the noise schedule is of an unknown kind.
+        """
+        config = read_json(self.path / "scheduler" / "scheduler_config.json")
+        kind = config.get("prediction_type", "epsilon")
+        try:
+            with quiet():
+                betas = diffusers.DDPMScheduler.from_config(config).betas.double()
+        except (NotImplementedError, TypeError, ValueError) as error:
+            raise ExportError(f"the scheduler's noise schedule is unknown: {error}") from error
+        return tuple(torch.cumprod(1.0 - betas, 0).tolist()), kind
+
+    def _load(self, kind: Any, path: Path, **options: Any) -> Any:
+        variant = None if any(path.glob("*model.*")) else _variant(path)
+        try:
+            with quiet():
+                model = kind.from_pretrained(path, variant=variant, **options)
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ExportError(f"{path} cannot be loaded as {kind.__name__}: {reason}") from error
+        return model.float().eval().requires_grad_(False)
+
+
+def open_pipeline(model: str | Path, vae: Path | None = None) -> Pipeline:
+    """Find a pipeline: a directory, or a hub id that is fetched (or found in the cache).
+
+    Raises:
+        ExportError: nothing there, no network, no pipeline, or components of another kind.
+    """
+    path = Path(model)
+    if not path.exists() and isinstance(model, str) and _HUB_ID.fullmatch(model):
+        path = _fetch(model)
+        model_id = model
+    else:
+        model_id = path.resolve().name
+    if not path.is_dir():
+        found = "is a file" if path.exists() else "does not exist"
+        raise ExportError(f"{path} {found}; expected a diffusers pipeline directory or a hub id")
+    if not (path / "model_index.json").is_file():
+        raise ExportError(
+            f"{path} has no model_index.json; expected a diffusers pipeline directory "
+            "(a single .safetensors checkpoint is converted by diffusers' own scripts)"
+        )
+    index = read_json(path / "model_index.json")
+    classes = {part: _checked_class(index, part) for part in ("unet", "text_encoder", "tokenizer")}
+    if vae is None:
+        vae_path, vae_class = path / "vae", _checked_class(index, "vae")
+    else:
+        vae_path = vae if (vae / "config.json").is_file() else vae / "vae"
+        vae_class = str(read_json(vae_path / "config.json").get("_class_name"))
+        _check_class("vae", vae_class)
+    return Pipeline(path, model_id, vae_path, vae_class, classes["text_encoder"])
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ExportError: it is missing or is no JSON object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise ExportError(f"{path} holds a {type(values).__name__}, expected a JSON object")
+    return values
+
+
+def _checked_class(index: Mapping[str, Any], part: str) -> str:
+    entry = index.get(part)
+    if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[1], str):
+        raise ExportError(
+            f"the pipeline has no {part}; expected {' or '.join(_ACCEPTED[part])} "
+            "(Stable Diffusion 1.x or 2.x)"
+        )
+    _check_class(part, entry[1])
+    return entry[1]
+
+
+def _check_class(part: str, name: str) -> None:
+    if name not in _ACCEPTED[part]:
+        raise ExportError(
+            f"the pipeline's {part} is a {name}; expected {' or '.join(_ACCEPTED[part])} "
+            "(Stable Diffusion 1.x or 2.x)"
+        )
+
+
+def _variant(path: Path) -> str | None:
+    """The variant of a component that comes in one only, as `model.fp16.safetensors`."""
+    found = sorted({file.suffixes[0][1:] for file in path.glob("*model.*.safetensors")})
+    return found[0] if found else None
+
+
+def _fetch(model_id: str) -> Path:
+    try:
+        with quiet():
+            fetched = diffusers.DiffusionPipeline.download(
+                model_id, safety_checker=None, feature_extractor=None
+            )
+    except Exception as error:  # the hub raises from httpx, requests and itself
+        reason = " ".join(str(error).split())[:120]
+        raise ExportError(
+            f"{model_id} is neither a directory here nor could it be fetched from the hub "
+            f"({type(error).__name__}: {reason}); check the network or give a directory"
+        ) from error
+    return Path(fetched)

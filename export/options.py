@@ -1,0 +1,78 @@
+"""What a user may choose about an export, in one checked value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from ..runtime.contract import PRECISIONS, Recommended
+from ..runtime.errors import ExportError
+
+OPSETS: Final = (18, 23)  # what torch's exporter writes
+DEFAULT_OPSET: Final = 20  # read by ONNX Runtime 1.20+ and by tensorrt-rtx 1.7 (DESIGN §4)
+BFLOAT16_OPSET: Final = 22  # the first whose Conv may be bfloat16
+WEIGHTS: Final = ("same", "fp16")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Options of one export.
+
+    Attributes:
+        feature_strides: image pixels per cell of the features to return; the
+            paper's sizes 8, 16, 32 at 512² (Table 6).
+        attention_strides: the same for cross-attention logits: sizes 8, 16 (Table 5).
+        precision: what the graphs compute in; norms, softmax, logits and
+            outputs are float32 always.
+        weights: "fp16" stores weights in half and widens them at load, so that
+            files halve and arithmetic stays float32; only with fp32 precision.
+        opset: ONNX opset version; None takes the lowest that serves the precision.
+        vae: a VAE's directory to use instead of the pipeline's own, as a TAESD's.
+        recommended: what the manifest recommends to the runtime.
+        classes: the names a closed-vocabulary model knows; empty for an open one.
+        overwrite: replace an existing bundle.
+    """
+
+    feature_strides: tuple[int, ...] = (64, 32, 16)
+    attention_strides: tuple[int, ...] = (64, 32)
+    precision: str = "fp32"
+    weights: str = "same"
+    opset: int | None = None
+    vae: Path | None = None
+    recommended: Recommended = field(default_factory=Recommended)
+    classes: tuple[str, ...] = ()
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        """Check single values and what spans fields.
+
+        Raises:
+            ExportError: a value is unknown, or two contradict each other.
+        """
+        if self.precision not in PRECISIONS:
+            raise ExportError(
+                f"precision {self.precision!r} is unknown; expected {', '.join(PRECISIONS)}"
+            )
+        if self.weights not in WEIGHTS:
+            raise ExportError(f"weights {self.weights!r} is unknown; expected {', '.join(WEIGHTS)}")
+        if self.weights == "fp16" and self.precision != "fp32":
+            raise ExportError(
+                f"--weights fp16 stores float32 weights in half, but --precision {self.precision} "
+                "stores them so already; drop one"
+            )
+        lowest = BFLOAT16_OPSET if self.precision == "bf16" else OPSETS[0]
+        if self.opset is not None and not lowest <= self.opset <= OPSETS[1]:
+            raise ExportError(
+                f"opset {self.opset} cannot hold {self.precision} graphs; "
+                f"expected {lowest}…{OPSETS[1]}"
+            )
+        if len(set(self.classes)) != len(self.classes) or not all(map(str.strip, self.classes)):
+            raise ExportError(f"classes {list(self.classes)} hold an empty or repeated name")
+
+    @property
+    def opset_version(self) -> int:
+        """The opset to write."""
+        if self.opset is not None:
+            return self.opset
+        return BFLOAT16_OPSET if self.precision == "bf16" else DEFAULT_OPSET

@@ -1,0 +1,180 @@
+"""Find what a UNet offers: its cross-attention layers and up blocks, by running it.
+
+The run is on the `meta` device, a twin built from the configuration alone: no
+weights are read, nothing is computed, and every shape is exact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
+
+from ..runtime.contract import AttentionOutput, FeatureOutput, features_name, logits_name
+from ..runtime.errors import ExportError
+
+_PROMPT_TOKENS = 7  # any length: strides and channels do not depend on it
+
+
+@dataclass(frozen=True)
+class AttentionLayer:
+    """A cross-attention layer: its module path, latent cells per pixel of it, heads."""
+
+    path: str
+    reduction: int
+    heads: int
+
+
+@dataclass(frozen=True)
+class UpBlock:
+    """The input of an up block's last resnet: the resnet's path, reduction, channels."""
+
+    path: str
+    reduction: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What a UNet offers, each in execution order.
+
+    `down_factor` is what latent height and width must be multiples of.
+    """
+
+    attention: tuple[AttentionLayer, ...]
+    up_blocks: tuple[UpBlock, ...]
+    down_factor: int
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The tensors a graph returns; `resnets` holds the module path of each feature."""
+
+    features: tuple[FeatureOutput, ...]
+    resnets: tuple[str, ...]
+    attention: tuple[AttentionOutput, ...]
+
+    @property
+    def names(self) -> list[str]:
+        return [f.name for f in self.features] + [a.name for a in self.attention]
+
+
+def probe(config: Mapping[str, Any]) -> Structure:
+    """Walk the UNet that `config` describes.
+
+    Raises:
+        ExportError: the UNet wants inputs that a text prompt cannot give.
+    """
+    try:
+        with torch.device("meta"):
+            unet = UNet2DConditionModel.from_config(dict(config)).eval()
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ExportError(f"the UNet's configuration cannot be built: {_line(error)}") from error
+    _check_conditioning(unet.config)
+    down_factor = 2**unet.num_upsamplers
+    side = 4 * down_factor
+    attention: list[AttentionLayer] = []
+    up_blocks: list[UpBlock] = []
+    paths = {module: path for path, module in unet.named_modules()}
+
+    def on_attention(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        context = kwargs.get("encoder_hidden_states", args[1] if len(args) > 1 else None)
+        if context is None or module.added_kv_proj_dim is not None:
+            return  # self-attention, or keys that mix image and text
+        pixels = args[0].shape[1]
+        attention.append(
+            AttentionLayer(paths[module], side // math.isqrt(pixels), int(module.heads))
+        )
+
+    def on_resnet(module: Any, args: tuple[Any, ...]) -> None:
+        channels, height = args[0].shape[1:3]
+        up_blocks.append(UpBlock(paths[module], side // height, channels))
+
+    with ExitStack() as hooks, torch.no_grad(), torch.device("meta"):
+        for module in unet.modules():
+            if isinstance(module, Attention):
+                handle = module.register_forward_pre_hook(on_attention, with_kwargs=True)
+                hooks.callback(handle.remove)
+        for block in unet.up_blocks:
+            hooks.callback(block.resnets[-1].register_forward_pre_hook(on_resnet).remove)
+        unet(
+            torch.empty(1, unet.config.in_channels, side, side),
+            torch.zeros(1, dtype=torch.int64),
+            torch.empty(1, _PROMPT_TOKENS, context_width(unet.config)),
+        )
+    return Structure(tuple(attention), tuple(up_blocks), down_factor)
+
+
+def context_width(config: Any) -> int:
+    """The width of the text embedding that the UNet's cross-attention takes."""
+    width = config["cross_attention_dim"]
+    return int(width if isinstance(width, int) else width[0])
+
+
+def select(
+    structure: Structure,
+    vae_factor: int,
+    feature_strides: Sequence[int],
+    attention_strides: Sequence[int],
+) -> Selection:
+    """Choose outputs by stride, in image pixels per cell.
+
+    Raises:
+        ExportError: nothing stands at a requested stride; lists the strides that exist.
+    """
+    at = [(block, block.reduction * vae_factor) for block in structure.up_blocks]
+    layers = [(layer, layer.reduction * vae_factor) for layer in structure.attention]
+    _check_strides("feature", feature_strides, {stride for _, stride in at})
+    _check_strides("attention", attention_strides, {stride for _, stride in layers})
+    blocks = [(b, s) for wanted in feature_strides for b, s in at if s == wanted]
+    attention: list[AttentionOutput] = []
+    for wanted in attention_strides:
+        here = [layer for layer, stride in layers if stride == wanted]
+        for index, layer in enumerate(here):
+            name = logits_name(wanted, index)
+            attention.append(AttentionOutput(name, wanted, layer.heads, layer.path))
+    return Selection(
+        tuple(FeatureOutput(features_name(s), s, b.channels) for b, s in blocks),
+        tuple(block.path for block, _ in blocks),
+        tuple(attention),
+    )
+
+
+def _check_strides(kind: str, wanted: Sequence[int], available: set[int]) -> None:
+    listed = ", ".join(str(stride) for stride in sorted(available, reverse=True)) or "none"
+    if not wanted:
+        raise ExportError(f"no {kind} strides given; this model offers {listed}")
+    if len(set(wanted)) != len(wanted):
+        raise ExportError(f"{kind} strides {list(wanted)} repeat one; give each once")
+    for stride in wanted:
+        if stride not in available:
+            raise ExportError(
+                f"{kind} stride {stride} has nothing at it; this model offers {listed} "
+                f"(--{kind}-strides)"
+            )
+
+
+def _check_conditioning(config: Any) -> None:
+    """Refuse UNets that need more than a latent, a timestep and a text embedding."""
+    for key in (
+        "class_embed_type",
+        "addition_embed_type",
+        "encoder_hid_dim_type",
+        "time_cond_proj_dim",
+        "num_class_embeds",
+    ):
+        if config.get(key) is not None:
+            raise ExportError(
+                f"the UNet needs extra conditioning ({key} = {config[key]}); expected one that "
+                "takes a latent, a timestep and a text embedding, as Stable Diffusion 1.x and 2.x"
+            )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,263 @@
+"""Proof that a graph is the model: ONNX Runtime beside plain PyTorch.
+
+The PyTorch side runs the model as it was loaded, in float32, with diffusers'
+own attention processors; it reads queries, keys and resnet inputs by hooks of
+its own and knows nothing of the wrappers that were traced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+import torch
+
+from ..runtime import contract
+from ..runtime.errors import ExportError
+from .graphs import posterior_mean
+from .probe import Selection
+from .weights import widen_bfloat16
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+# The largest allowed max|a − b| / max|b| against float32 PyTorch. Seen on tiny SD-shaped models:
+# 2e-6, 1.5e-3, 1.2e-2, and 2e-3 where weights alone are rounded; depth multiplies it.
+TOLERANCE: Final = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1, "fp16 weights": 1e-2}
+_NATIVE_LIMIT: Final = 512  # pixels a side; a larger native size is left out of the proof
+
+
+@dataclass(frozen=True)
+class Case:
+    """One proof run: image height and width in pixels, batch size."""
+
+    height: int
+    width: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One output tensor over all cases: `error` is the largest max|a − b| / max|b|."""
+
+    graph: str
+    tensor: str
+    shapes: tuple[tuple[int, ...], ...]
+    error: float
+    tolerance: float
+    note: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.tolerance  # false for NaN
+
+
+@dataclass(frozen=True)
+class Example:
+    """A graph's inputs, and what plain PyTorch answers to them."""
+
+    inputs: Arrays
+    expected: Arrays
+
+
+def cases(size_multiple: int, native_size: int) -> tuple[Case, ...]:
+    """Two sizes × two batch sizes, and the native size once where it is small enough."""
+    m = size_multiple
+    chosen = [Case(h, w, batch) for h, w in ((m, 2 * m), (3 * m, 2 * m)) for batch in (1, 2)]
+    if native_size <= _NATIVE_LIMIT and native_size % m == 0:
+        chosen.append(Case(native_size, native_size, 1))
+    return tuple(chosen)
+
+
+def vae_examples(vae: Any, chosen: Sequence[Case]) -> list[Example]:
+    """Uniform random images through the plain VAE."""
+    random = torch.Generator().manual_seed(0)
+    examples = []
+    for case in chosen:
+        image = torch.rand(case.batch, 3, case.height, case.width, generator=random) * 2 - 1
+        with torch.no_grad():
+            latent = posterior_mean(vae, image)
+        examples.append(_example({contract.IMAGE: image}, {contract.LATENT: latent}))
+    return examples
+
+
+def text_examples(
+    text_encoder: Any, spec: contract.TokenizerSpec, chosen: Sequence[Case]
+) -> list[Example]:
+    """Prompts of random tokens and length, laid out as the contract says."""
+    random = torch.Generator().manual_seed(0)
+    vocabulary = text_encoder.config.vocab_size
+    examples = []
+    for batch in sorted({case.batch for case in chosen}):
+        ids = torch.randint(vocabulary, (batch, spec.max_length), generator=random)
+        ends = torch.randint(1, spec.max_length, (batch, 1), generator=random)
+        positions = torch.arange(spec.max_length)
+        ids = ids.masked_fill(ids == spec.eos, spec.bos)  # the first eos ends a prompt
+        ids = ids.masked_fill(positions == 0, spec.bos)
+        ids = ids.masked_fill(positions == ends, spec.eos).masked_fill(positions > ends, spec.pad)
+        with torch.no_grad():
+            states = text_encoder(ids).last_hidden_state
+        outputs = {contract.ENCODER_HIDDEN_STATES: states}
+        examples.append(_example({contract.INPUT_IDS: ids}, outputs))
+    return examples
+
+
+def unet_examples(
+    unet: Any,
+    selection: Selection,
+    steps: int,
+    max_length: int,
+    chosen: Sequence[Case],
+    factor: int,
+) -> list[Example]:
+    """Random latents, timesteps and embeddings through the whole plain UNet.
+
+    `steps` is the number of training timesteps, `factor` the pixels per latent cell.
+    """
+    random = torch.Generator().manual_seed(0)
+    channels, width = unet.config.in_channels, unet.config.cross_attention_dim
+    examples = []
+    for case in chosen:
+        size = (case.batch, channels, case.height // factor, case.width // factor)
+        sample = torch.randn(size, generator=random)
+        timestep = torch.randint(steps, (case.batch,), generator=random)
+        states = torch.randn(case.batch, max_length, width, generator=random)
+        with torch.no_grad(), _observed(unet, selection) as outputs:
+            unet(sample, timestep, states)
+        inputs = {
+            contract.SAMPLE: sample,
+            contract.TIMESTEP: timestep,
+            contract.ENCODER_HIDDEN_STATES: states,
+        }
+        examples.append(_example(inputs, {name: outputs[name] for name in selection.names}))
+    return examples
+
+
+def prove(path: Path, examples: Sequence[Example], tolerance: float) -> list[Row]:
+    """Run a written graph on `examples`: names, then shapes, then values.
+
+    Returns:
+        A row per output, failed ones included.
+
+    Raises:
+        ExportError: names or shapes differ, or ONNX Runtime cannot run the graph.
+    """
+    with _runner(path) as (run, names, note):
+        expected = list(examples[0].expected)
+        if names != expected:
+            raise ExportError(f"{path.name} returns {names}, expected {expected}")
+        errors = dict.fromkeys(names, 0.0)
+        shapes: dict[str, list[tuple[int, ...]]] = {name: [] for name in names}
+        for example in examples:
+            for name, found in run(example.inputs).items():
+                wanted = example.expected[name]
+                if found.shape != wanted.shape or found.dtype != np.float32:
+                    raise ExportError(
+                        f"{path.name} returns {name} as {found.dtype} {found.shape}, "
+                        f"expected float32 {wanted.shape}"
+                    )
+                errors[name] = float(np.maximum(errors[name], relative_error(found, wanted)))
+                shapes[name].append(found.shape)
+    return [Row(path.name, n, tuple(shapes[n]), errors[n], tolerance, note) for n in names]
+
+
+def relative_error(found: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:
+    """max|found − wanted| / max|wanted|; NaN or infinity if either holds one."""
+    scale = float(np.abs(wanted).max()) or 1.0
+    return float(np.abs(found - wanted).max()) / scale
+
+
+@contextmanager
+def _observed(unet: Any, selection: Selection) -> Iterator[dict[str, torch.Tensor]]:
+    """Collect a plain forward pass's resnet inputs and QKᵀ/√d; hooks go on exit."""
+    outputs: dict[str, torch.Tensor] = {}
+    with ExitStack() as undo:
+        for feature, resnet in zip(selection.features, selection.resnets, strict=True):
+            hook = partial(_keep_input, outputs, feature.name)
+            undo.callback(unet.get_submodule(resnet).register_forward_pre_hook(hook).remove)
+        for output in selection.attention:
+            layer = unet.get_submodule(output.layer)
+            pair: dict[str, torch.Tensor] = {}
+            for part in ("q", "k"):
+                projected = getattr(layer, f"norm_{part}") or getattr(layer, f"to_{part}")
+                hook = partial(_keep_output, pair, part)
+                undo.callback(projected.register_forward_hook(hook).remove)
+            multiply = partial(_multiply, outputs, output.name, pair)
+            undo.callback(layer.register_forward_hook(multiply).remove)
+        yield outputs
+
+
+def _keep_input(
+    outputs: dict[str, torch.Tensor], name: str, _module: Any, args: tuple[Any, ...]
+) -> None:
+    outputs[name] = args[0]
+
+
+def _keep_output(
+    pair: dict[str, torch.Tensor], part: str, _module: Any, _args: Any, output: torch.Tensor
+) -> None:
+    pair[part] = output
+
+
+def _multiply(
+    outputs: dict[str, torch.Tensor],
+    name: str,
+    pair: dict[str, torch.Tensor],
+    layer: Any,
+    _args: Any,
+    _output: Any,
+) -> None:
+    """After a cross-attention layer: (batch, heads, pixels, tokens) from its queries and keys."""
+    query, key = (
+        tensor if tensor.ndim == 4 else tensor.unflatten(2, (layer.heads, -1)).transpose(1, 2)
+        for tensor in (pair["q"], pair["k"])
+    )
+    outputs[name] = torch.einsum("bhpd,bhtd->bhpt", query, key) / query.shape[-1] ** 0.5
+
+
+def _example(inputs: Mapping[str, torch.Tensor], outputs: Mapping[str, torch.Tensor]) -> Example:
+    return Example(
+        {name: value.numpy() for name, value in inputs.items()},
+        {name: value.float().numpy() for name, value in outputs.items()},
+    )
+
+
+Runner = tuple[Callable[[Arrays], Arrays], list[str], str]
+
+
+@contextmanager
+def _runner(path: Path) -> Iterator[Runner]:
+    """ONNX Runtime on `path`, on the CPU: a run function, output names, a note.
+
+    ONNX Runtime's CPU provider has few bfloat16 kernels. Where it refuses the
+    graph for that, the graph's own bfloat16 weights are run in float32, and the
+    note says so.
+    """
+    with TemporaryDirectory(dir=path.parent) as scratch:
+        note = ""
+        try:
+            session = _session(path)
+        except ort.capi.onnxruntime_pybind11_state.NotImplemented:
+            widened = Path(scratch) / path.name
+            widen_bfloat16(path, widened)
+            session = _session(widened)
+            note = "no bf16 on ONNX Runtime's CPU: bf16 weights, float32 arithmetic"
+        names = [output.name for output in session.get_outputs()]
+
+        def run(inputs: Arrays) -> Arrays:
+            return dict(zip(names, session.run(names, inputs), strict=True))
+
+        yield run, names, note
+
+
+def _session(path: Path) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,67 @@
+"""Cutting, hooking and lowering a model is undone on exit, whatever happened inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from mdrt.export.capture import capture
+from mdrt.export.precision import lowered
+from mdrt.export.probe import Selection, probe, select
+
+
+@pytest.fixture
+def unet(sd2: Path) -> Any:
+    return UNet2DConditionModel.from_pretrained(sd2 / "unet").eval().requires_grad_(False)
+
+
+@pytest.fixture
+def selection(unet: Any) -> Selection:
+    return select(probe(unet.config), 8, (32, 64), (32,))
+
+
+def state(unet: Any) -> list[object]:
+    """Everything the context managers may touch."""
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in unet.modules()]
+    processors = list(unet.attn_processors.values())
+    return [hooks, processors, unet.up_blocks, unet.conv_norm_out, unet.conv_out, str(unet)]
+
+
+def test_everything_is_restored(unet: Any, selection: Selection) -> None:
+    before = state(unet)
+    with lowered(unet, "fp16"), capture(unet, selection):
+        assert state(unet) != before
+    assert state(unet) == before
+    with pytest.raises(RuntimeError), lowered(unet, "bf16"), capture(unet, selection):
+        raise RuntimeError
+    assert state(unet) == before
+
+
+def test_probing_reads_no_weights(unet: Any) -> None:
+    before = state(unet)
+    structure = probe(unet.config)
+    assert state(unet) == before
+    assert structure.down_factor == 8
+    assert [block.reduction for block in structure.up_blocks] == [8, 4, 2, 1]
+
+
+def test_cut_unet_gives_what_the_whole_one_computes(unet: Any, selection: Selection) -> None:
+    sample, states = torch.randn(2, 4, 16, 8), torch.randn(2, 77, 32)
+    timestep = torch.tensor([1, 900])
+    seen: list[torch.Tensor] = []
+    hook = (
+        unet.up_blocks[0]
+        .resnets[-1]
+        .register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    )
+    unet(sample, timestep, states)
+    hook.remove()
+    with capture(unet, selection) as captured:
+        outputs = captured.run(sample, timestep, states)
+    assert [f.stride for f in selection.features] == [32, 64]  # in the order asked for
+    torch.testing.assert_close(outputs[1], seen[0])
+    assert {tuple(logits.shape) for logits in outputs[2:]} == {(2, 8, 8, 77)}

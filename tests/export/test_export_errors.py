@@ -1,0 +1,191 @@
+"""What cannot be exported says so in one line and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+
+from mdrt.export import proof
+from mdrt.export.exporter import ProofError, export
+from mdrt.export.options import ExportOptions
+from mdrt.export.staging import staged
+from mdrt.runtime.contract import Recommended
+from mdrt.runtime.errors import ExportError
+
+
+def message(model: str | Path, output: Path, **options: Any) -> str:
+    """The one-line error of an export, which must leave nothing at or beside `output`."""
+    with pytest.raises(ExportError) as caught:
+        export(model, output, ExportOptions(**options))
+    assert "\n" not in str(caught.value)
+    assert list(output.parent.iterdir()) == []
+    return str(caught.value)
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder / "bundle"
+
+
+@pytest.fixture
+def broken(sd1: Path, tmp_path: Path) -> Path:
+    """A copy of a pipeline to break."""
+    return Path(shutil.copytree(sd1, tmp_path / "broken"))
+
+
+def change_json(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_model_is_nowhere(tmp_path: Path, output: Path) -> None:
+    assert "does not exist" in message(tmp_path / "absent", output)
+
+
+def test_hub_id_without_network(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: Any, **_options: Any) -> None:
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "download", refuse)
+    text = message("some/model", output)
+    assert "some/model" in text
+    assert "network" in text
+
+
+def test_directory_is_no_pipeline(tmp_path: Path, output: Path) -> None:
+    assert "model_index.json" in message(tmp_path, output)
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("unet", "UNet2DModel"),
+        ("vae", "VQModel"),
+        ("text_encoder", "T5EncoderModel"),
+        ("tokenizer", "T5Tokenizer"),
+    ],
+)
+def test_component_of_another_kind(broken: Path, output: Path, part: str, name: str) -> None:
+    change_json(broken / "model_index.json", **{part: ["transformers", name]})
+    text = message(broken, output)
+    assert part in text
+    assert name in text
+
+
+def test_component_is_missing(broken: Path, output: Path) -> None:
+    change_json(broken / "model_index.json", unet=None)
+    assert "no unet" in message(broken, output)
+
+
+@pytest.mark.parametrize("kind", ["feature", "attention"])
+def test_stride_with_nothing_at_it(sd1: Path, output: Path, kind: str) -> None:
+    text = message(sd1, output, **{f"{kind}_strides": (64, 48)})
+    assert f"{kind} stride 48" in text
+    assert "64, 32, 16, 8" in text
+
+
+def test_no_attention_at_the_deepest_down_block_alone(sd1: Path, output: Path) -> None:
+    assert "repeat" in message(sd1, output, feature_strides=(64, 64))
+    assert "no attention strides" in message(sd1, output, attention_strides=())
+
+
+def test_unet_that_wants_more_than_text(broken: Path, output: Path) -> None:
+    change_json(broken / "unet" / "config.json", num_class_embeds=3)
+    assert "num_class_embeds" in message(broken, output)
+
+
+def test_unet_of_other_channels(broken: Path, output: Path) -> None:
+    change_json(broken / "unet" / "config.json", in_channels=9)
+    assert "9 channels" in message(broken, output)
+
+
+def test_unknown_noise_schedule(broken: Path, output: Path) -> None:
+    change_json(broken / "scheduler" / "scheduler_config.json", beta_schedule="wavy")
+    assert "wavy" in message(broken, output)
+
+
+def test_timestep_beyond_the_schedule(sd1: Path, output: Path) -> None:
+    assert "0…999" in message(sd1, output, recommended=Recommended(timestep=1000))
+
+
+def test_corrupt_weights(broken: Path, output: Path) -> None:
+    for file in (broken / "vae").glob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:100])
+    assert "vae" in message(broken, output)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"precision": "int8"},
+        {"weights": "fp8"},
+        {"weights": "fp16", "precision": "bf16"},
+        {"opset": 11},
+        {"classes": ("sky", "")},
+        {"classes": ("sky", "sky")},
+    ],
+)
+def test_options_that_cannot_be(options: dict[str, Any]) -> None:
+    with pytest.raises(ExportError):
+        ExportOptions(**options)
+
+
+def test_failed_proof_leaves_no_bundle(
+    sd1: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(proof.TOLERANCE, "fp32", 0.0)
+    with pytest.raises(ProofError) as caught:
+        export(sd1, output)
+    assert [row.tensor for row in caught.value.rows] == ["latent"]
+    assert list(output.parent.iterdir()) == []
+
+
+def test_interrupt_leaves_no_bundle(sd1: Path, output: Path) -> None:
+    def interrupt(stage: str) -> None:
+        if stage.startswith("tracing"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export(sd1, output, progress=interrupt)
+    assert list(output.parent.iterdir()) == []
+
+
+def test_existing_target_is_kept(sd1: Path, tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    target.mkdir()
+    (target / "manifest.json").write_text("old")
+    with pytest.raises(ExportError, match="--overwrite"):
+        export(sd1, target)
+    assert (target / "manifest.json").read_text() == "old"
+
+
+def test_overwrite_replaces_a_bundle_only_when_done(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    target.mkdir()
+    (target / "manifest.json").write_text("old")
+    with pytest.raises(ZeroDivisionError), staged(target, overwrite=True) as directory:
+        (directory / "manifest.json").write_text(f"{1 / 0}")
+    assert (target / "manifest.json").read_text() == "old"
+    with staged(target, overwrite=True) as directory:
+        (directory / "manifest.json").write_text("new")
+    assert (target / "manifest.json").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_overwrite_spares_what_is_no_bundle(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(ExportError, match="no bundle"), staged(tmp_path / "photos", True):
+        pass
+    assert (tmp_path / "photos").is_dir()
+
+
+def test_output_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ExportError, match="cannot be written"), staged(tmp_path / "file/b", False):
+        pass

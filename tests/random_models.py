@@ -1,0 +1,177 @@
+"""Tiny diffusers pipelines with random weights, in the shapes real checkpoints have.
+
+Everything is seeded: the same call writes the same bytes of weights.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+from tokenizers import pre_tokenizers
+from transformers import CLIPTextConfig, CLIPTextModel
+
+WORDS = ("sky", "grass", "traffic", "light", "person", "tree", "a", "photo", "of", "and", "car")
+MAX_LENGTH = 77  # CLIP's own
+HIDDEN = 32
+
+
+def clip_vocabulary(words: tuple[str, ...] = WORDS) -> tuple[dict[str, int], list[str]]:
+    """A byte-level BPE vocabulary in CLIP's format in which each of `words` is one token.
+
+    Returns:
+        token → id, and the merges in order of rank. Every other text falls apart into bytes.
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = alphabet + [letter + "</w>" for letter in alphabet]
+    merges: list[str] = []
+    for word in words:
+        pieces = [*word[:-1], word[-1] + "</w>"]
+        while len(pieces) > 1:  # always join from the right, so that words share suffixes
+            left, right = pieces[-2:]
+            pieces[-2:] = [left + right]
+            if left + right not in tokens:
+                tokens.append(left + right)
+                merges.append(f"{left} {right}")
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    return {token: index for index, token in enumerate(tokens)}, merges
+
+
+def save_tokenizer(directory: Path, pad_token: str = "<|endoftext|>") -> dict[str, int]:
+    """Write a CLIP tokenizer as checkpoints hold it: `vocab.json`, `merges.txt`, configs."""
+    directory.mkdir(parents=True)
+    vocabulary, merges = clip_vocabulary()
+    (directory / "vocab.json").write_text(json.dumps(vocabulary))
+    (directory / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    special = {
+        "bos_token": "<|startoftext|>",
+        "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+        "pad_token": pad_token,
+    }
+    (directory / "special_tokens_map.json").write_text(json.dumps(special))
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": MAX_LENGTH, **special}
+    (directory / "tokenizer_config.json").write_text(json.dumps(config))
+    return vocabulary
+
+
+def save_pipeline(
+    directory: Path,
+    unet: dict[str, Any],
+    *,
+    seed: int = 0,
+    prediction_type: str = "epsilon",
+    pad_token: str = "<|endoftext|>",
+    tiny_vae: bool = False,
+    vae_levels: int = 4,
+) -> Path:
+    """Save a pipeline directory: UNet, VAE, text encoder, tokenizer, scheduler, index."""
+    torch.manual_seed(seed)
+    directory.mkdir(parents=True)
+    UNet2DConditionModel(**unet).save_pretrained(directory / "unet")
+    _vae(tiny_vae, vae_levels, unet["sample_size"]).save_pretrained(directory / "vae")
+    vocabulary = save_tokenizer(directory / "tokenizer", pad_token)
+    text = CLIPTextConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=HIDDEN,
+        intermediate_size=2 * HIDDEN,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=MAX_LENGTH,
+        bos_token_id=vocabulary["<|startoftext|>"],
+        eos_token_id=vocabulary["<|endoftext|>"],
+        pad_token_id=vocabulary[pad_token],
+    )
+    CLIPTextModel(text).save_pretrained(directory / "text_encoder")
+    DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type=prediction_type,
+    ).save_pretrained(directory / "scheduler")
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": "0.31.0",
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderTiny" if tiny_vae else "AutoencoderKL"],
+    }
+    (directory / "model_index.json").write_text(json.dumps(index))
+    return directory
+
+
+def _vae(tiny: bool, levels: int, sample_size: int) -> torch.nn.Module:
+    if tiny:
+        blocks = (1,) + (1,) * (levels - 1)
+        return AutoencoderTiny(
+            encoder_block_out_channels=(16,) * levels,
+            decoder_block_out_channels=(16,) * levels,
+            num_encoder_blocks=blocks,
+            num_decoder_blocks=blocks,
+        )
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=(16,) * levels,
+        layers_per_block=1,
+        norm_num_groups=4,
+        sample_size=sample_size * 2 ** (levels - 1),
+    )
+
+
+def sd1_unet(**changes: Any) -> dict[str, Any]:
+    """A UNet configuration of Stable Diffusion 1.x's shape: four levels, the deepest without
+    cross-attention, one head count for all levels, convolutional projections."""
+    return {
+        "sample_size": 16,
+        "block_out_channels": (32, 32, 64, 64),
+        "layers_per_block": 2,
+        "attention_head_dim": 8,  # diffusers' name for what is a number of heads
+        "cross_attention_dim": HIDDEN,
+        "norm_num_groups": 8,
+        **changes,
+    }
+
+
+def sd2_unet(**changes: Any) -> dict[str, Any]:
+    """A UNet configuration of Stable Diffusion 2.x's shape: heads per level, linear
+    projections, attention computed in float32; one layer a block, to be traced in half the time."""
+    return sd1_unet(
+        layers_per_block=1,
+        attention_head_dim=(2, 4, 8, 8),
+        use_linear_projection=True,
+        upcast_attention=True,
+        **changes,
+    )
+
+
+def save_sd1(directory: Path, **options: Any) -> Path:
+    """An SD 1.x-shaped pipeline: epsilon prediction, padded with the end token."""
+    return save_pipeline(directory, sd1_unet(), **options)
+
+
+def save_sd2(directory: Path, **options: Any) -> Path:
+    """An SD 2.x-shaped pipeline: v-prediction, padded with "!"."""
+    options = {"seed": 2, "prediction_type": "v_prediction", "pad_token": "!"} | options
+    return save_pipeline(directory, sd2_unet(), **options)
+
+
+def save_odd(directory: Path, **options: Any) -> Path:
+    """Three uneven levels, cross-attention at the deepest level only, two transformer layers
+    there, every self-attention replaced by cross-attention, and a VAE of two levels."""
+    unet = sd1_unet(
+        sample_size=8,
+        block_out_channels=(32, 48, 64),
+        down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        layers_per_block=(1, 2, 1),
+        transformer_layers_per_block=(1, 1, 2),
+        only_cross_attention=True,
+        attention_head_dim=4,
+    )
+    return save_pipeline(directory, unet, **{"seed": 3, "vae_levels": 2} | options)
