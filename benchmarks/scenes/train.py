@@ -39,13 +39,13 @@ class Recipe:
     vae_crop: int = 64
     vae_rate: float = 2e-3
     scenes: int = 8_000
-    steps: int = 4_600
+    steps: int = 3_600
     batch: int = 24
-    rate: float = 8e-4
+    rate: float = 1e-3
     warmup: int = 200
     empty_captions: float = 0.08
     timestep_power: float = 0.75
-    ema: float = 0.998
+    ema: float = 0.997
     log_every: int = 25
 
 
