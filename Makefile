@@ -4,7 +4,7 @@ PIP = -m pip install --quiet --disable-pip-version-check --constraint constraint
 CLASSES = sky, cloud, sun, mountain, grass, sand, water, road, tree, house, car, boat, person, flower
 SOURCES = $(shell git ls-files 'mdrt/*' 'export/*' 'runtime/*' 'kernels/*' 'benchmarks/*' pyproject.toml)
 
-.PHONY: demo test lint figures clean
+.PHONY: demo test lint model figures clean
 
 demo: .venv-run/installed  ## segment the example pictures, with names and without
 	.venv-run/bin/mdrt segment examples --classes "$(CLASSES)" --out out/named
@@ -19,21 +19,29 @@ lint: .venv-dev/installed
 	.venv-dev/bin/ruff check .
 	cd .venv-dev && bin/mypy --config-file ../pyproject.toml  # beside the installed package
 
+model: .venv-dev/installed  ## train the embedded model from nothing (an hour on two cores; resumes)
+	PYTHONSAFEPATH=1 .venv-dev/bin/python -m mdrt.benchmarks.scenes.train
+	.venv-dev/bin/mdrt export benchmarks/scenes/storybook --output mdrt/assets/scenes --overwrite \
+	    --weights fp16 --attention-strides 16 --feature-strides 16 \
+	    --mode released --pooling softmax --timestep 200 --classes "$(CLASSES)"
+
 figures: .venv-dev/installed  ## the figures of the README and the docs
-	.venv-dev/bin/python -P -m mdrt.benchmarks.scenes.score --scenes 200
-	.venv-dev/bin/python -P -m mdrt.benchmarks.kernels_bench
+	PYTHONSAFEPATH=1 .venv-dev/bin/python -m mdrt.benchmarks.scenes.score --scenes 200
+	PYTHONSAFEPATH=1 .venv-dev/bin/python -m mdrt.benchmarks.kernels_bench
 
 clean:
 	rm -rf .venv-run .venv-dev build out *.egg-info
 
 .venv-run/installed: constraints.txt $(SOURCES)
 	test -x .venv-run/bin/python || $(PYTHON) -m venv .venv-run
+	rm -rf build  # setuptools would install what an older tree left there
 	.venv-run/bin/python $(PIP) .
 	.venv-run/bin/python $(PIP) --force-reinstall --no-deps .
 	touch $@
 
 .venv-dev/installed: constraints.txt $(SOURCES)
 	test -x .venv-dev/bin/python || $(PYTHON) -m venv .venv-dev
+	rm -rf build
 	.venv-dev/bin/python $(PIP) '.[export,dev]'
 	.venv-dev/bin/python $(PIP) --force-reinstall --no-deps .
 	touch $@

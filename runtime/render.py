@@ -73,21 +73,24 @@ def _with_legend(image: Image.Image, result: Segmentation, background: str | Non
     height = max(image.height, 160)
     size = int(np.clip(height / 22, 11, 40))
     font = ImageFont.load_default(size)
-    order = np.argsort(-result.shares, kind="stable")
-    present = [int(i) for i in order if result.shares[i] > 0 and result.classes[i] != background]
-    rows = max(1, (height - size) // int(size * 1.6))
-    lines = [f"{result.classes[i]}  {result.shares[i]:.0%}" for i in present]
-    if len(lines) > rows:
-        lines = [*lines[: rows - 1], f"and {len(lines) - rows + 1} more"]
+    paint, shares = colours(result, background), result.shares
+    order = [int(i) for i in np.argsort(-shares, kind="stable")]
+    present = [i for i in order if shares[i] > 0 and result.classes[i] != background]
+    room = max(1, (height - size) // int(size * 1.6))
+    shown = present if len(present) <= room else present[: room - 1]
+    lines = [f"{result.classes[i]}  {shares[i]:.0%}" for i in shown]
+    if len(shown) < len(present):
+        lines.append(f"and {len(present) - len(shown)} more")
     width = int(max((font.getlength(line) for line in lines), default=0)) + size * 3
     page = Image.new("RGB", (image.width + width, height), "white")
     page.paste(image, (0, 0))
     pen = ImageDraw.Draw(page)
-    paint = colours(result, background)
+    x = image.width + size * 0.6
     for row, line in enumerate(lines):
-        x, y = image.width + size * 0.6, size * 0.5 + row * size * 1.6
-        if not line.startswith("and ") or row < len(lines) - 1 or len(lines) == len(present):
-            swatch = tuple(int(c) for c in paint[present[row]])
-            pen.rectangle([x, y, x + size, y + size], fill=swatch, outline="black")
+        y = size * 0.5 + row * size * 1.6
+        if row < len(shown):
+            red, green, blue = paint[shown[row]].tolist()
+            box = [x, y, x + size, y + size]
+            pen.rectangle(box, fill=(red, green, blue), outline="black")
         pen.text((x + size * 1.5, y - size * 0.1), line, fill="black", font=font)
     return page

@@ -39,7 +39,7 @@ class Recipe:
     vae_crop: int = 64
     vae_rate: float = 2e-3
     scenes: int = 8_000
-    steps: int = 3_600
+    steps: int = 4_000
     batch: int = 24
     rate: float = 1e-3
     warmup: int = 200
@@ -322,7 +322,7 @@ def _log(work: Path, **row: Any) -> None:
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    default=Path("benchmarks/scenes/pipeline"),
+    default=Path("benchmarks/scenes/storybook"),
     show_default=True,
     help="Where the diffusers pipeline goes.",
 )

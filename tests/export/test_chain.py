@@ -16,7 +16,7 @@ from mdrt.export.exporter import export
 from mdrt.runtime.bundle import load_bundle
 from mdrt.runtime.segmenter import EMBEDDED
 
-PIPELINE = Path(__file__).parents[2] / "benchmarks" / "scenes" / "pipeline"
+PIPELINE = Path(__file__).parents[2] / "benchmarks" / "scenes" / "storybook"
 NAMES = ("sky", "water", "boat", "tree")
 
 
