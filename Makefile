@@ -27,6 +27,7 @@ model: .venv-dev/installed  ## train the embedded model from nothing (an hour on
 
 figures: .venv-dev/installed  ## the figures of the README and the docs
 	PYTHONSAFEPATH=1 .venv-dev/bin/python -m mdrt.benchmarks.scenes.score --scenes 200
+	PYTHONSAFEPATH=1 .venv-dev/bin/python -m mdrt.benchmarks.embedded
 	PYTHONSAFEPATH=1 .venv-dev/bin/python -m mdrt.benchmarks.kernels_bench
 
 clean:

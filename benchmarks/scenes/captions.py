@@ -14,8 +14,23 @@ WORDS = tuple(
 """Every word a caption can hold: the closed vocabulary of the embedded model."""
 
 
+LISTS = 0.4
+"""Share of captions that are bare lists of names, some of which are not in the picture."""
+
+
 def caption(scene: Scene, rng: np.random.Generator) -> str:
-    """A caption for a scene; colours stand before objects six times in ten."""
+    """A caption for a scene: a description, or a list in which some names are wrong.
+
+    In a description colours stand before objects six times in ten, and one name is sometimes
+    left out. A list holds every visible class and any number of absent ones, as a prompt of all
+    class names does: a word is only of use where the picture agrees with it.
+    """
+    if rng.random() < LISTS:
+        absent = [name for name in CLASSES if name not in scene.visible]
+        rng.shuffle(absent)
+        phrases = [*scene.visible, *absent[: int(rng.integers(len(absent) + 1))]]
+        rng.shuffle(phrases)
+        return JOINTS[int(rng.integers(3))].join(phrases)
     names = list(scene.visible)
     rng.shuffle(names)
     if len(names) > 2 and rng.random() < 0.2:

@@ -39,7 +39,7 @@ class Recipe:
     vae_crop: int = 64
     vae_rate: float = 2e-3
     scenes: int = 8_000
-    steps: int = 4_000
+    steps: int = 5_400
     batch: int = 24
     rate: float = 1e-3
     warmup: int = 200
@@ -58,6 +58,33 @@ def _save(path: Path, state: object) -> None:
     aside = path.with_suffix(".part")
     torch.save(state, aside)
     aside.replace(path)
+
+
+class Checkpoint:
+    """A stage's state, written every few minutes and read back by the next run."""
+
+    def __init__(self, path: Path, minutes: float, **parts: Any) -> None:
+        """`parts` are modules, optimisers and schedules: whatever has a state dict."""
+        self.path, self.minutes, self.parts = path, minutes, parts
+        self.saved = time.monotonic()
+
+    def resume(self) -> int:
+        """Put the saved state into the parts; returns the step to go on from."""
+        if not self.path.exists():
+            return 0
+        state = torch.load(self.path)
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        step: int = state["step"]
+        return step
+
+    def keep(self, step: int) -> None:
+        """Save after `step`, if the last time is long enough ago."""
+        if time.monotonic() - self.saved < self.minutes * 60:
+            return
+        self.saved = time.monotonic()
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        _save(self.path, state | {"step": step + 1})
 
 
 def _pixels(images: np.ndarray) -> torch.Tensor:
@@ -104,17 +131,12 @@ def train_vae(work: Path, recipe: Recipe, minutes_between: float = 3) -> Autoenc
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, recipe.vae_rate, total_steps=recipe.vae_steps + 1, pct_start=0.1
     )
-    checkpoint, start = work / "vae.pt", 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint)
-        vae.load_state_dict(state["vae"])
-        optimiser.load_state_dict(state["optimiser"])
-        schedule.load_state_dict(state["schedule"])
-        start = state["step"]
+    checkpoint = Checkpoint(
+        work / "vae.pt", minutes_between, vae=vae, optimiser=optimiser, schedule=schedule
+    )
     images = np.stack([render(TRAINING_SEEDS + i).image for i in range(recipe.vae_scenes)])
     components = PatchComponents(_pixels(images[:200]))
-    saved = time.monotonic()
-    for step in range(start, recipe.vae_steps):
+    for step in range(checkpoint.resume(), recipe.vae_steps):
         rng = np.random.default_rng([step, 1])
         crop, batch = recipe.vae_crop, []
         for index in rng.integers(0, len(images), recipe.vae_batch):
@@ -131,10 +153,7 @@ def train_vae(work: Path, recipe: Recipe, minutes_between: float = 3) -> Autoenc
         schedule.step()
         if step % 50 == 0:
             _log(work, stage="vae", step=step, guide=guide.item(), rebuilt=rebuilt.item())
-        if time.monotonic() - saved > minutes_between * 60:
-            saved = time.monotonic()
-            state = {"vae": vae.state_dict(), "optimiser": optimiser.state_dict()}
-            _save(checkpoint, state | {"schedule": schedule.state_dict(), "step": step + 1})
+        checkpoint.keep(step)
     vae.eval()
     vae.register_to_config(scaling_factor=float(1 / _latents(vae, images[:256]).std()))
     vae.save_pretrained(done)
@@ -228,15 +247,10 @@ def train_unet(
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=recipe.rate, weight_decay=1e-3, betas=(0.9, 0.98), fused=True
     )
-    checkpoint, start = work / "unet.pt", 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint)
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        start = state["step"]
-    saved = time.monotonic()
-    for step in range(start, recipe.steps):
+    checkpoint = Checkpoint(
+        work / "unet.pt", minutes_between, model=model, average=average, optimiser=optimiser
+    )
+    for step in range(checkpoint.resume(), recipe.steps):
         share = min(1.0, (step + 1) / recipe.warmup)
         progress = step / recipe.steps
         for group in optimiser.param_groups:
@@ -266,10 +280,7 @@ def train_unet(
             _log(work, stage="unet", step=step, loss=loss.item())
         if step % 250 == 249:
             _log(work, stage="unet", step=step, **_caption_gap(average, data, scheduler))
-        if time.monotonic() - saved > minutes_between * 60:
-            saved = time.monotonic()
-            state = {"model": model.state_dict(), "average": average.state_dict()}
-            _save(checkpoint, state | {"optimiser": optimiser.state_dict(), "step": step + 1})
+        checkpoint.keep(step)
     average.eval()
     return average
 
