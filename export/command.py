@@ -13,6 +13,7 @@ from rich.table import Table
 
 from ..runtime.contract import MODES, POOLINGS, PRECISIONS, Recommended
 from ..runtime.errors import ExportError, MdrtError
+from ..runtime.prompts import load_classes
 from .options import BFLOAT16_OPSET, DEFAULT_OPSET, OPSETS, WEIGHTS, ExportOptions
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def _strides(text: str) -> tuple[int, ...]:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    """Class names from a list or a file."""
-    path = Path(text)
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else text.split(",")
-    return tuple(name for name in (line.strip() for line in lines) if name)
+    """Class names from a list or a file, synonyms as names of their own."""
+    if not text:
+        return ()
+    return tuple(n for c in load_classes(text) for n in ([c] if isinstance(c, str) else c))

@@ -76,7 +76,8 @@ class Pipeline:
         return tuple(torch.cumprod(1.0 - betas, 0).tolist()), kind
 
     def _load(self, kind: Any, path: Path, **options: Any) -> Any:
-        variant = None if any(path.glob("*model.*")) else _variant(path)
+        plain = ("*model.safetensors", "*model.bin", "*model.safetensors.index.json")
+        variant = None if any(any(path.glob(name)) for name in plain) else _variant(path)
         try:
             with quiet():
                 model = kind.from_pretrained(path, variant=variant, **options)

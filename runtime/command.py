@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +22,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
-from .contract import MODES, POOLINGS
+from .contract import MODES, MOST_SEGMENTS, POOLINGS
 from .errors import MdrtError, PromptError
-from .output import prepare_folder, record, write_result
-from .prompts import ClassName, parse_classes, read_classes
+from .output import choose_stems, prepare_folder, printable, record, write_result
+from .prompts import ClassName, load_classes
 from .session import PROVIDERS
 
 RECOMMENDED = "[default: what the bundle recommends]"
@@ -44,8 +45,10 @@ class _Segments(click.ParamType):  # type: ignore[type-arg]
             count = int(value)
         except ValueError:
             count = 0
-        if count < 1:
-            self.fail(f"{value!r} is neither 'auto' nor a positive number", param, ctx)
+        if not 1 <= count <= MOST_SEGMENTS:
+            self.fail(
+                f"{value!r} is neither 'auto' nor a number from 1 to {MOST_SEGMENTS}", param, ctx
+            )
         return count
 
 
@@ -187,8 +190,8 @@ def segment_command(
         raise click.UsageError("--background needs class names")
     options = Options(mode, pooling, timestep, method, max_size)
     names = None if unsupervised else _classes(classes)
-    paths = list(_pictures(images))
-    prepare_folder(out)
+    paths = list(dict.fromkeys(_pictures(images)))
+    stems = choose_stems(paths, out)
     segmenter = Segmenter(engine, provider=provider, threads=threads)
     if names is None and not unsupervised:
         names = list(segmenter.manifest.classes)
@@ -201,23 +204,24 @@ def segment_command(
         segmenter.encode_text(names)  # a wrong class list fails once, before any picture
         if unknown := segmenter.unknown(names):
             known = ", ".join(segmenter.manifest.classes)
-            console.print(
-                f"[yellow]warning:[/] {segmenter.manifest.model_id} never saw "
-                f"{', '.join(unknown)}; it knows: {known}. "
+            _say(
+                console,
+                "warning",
+                f"{segmenter.manifest.model_id} never saw {', '.join(unknown)}; it knows: {known}. "
                 "Export a Stable Diffusion checkpoint for other names.",
-                highlight=False,
             )
+    prepare_folder(out)
     job = _Job(names, None if names is not None else segments, background, out, overlay)
-    stems = _stems(paths)
     failures = 0
     with _progress(console) as progress:
         overall = progress.add_task("pictures", total=len(paths), visible=len(paths) > 1)
         for path in paths:
             try:
                 values = _segment_one(segmenter, path, stems[path], job, options, progress)
-            except MdrtError as error:
+            except (MdrtError, OSError, MemoryError) as error:
                 failures += 1
-                progress.console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+                reason = str(error) if isinstance(error, MdrtError) else f"{path}: {error!r}"
+                _say(progress.console, "error", reason)
             else:
                 _show(values, as_json, console if as_json else Console())
             progress.advance(overall)
@@ -233,7 +237,7 @@ def _segment_one(
     start = time.perf_counter()
     pixels = read_image(path)
     read = time.perf_counter() - start
-    task = progress.add_task(path.name, total=None)
+    task = progress.add_task(printable(path.name), total=None)
     try:
         result = segmenter(
             pixels,
@@ -245,7 +249,7 @@ def _segment_one(
     finally:
         progress.remove_task(task)
     result.timings["image"] += read
-    values = record(result, str(path), segmenter.manifest.model_id, job.background)
+    values = record(result, printable(path), segmenter.manifest.model_id, job.background)
     files = write_result(
         job.out, stem, pixels, result, values, background=job.background, with_overlay=job.overlay
     )
@@ -253,14 +257,7 @@ def _segment_one(
 
 
 def _classes(text: str | None) -> list[ClassName] | None:
-    if text is None:
-        return None
-    path = Path(text)
-    if "," not in text and path.suffix and path.is_file():
-        return list(read_classes(path))
-    if path.suffix == ".txt" and "," not in text:
-        raise PromptError(f"class file {path} does not exist")
-    return list(parse_classes(text))
+    return None if text is None else list(load_classes(text))
 
 
 def _shown(names: Sequence[ClassName]) -> list[str]:
@@ -271,7 +268,7 @@ def _pictures(arguments: Sequence[str]) -> Iterator[Path]:
     """Files as given; a folder stands for the pictures in it."""
     for argument in arguments:
         path = Path(argument)
-        if not path.is_dir():
+        if not os.path.isdir(argument):  # pathlib's raises for over-long names
             yield path
             continue
         found = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
@@ -280,22 +277,10 @@ def _pictures(arguments: Sequence[str]) -> Iterator[Path]:
         yield from found
 
 
-def _stems(paths: Sequence[Path]) -> dict[Path, str]:
-    """Result names: the file's stem; its whole name, then its folder too, where stems repeat."""
-    counts = Counter(path.stem for path in paths)
-    stems: dict[Path, str] = {}
-    for path in paths:
-        stem = path.stem if counts[path.stem] == 1 else path.name
-        if stem in stems.values() and path not in stems:
-            stem = "-".join(part for part in path.parts if part not in ("/", "..", "."))
-        stems[path] = stem
-    return stems
-
-
 def _progress(console: Console) -> Progress:
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -304,24 +289,32 @@ def _progress(console: Console) -> Progress:
     )
 
 
+def _say(console: Console, kind: str, text: str) -> None:
+    """A warning or an error: one line; names in it are text, never markup."""
+    style = "red" if kind == "error" else "yellow"
+    console.print(Text(f"{kind}: ", style).append(printable(text), "default"), soft_wrap=True)
+
+
 def _show(values: dict[str, Any], as_json: bool, console: Console) -> None:
     if as_json:
         sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
         sys.stdout.flush()
         return
-    table = Table(
-        title=f"{values['image']}  {values['size'][1]}×{values['size'][0]}", title_justify="left"
-    )
+    title = Text(f"{values['image']}  {values['size'][1]}×{values['size'][0]}")
+    table = Table(title=title, title_justify="left")
     for name in ("class", "share", "confidence"):
         table.add_column(name, justify="left" if name == "class" else "right")
     for entry in sorted(values["classes"], key=lambda entry: -entry["share"]):
         if entry["pixels"]:
-            table.add_row(entry["name"], f"{entry['share']:.1%}", f"{entry['confidence']:.3f}")
+            table.add_row(
+                Text(entry["name"]), f"{entry['share']:.1%}", f"{entry['confidence']:.3f}"
+            )
     console.print(table)
     settings, seconds = values["settings"], sum(values["seconds"].values())
     console.print(
-        f"{values['model']}, {settings['mode']}, {settings['pooling']}, "
+        f"{values['model']}, {settings['mode']}, {settings['pooling'] or settings['method']}, "
         f"timestep {settings['timestep']}, {settings['tiles']} tile(s), {seconds:.2f} s",
         highlight=False,
+        markup=False,
     )
-    console.print("wrote " + ", ".join(values["files"].values()), highlight=False, soft_wrap=True)
+    console.print(Text("wrote " + ", ".join(values["files"].values())), soft_wrap=True)

@@ -49,6 +49,7 @@ TIMESTEP: Final = "timestep"
 POOLINGS: Final = ("exp", "softmax", "logit")
 MODES: Final = ("paper", "released")
 PRECISIONS: Final = ("fp32", "fp16", "bf16")
+MOST_SEGMENTS: Final = 256  # unnamed segments of one picture; labels stay uint8
 PREDICTION_TYPES: Final = ("epsilon", "v_prediction", "sample")
 
 _T = TypeVar("_T")
@@ -176,6 +177,12 @@ class Manifest:
             _require(value > 0, name, value, "a positive integer")
         divides = self.size_multiple % self.vae_factor == 0
         _require(divides, "size_multiple", self.size_multiple, f"a multiple of {self.vae_factor}")
+        divides = self.native_size % self.size_multiple == 0
+        _require(divides, "native_size", self.native_size, f"a multiple of {self.size_multiple}")
+        for output in (*self.features, *self.attention):
+            divides = output.stride > 0 and self.size_multiple % output.stride == 0
+            expected = f"a divisor of {self.size_multiple}"
+            _require(divides, f"{output.name}.stride", output.stride, expected)
         names = self.output_names
         _require(len(set(names)) == len(names), "outputs", list(names), "distinct names")
         _require(bool(self.features), "features", "none", "at least one output")

@@ -16,7 +16,8 @@ from .errors import ImageError
 def read_image(path: str | Path) -> NDArray[np.uint8]:
     """Read an image file: (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
 
-    Transparent pixels are laid on white; 16-bit greys are scaled to 8 bits.
+    Transparent pixels are laid on white; 16-bit greys are scaled to 8 bits, wider and floating
+    ones by their largest value.
 
     Raises:
         ImageError: no such file, not an image, truncated, or too large to be safe to decode.
@@ -54,7 +55,9 @@ def check_image(image: Any) -> NDArray[np.uint8]:
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         grey = np.asarray(image).astype(np.float64)
-        top = 65535.0 if grey.max() > 255 else 255.0
+        if not np.isfinite(grey).all():
+            raise ValueError("a pixel is not a finite number")
+        top = 65535.0 if image.mode.startswith("I;16") else max(float(grey.max()), 1.0)
         image = Image.fromarray((np.clip(grey / top, 0, 1) * 255).round().astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
         white = Image.new("RGBA", image.size, "white")

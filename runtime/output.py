@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from . import render
@@ -36,6 +38,40 @@ def prepare_folder(folder: Path) -> None:
             f"output folder {folder} cannot be written to: {error.strerror}; "
             "choose another with --out"
         ) from error
+
+
+def result_files(folder: Path, stem: str) -> dict[str, Path]:
+    """Where a result goes: label map, overlay, record."""
+    return {
+        "labels": folder / f"{stem}.png",
+        "overlay": folder / f"{stem}.overlay.png",
+        "record": folder / f"{stem}.json",
+    }
+
+
+def choose_stems(pictures: Sequence[Path], folder: Path) -> dict[Path, str]:
+    """A name for each picture's results such that no file is written twice.
+
+    Raises:
+        OutputError: a result would replace one of the pictures.
+    """
+    stems: dict[Path, str] = {}
+    taken: set[Path] = set()
+    for picture in pictures:
+        numbers = itertools.count(2)
+        stem = picture.stem
+        while taken & set(result_files(folder, stem).values()):
+            stem = f"{picture.stem}-{next(numbers)}"
+        stems[picture] = stem
+        taken |= set(result_files(folder, stem).values())
+    targets = {os.path.realpath(path) for path in taken}
+    for picture in pictures:
+        if os.path.realpath(picture) in targets:
+            raise OutputError(
+                f"results in {folder} would replace the picture {picture}; "
+                "choose another folder with --out"
+            )
+    return stems
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -81,7 +117,11 @@ def record(
         "classes": classes,
         "settings": result.settings,
         "seconds": {stage: round(seconds, 6) for stage, seconds in result.timings.items()},
-        "versions": {name: version(name) for name in ("mdrt", "onnxruntime", "numpy")},
+        "versions": {
+            "mdrt": version("mdrt"),
+            "onnxruntime": ort.__version__,  # whichever package it came from
+            "numpy": np.__version__,
+        },
     }
 
 
@@ -102,15 +142,21 @@ def write_result(
     Raises:
         OutputError: a file cannot be written.
     """
-    files = {"labels": folder / f"{stem}.png"}
+    files = result_files(folder, stem)
+    if not with_overlay:
+        del files["overlay"]
+    # File names need not be UTF-8; a record is.
+    written = {kind: printable(path) for kind, path in files.items()}
+    text = json.dumps(values | {"files": written}, indent=2, ensure_ascii=False) + "\n"
     image = render.label_image(result, background)
     write_atomically(files["labels"], lambda file: image.save(file, format="PNG"))
     if with_overlay:
-        files["overlay"] = folder / f"{stem}.overlay.png"
         painted = render.overlay(pixels, result, background)
         write_atomically(files["overlay"], lambda file: painted.save(file, format="PNG"))
-    written = {kind: str(path) for kind, path in files.items()}
-    text = json.dumps(values | {"files": written}, indent=2, ensure_ascii=False) + "\n"
-    files["record"] = folder / f"{stem}.json"
     write_atomically(files["record"], lambda file: file.write(text.encode()))
-    return written | {"record": str(files["record"])}
+    return written
+
+
+def printable(path: str | Path) -> str:
+    """A path as text that can be encoded, whatever bytes its name has."""
+    return os.fsencode(path).decode("utf-8", "replace")

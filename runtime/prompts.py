@@ -7,6 +7,7 @@ from the tokenizer's offsets, so nothing is ever misaligned.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +132,19 @@ class PromptTokenizer:
         return ids
 
 
+def load_classes(text: str) -> Sequence[ClassName]:
+    """Classes from a `--classes` value: a file's, or the names it lists itself.
+
+    Raises:
+        PromptError: the file cannot be read, or one was clearly meant and is not there.
+    """
+    if os.path.isfile(text):  # pathlib's raises for over-long names
+        return read_classes(Path(text))
+    if text.endswith(".txt") and "," not in text:
+        raise PromptError(f"class file {text} does not exist or is no file")
+    return parse_classes(text)
+
+
 def parse_classes(text: str) -> list[str]:
     """Split `--classes "sky, grass, traffic light"` at its commas."""
     return [name.strip() for name in text.split(",")]
@@ -143,7 +157,7 @@ def read_classes(path: Path) -> list[tuple[str, ...]]:
         PromptError: the file cannot be read as UTF-8 text.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise PromptError(f"class file {path} cannot be read: {error}") from error
     kept = [line.split("#")[0].strip() for line in lines]

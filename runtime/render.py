@@ -52,7 +52,7 @@ def overlay(
     """
     labels = result.labels
     paint = colours(result, background)[labels].astype(np.float32)
-    mixed = pixels * (1 - ALPHA) + paint * ALPHA
+    mixed = pixels * np.float32(1 - ALPHA) + paint * np.float32(ALPHA)
     if background is not None:
         kept = labels == result.classes.index(background)
         mixed[kept] = pixels[kept]

@@ -28,6 +28,9 @@ Array = NDArray[np.float32]
 PIXELS_AT_ONCE: Final = 4 * 256 * 256
 """Tiles go through the networks in batches of about this many pixels: four of 256², one of 512²."""
 
+PAPER_TIMESTEP: Final = 0
+"""t = 1 of the paper. Unnamed segments use it: a recommended timestep serves the words' maps."""
+
 EMBEDDED: Final = Path(str(files("mdrt.assets"))) / "scenes"
 """The bundle that comes with the package: the scenes world's own model."""
 
@@ -188,13 +191,19 @@ class Segmenter:
         """
         if (classes is None) == (segments is None):
             raise MdrtError("give either classes (names) or segments (a number or 'auto')")
-        if isinstance(segments, int) and segments < 1:
-            raise MdrtError(f"segments is {segments}, expected at least 1 or 'auto'")
+        if segments is not None and segments != "auto":
+            counts = isinstance(segments, int | np.integer)
+            if not counts or not 1 <= segments <= contract.MOST_SEGMENTS:
+                raise MdrtError(
+                    f"segments is {segments!r}, expected 1 to {contract.MOST_SEGMENTS} or 'auto'"
+                )
+            segments = int(segments)
         options = options or Options()
         clock = _Clock()
         with clock.stage("image"):
             pixels = read_image(image) if isinstance(image, str | Path) else check_image(image)
-        run = _Run(self, pixels, options, clock, progress or (lambda done, total: None))
+        quiet = progress or (lambda done, total: None)
+        run = _Run(self, pixels, options, clock, quiet, classes is not None)
         if classes is not None:
             return run.named(classes)
         assert segments is not None
@@ -232,15 +241,16 @@ class _Run:
     options: Options
     clock: _Clock
     progress: Callable[[int, int], None]
+    named_classes: bool
 
     def __post_init__(self) -> None:
         recommended = self.model.manifest.recommended
         # The manifest's values were checked against the same choices when it was read.
         self.mode = self.options.mode or cast("Mode", recommended.mode)
         self.pooling = self.options.pooling or cast("Pooling", recommended.pooling)
-        chosen = self.options.timestep
-        self.timestep = recommended.timestep if chosen is None else chosen
-        steps = len(self.model.manifest.alphas_cumprod)
+        chosen, steps = self.options.timestep, len(self.model.manifest.alphas_cumprod)
+        default = recommended.timestep if self.named_classes else PAPER_TIMESTEP
+        self.timestep = default if chosen is None else chosen
         if not 0 <= self.timestep < steps:
             raise MdrtError(f"timestep is {self.timestep}, expected 0 to {steps - 1}")
         self.size = (self.image.shape[0], self.image.shape[1])
@@ -253,12 +263,14 @@ class _Run:
             text = self.model.encode_text(classes)
         canvas = self._plan()
         if self.mode == "released":
-            features, _ = self._network(canvas, self._empty())
+            z = self._encode(canvas)
+            features, _ = self._denoise(canvas, z, self._empty())
             square = tiles.squash(self.size, self.model.manifest.native_size)
-            _, logits = self._network(square, text, features=False)
+            z = z if square == canvas else self._encode(square)
+            _, logits = self._denoise(square, z, text, features=False)
             extent = square.extent
         else:
-            features, logits = self._network(canvas, text)
+            features, logits = self._denoise(canvas, self._encode(canvas), text)
             extent = canvas.extent
         with self.clock.stage("attention"):
             count = len(text.prompts.classes)
@@ -268,7 +280,7 @@ class _Run:
     def unnamed(self, segments: int | Literal["auto"]) -> Segmentation:
         """Segment by clustering the features of the empty prompt (Eq. 7)."""
         canvas = self._plan()
-        features, _ = self._network(canvas, self._empty())
+        features, _ = self._denoise(canvas, self._encode(canvas), self._empty())
         with self.clock.stage("segments"):
             labels, count = kernels.cluster(features, segments, self.options.method)
             weights = kernels.cluster_weights(labels, count)
@@ -307,9 +319,9 @@ class _Run:
         assert assigned.confidence is not None
         settings = {
             "mode": mode,
-            "pooling": self.pooling,
+            "pooling": self.pooling if self.named_classes else None,
             "timestep": self.timestep,
-            "method": self.options.method,
+            "method": None if self.named_classes else self.options.method,
             "tiles": len(canvas.origins),
             "network_size": list(canvas.content),
         }
@@ -317,23 +329,12 @@ class _Run:
             assigned.labels, names, assigned.confidence, full, weights, self.clock.seconds, settings
         )
 
-    def _network(
-        self, canvas: Canvas, text: EncodedText, features: bool = True
-    ) -> tuple[list[Grid], list[Array]]:
-        """Encode, noise and denoise every tile; stitch the outputs.
-
-        Returns:
-            features, one grid a stride (the mean over the prompts of a long class list), and
-            logits of the class tokens, (heads, tokens, rows, columns) a layer; with pooling
-            "softmax" their probabilities.
-        """
-        with self.clock.stage("vae"):
-            z = self._encode(canvas)
-        with self.clock.stage("unet"):
-            return self._denoise(canvas, z, text, features)
-
     def _encode(self, canvas: Canvas) -> Array:
         """z_t of every tile: (tiles, c, h, w), noised by the bundle's fixed noise."""
+        with self.clock.stage("vae"):
+            return self._encode_tiles(canvas)
+
+    def _encode_tiles(self, canvas: Canvas) -> Array:
         manifest = self.model.manifest
         painted = canvas.paint(self.image)
         latents = []
@@ -358,6 +359,19 @@ class _Run:
         return under
 
     def _denoise(
+        self, canvas: Canvas, z: Array, text: EncodedText, features: bool = True
+    ) -> tuple[list[Grid], list[Array]]:
+        """One UNet pass a tile and prompt; the outputs stitched.
+
+        Returns:
+            features, one grid a stride (the mean over the prompts of a long class list), and
+            logits of the class tokens, (heads, tokens, rows, columns) a layer; with pooling
+            "softmax" their probabilities.
+        """
+        with self.clock.stage("unet"):
+            return self._denoise_tiles(canvas, z, text, features)
+
+    def _denoise_tiles(
         self, canvas: Canvas, z: Array, text: EncodedText, features: bool
     ) -> tuple[list[Grid], list[Array]]:
         manifest, prompts = self.model.manifest, text.prompts

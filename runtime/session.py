@@ -86,6 +86,12 @@ class OrtSession:
         except Exception as error:  # ONNX Runtime's exceptions share no other base
             reason = str(error).strip().splitlines()[0]
             raise BundleError(f"ONNX Runtime cannot load {path}: {reason}") from error
+        found = self._session.get_providers()[0]
+        if found != PROVIDERS[provider]:
+            raise ProviderError(
+                f"ONNX Runtime has {PROVIDERS[provider]} but could not start it and would run on "
+                f"{found}; check its libraries (CUDA, cuDNN), or use --provider cpu"
+            )
         self.inputs = {node.name: _spec(node) for node in self._session.get_inputs()}
         self.outputs = {node.name: _spec(node) for node in self._session.get_outputs()}
 
@@ -111,7 +117,18 @@ class OrtSession:
                     f"expected {self.inputs[name].dtype.__name__} {self.inputs[name].shape}"
                 )
         names = list(self.outputs) if wanted is None else list(wanted)
-        return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+        try:
+            values = self._session.run(names, dict(feeds))
+        except Exception as error:  # ONNX Runtime's exceptions share no other base
+            reason = str(error).strip().splitlines()[0]
+            raise MdrtError(f"{self.path.name} failed: {reason}") from error
+        for name, value in zip(names, values, strict=True):
+            if not np.isfinite(value).all():
+                raise MdrtError(
+                    f"{self.path.name} gave NaN or infinity in {name}: half precision overflows "
+                    "on this model; export it with --precision fp32 or bf16"
+                )
+        return dict(zip(names, values, strict=True))
 
 
 def resolve_provider(provider: str) -> str:
@@ -126,8 +143,9 @@ def resolve_provider(provider: str) -> str:
         raise ProviderError(f"unknown provider {provider!r}; choose one of {', '.join(PROVIDERS)}")
     if PROVIDERS[provider] not in ort.get_available_providers():
         raise ProviderError(
-            f"provider {provider!r} is not in the installed ONNX Runtime; replace it: "
-            "`pip uninstall onnxruntime && pip install 'mdrt[gpu]'`, or use --provider cpu"
+            f"provider {provider!r} is not in the installed ONNX Runtime; put the one of the extra "
+            "mdrt[gpu] in its place (`pip uninstall --yes onnxruntime && pip install "
+            "--force-reinstall --no-deps onnxruntime-gpu`), or use --provider cpu"
         )
     return PROVIDERS[provider]
 

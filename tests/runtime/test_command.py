@@ -108,6 +108,49 @@ def test_equal_stems_do_not_overwrite_each_other(picture_file, tmp_path):
     assert len(list(out.glob("*.json"))) == 3
 
 
+def test_results_never_replace_a_picture(picture_file, tmp_path):
+    before = picture_file.read_bytes()
+    assert_one_line_error(run(picture_file, "--classes", "sky", "--out", tmp_path), "would replace")
+    assert picture_file.read_bytes() == before
+
+
+def test_names_that_collide_in_any_way_stay_apart(tmp_path):
+    names = ["a.png.png", "a.png", "a.jpg", "a.overlay.png", "a-2.png"]
+    paths = [tmp_path / name for name in names]
+    stems = output.choose_stems(paths, tmp_path / "out")
+    files = [f for stem in stems.values() for f in output.result_files(tmp_path, stem).values()]
+    assert len(set(files)) == 3 * len(names)
+
+
+def test_markup_in_names_is_text(picture_file, tmp_path):
+    missing = tmp_path / "nope[/x].png"
+    out = tmp_path / "out"
+    result = run(missing, picture_file, "--classes", "sky,[/x],[red]", "--out", out)
+    assert_one_line_error(result, "nope[/x].png", "1 of 2")
+    assert (out / "scene.json").exists()
+
+
+def test_file_names_need_not_be_utf8(picture_file, tmp_path):
+    odd = os.fsencode(tmp_path) + b"/b\xff.png"
+    with open(odd, "wb") as file:  # noqa: PTH123 (pathlib takes no bytes)
+        file.write(picture_file.read_bytes())
+    result = run(os.fsdecode(odd), "--classes", "sky, water", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "out").glob("*.json"))) == 1
+
+
+def test_over_long_names_are_errors_of_one_line(picture_file, tmp_path):
+    assert_one_line_error(run("x" * 300 + ".png", "--classes", "sky", "--out", tmp_path / "o"))
+    assert_one_line_error(run(picture_file, "--engine", "x" * 300, "--classes", "sky"))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(picture_file, tmp_path):
+    classes = tmp_path / "classes.txt"
+    classes.write_bytes("\ufeffsky\nwater\n".encode())
+    result = run(picture_file, "--classes", classes, "--json", "--out", tmp_path / "o")
+    assert [entry["name"] for entry in json.loads(result.stdout)["classes"]] == ["sky", "water"]
+
+
 def test_unknown_names_are_warned_of(picture_file, tmp_path):
     result = run(picture_file, "--classes", "sky, zebra", "--out", tmp_path / "o")
     assert result.exit_code == 0
@@ -123,7 +166,8 @@ def test_unknown_names_are_warned_of(picture_file, tmp_path):
         (["--classes", "nothing.txt"], ["does not exist"]),
         (["--classes", "sky", "--unsupervised"], ["exclude each other"]),
         (["--classes", "sky", "--segments", "3"], ["goes with --unsupervised"]),
-        (["--unsupervised", "--segments", "0"], ["positive number"]),
+        (["--unsupervised", "--segments", "0"], ["1 to 256"]),
+        (["--unsupervised", "--segments", "20000"], ["1 to 256"]),
         (["--unsupervised", "--segments", "many"], ["auto"]),
         (["--unsupervised", "--background", "sky"], ["needs class names"]),
         (["--classes", "sky", "--timestep", "1000"], ["timestep is 1000", "999"]),

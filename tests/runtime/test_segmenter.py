@@ -150,8 +150,9 @@ def test_bad_calls(segmenter, picture):
         segmenter(picture)
     with pytest.raises(MdrtError, match="either classes"):
         segmenter(picture, NAMES, segments=2)
-    with pytest.raises(MdrtError, match="at least 1"):
-        segmenter(picture, segments=0)
+    for segments in (0, 257, 2.5, "many"):
+        with pytest.raises(MdrtError, match="expected 1 to 256"):
+            segmenter(picture, segments=segments)
     with pytest.raises(PromptError, match="no class names"):
         segmenter(picture, [])
     with pytest.raises(MdrtError, match="timestep is 1000"):
@@ -167,6 +168,13 @@ def test_providers():
         mdrt.Segmenter(provider="tpu")
     with pytest.raises(ProviderError, match=r"mdrt\[gpu\]"):
         mdrt.Segmenter(provider="cuda")
+
+
+def test_overflow_is_an_error_not_a_mask(segmenter, picture):
+    session = segmenter.vae
+    image = np.full((1, 3, 256, 256), np.nan, np.float32)
+    with pytest.raises(MdrtError, match="NaN or infinity in latent"):
+        session.infer({"image": image})
 
 
 def test_session_checks_names_types_and_shapes(segmenter, tmp_path):
