@@ -7,8 +7,8 @@ SOURCES = $(shell git ls-files 'mdrt/*' 'export/*' 'runtime/*' 'kernels/*' 'benc
 .PHONY: demo test lint model figures clean
 
 demo: .venv-run/installed  ## segment the example pictures, with names and without
-	.venv-run/bin/mdrt segment examples --classes "$(CLASSES)" --out out/named
-	.venv-run/bin/mdrt segment examples --unsupervised --out out/unnamed
+	.venv-run/bin/mdrt segment examples --classes examples/classes.txt --out out/named
+	.venv-run/bin/mdrt segment examples --unsupervised --segments 5 --out out/unnamed
 	@echo "Look at out/named/*.overlay.png and out/unnamed/*.overlay.png"
 
 test: lint  ## lint, types, then every test, on the installed package
@@ -23,7 +23,7 @@ model: .venv-dev/installed  ## train the embedded model from nothing (an hour on
 	PYTHONSAFEPATH=1 .venv-dev/bin/python -m mdrt.benchmarks.scenes.train
 	.venv-dev/bin/mdrt export benchmarks/scenes/storybook --output mdrt/assets/scenes --overwrite \
 	    --weights fp16 --attention-strides 16 --feature-strides 16 \
-	    --mode released --pooling softmax --timestep 200 --classes "$(CLASSES)"
+	    --mode released --pooling softmax --timestep 400 --classes "$(CLASSES)"
 
 figures: .venv-dev/installed  ## the figures of the README and the docs
 	PYTHONSAFEPATH=1 .venv-dev/bin/python -m mdrt.benchmarks.scenes.score --scenes 200
