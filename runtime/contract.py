@@ -179,7 +179,8 @@ class Manifest:
         _require(divides, "size_multiple", self.size_multiple, f"a multiple of {self.vae_factor}")
         divides = self.native_size % self.size_multiple == 0
         _require(divides, "native_size", self.native_size, f"a multiple of {self.size_multiple}")
-        for output in (*self.features, *self.attention):
+        outputs: tuple[FeatureOutput | AttentionOutput, ...] = (*self.features, *self.attention)
+        for output in outputs:
             divides = output.stride > 0 and self.size_multiple % output.stride == 0
             expected = f"a divisor of {self.size_multiple}"
             _require(divides, f"{output.name}.stride", output.stride, expected)
