@@ -192,4 +192,5 @@ def _names(text: str) -> tuple[str, ...]:
     """Class names from a list or a file, synonyms as names of their own."""
     if not text:
         return ()
-    return tuple(n for c in load_classes(text) for n in ([c] if isinstance(c, str) else c))
+    names = [n for c in load_classes(text) for n in ([c] if isinstance(c, str) else c)]
+    return tuple(name for name in names if name)

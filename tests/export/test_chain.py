@@ -56,10 +56,12 @@ def test_named_labels_are_the_references(pair, mode, pooling):
 @pytest.mark.parametrize("method", ["spectral", "kmeans"])
 def test_unnamed_segments_are_the_references(pair, method):
     reference, segmenter, image = pair
-    ours = segmenter(image, segments=4, options=Options(method=method, mode="paper", timestep=0))
+    # Few segments: random features have many equally good partitions into more.
+    k = 3
+    ours = segmenter(image, segments=k, options=Options(method=method, mode="paper", timestep=0))
     noise = segmenter.bundle.noise()
-    theirs = reference.unsupervised(image, 4, noise, method=method, timestep=0)
-    overlap = np.zeros((4, 4), dtype=int)
+    theirs = reference.unsupervised(image, k, noise, method=method, timestep=0)
+    overlap = np.zeros((k, k), dtype=int)
     np.add.at(overlap, (ours.labels.ravel(), theirs.ravel()), 1)  # numbered differently
     agreed = overlap[linear_sum_assignment(overlap, maximize=True)].sum()
     assert agreed / image[..., 0].size >= 0.999
