@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ..runtime.contract import MODES, POOLINGS, PRECISIONS, Recommended
 from ..runtime.errors import ExportError, MdrtError
-from ..runtime.prompts import load_classes
+from ..runtime.prompts import load_classes, synonyms
 from .options import BFLOAT16_OPSET, DEFAULT_OPSET, OPSETS, WEIGHTS, ExportOptions
 
 if TYPE_CHECKING:
@@ -192,5 +192,5 @@ def _names(text: str) -> tuple[str, ...]:
     """Class names from a list or a file, synonyms as names of their own."""
     if not text:
         return ()
-    names = [n for c in load_classes(text) for n in ([c] if isinstance(c, str) else c)]
+    names = [name for synonymous in load_classes(text) for name in synonyms(synonymous)]
     return tuple(name for name in names if name)

@@ -27,7 +27,7 @@ from rich.text import Text
 from .contract import MODES, MOST_SEGMENTS, POOLINGS
 from .errors import MdrtError, PromptError
 from .output import choose_stems, prepare_folder, printable, record, write_result
-from .prompts import ClassName, load_classes
+from .prompts import ClassName, load_classes, shown_names
 from .session import PROVIDERS
 
 RECOMMENDED = "[default: what the bundle recommends]"
@@ -189,7 +189,7 @@ def segment_command(
     if unsupervised and background is not None:
         raise click.UsageError("--background needs class names")
     options = Options(mode, pooling, timestep, method, max_size)
-    names = None if unsupervised else _classes(classes)
+    names = None if classes is None else list(load_classes(classes))
     paths = list(dict.fromkeys(_pictures(images)))
     stems = choose_stems(paths, out)
     segmenter = Segmenter(engine, provider=provider, threads=threads)
@@ -197,7 +197,7 @@ def segment_command(
         names = list(segmenter.manifest.classes)
         if not names:
             raise PromptError('no class names; give --classes "sky, grass", or --unsupervised')
-    if names is not None and background is not None and background not in _shown(names):
+    if names is not None and background is not None and background not in shown_names(names):
         names = [*names, background]
     console = Console(stderr=True)
     if names is not None:
@@ -254,14 +254,6 @@ def _segment_one(
         job.out, stem, pixels, result, values, background=job.background, with_overlay=job.overlay
     )
     return values | {"files": files}
-
-
-def _classes(text: str | None) -> list[ClassName] | None:
-    return None if text is None else list(load_classes(text))
-
-
-def _shown(names: Sequence[ClassName]) -> list[str]:
-    return [name if isinstance(name, str) else name[0] for name in names]
 
 
 def _pictures(arguments: Sequence[str]) -> Iterator[Path]:

@@ -93,7 +93,7 @@ class PromptTokenizer:
                 groups[-1].append((owner, name))
             else:
                 groups.append([(owner, name)])
-        return self._assemble(_shown(classes), groups)
+        return self._assemble(shown_names(classes), groups)
 
     def _assemble(
         self, classes: tuple[str, ...], groups: Sequence[Sequence[tuple[int, str]]]
@@ -164,12 +164,14 @@ def read_classes(path: Path) -> list[tuple[str, ...]]:
     return [tuple(name.strip() for name in line.split(",")) for line in kept if line]
 
 
-def _synonyms(name: ClassName) -> tuple[str, ...]:
+def synonyms(name: ClassName) -> tuple[str, ...]:
+    """Every name of a class, white space normalised."""
     return tuple(" ".join(n.split()) for n in ([name] if isinstance(name, str) else name))
 
 
-def _shown(classes: Sequence[ClassName]) -> tuple[str, ...]:
-    return tuple(_synonyms(name)[0] for name in classes)
+def shown_names(classes: Sequence[ClassName]) -> tuple[str, ...]:
+    """The name shown for each class: the first of its synonyms."""
+    return tuple(synonyms(name)[0] for name in classes)
 
 
 def _phrases(classes: Sequence[ClassName]) -> list[tuple[int, str]]:
@@ -178,7 +180,7 @@ def _phrases(classes: Sequence[ClassName]) -> list[tuple[int, str]]:
         raise PromptError("classes is one string, expected a list of names; split it at commas")
     if not classes:
         raise PromptError('no class names; give at least one, as in --classes "sky, grass"')
-    phrases = [(index, name) for index, names in enumerate(classes) for name in _synonyms(names)]
+    phrases = [(index, name) for index, names in enumerate(classes) for name in synonyms(names)]
     named = {index for index, name in phrases if name}
     for index in range(len(classes)):
         if index not in named:

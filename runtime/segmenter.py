@@ -17,9 +17,9 @@ from .. import kernels
 from ..kernels import Grid, Method, Mode, Pooling
 from . import contract, tiles
 from .bundle import Bundle, load_bundle
-from .errors import BundleError, MdrtError, PromptError
+from .errors import BundleError, MdrtError
 from .images import check_image, read_image
-from .prompts import ClassName, Prompts, PromptTokenizer
+from .prompts import ClassName, Prompts, PromptTokenizer, synonyms
 from .session import OrtSession, Session
 from .tiles import Canvas, Stitcher
 
@@ -209,9 +209,10 @@ class Segmenter:
         assert segments is not None
         return run.unnamed(segments)
 
-    def encode_text(self, classes: Sequence[ClassName]) -> EncodedText:
-        """Embeddings of a class list; of the empty prompt for an empty list. Kept for next time."""
-        prompts = self._tokenizer.encode(classes) if classes else self._tokenizer.empty()
+    def encode_text(self, classes: Sequence[ClassName] | None) -> EncodedText:
+        """Embeddings of a class list; of the empty prompt for None. Kept for next time."""
+        tokenizer = self._tokenizer
+        prompts = tokenizer.empty() if classes is None else tokenizer.encode(classes)
         key = prompts.texts
         known = self._texts.get(key)
         if known is None:
@@ -228,8 +229,8 @@ class Segmenter:
         if not self.manifest.classes:
             return []
         known = {name.lower() for name in self.manifest.classes}
-        names = [n for c in classes for n in ([c] if isinstance(c, str) else c)]
-        return [name for name in names if name.strip().lower() not in known]
+        names = [name for synonymous in classes for name in synonyms(synonymous)]
+        return [name for name in names if name.lower() not in known]
 
 
 @dataclass
@@ -257,8 +258,6 @@ class _Run:
 
     def named(self, classes: Sequence[ClassName]) -> Segmentation:
         """Segment into named classes (Eq. 4–6)."""
-        if not classes:
-            raise PromptError('no class names; give at least one, as in --classes "sky, grass"')
         with self.clock.stage("text"):
             text = self.model.encode_text(classes)
         canvas = self._plan()
@@ -296,7 +295,7 @@ class _Run:
 
     def _empty(self) -> EncodedText:
         with self.clock.stage("text"):
-            return self.model.encode_text([])
+            return self.model.encode_text(None)
 
     def _assign(
         self,
