@@ -2,7 +2,10 @@
 PYTHON ?= python3
 PIP = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 CLASSES = sky, cloud, sun, mountain, grass, sand, water, road, tree, house, car, boat, person, flower
-SOURCES = $(shell git ls-files 'mdrt/*' 'export/*' 'runtime/*' 'kernels/*' 'benchmarks/*' pyproject.toml)
+ROOMS = mdrt export runtime kernels benchmarks
+SOURCES := $(shell find $(ROOMS) pyproject.toml -type f ! -path '*/__pycache__/*' ! -name '*.so')
+OLD_PYTHON = mdrt needs Python 3.11 or newer; found %d.%d; run make PYTHON=python3.12, or whichever is installed
+NEW_VENV = $(PYTHON) -c 'import sys; v = sys.version_info[:2]; v < (3, 11) and sys.exit("$(OLD_PYTHON)" % v)' && $(PYTHON) -m venv
 
 .PHONY: demo test lint model figures clean
 
@@ -34,14 +37,14 @@ clean:
 	rm -rf .venv-run .venv-dev build out *.egg-info
 
 .venv-run/installed: constraints.txt $(SOURCES)
-	test -x .venv-run/bin/python || $(PYTHON) -m venv .venv-run
+	@test -x .venv-run/bin/python || { $(NEW_VENV) .venv-run; }
 	rm -rf build  # setuptools would install what an older tree left there
 	.venv-run/bin/python $(PIP) .
 	.venv-run/bin/python $(PIP) --force-reinstall --no-deps .
 	touch $@
 
 .venv-dev/installed: constraints.txt $(SOURCES)
-	test -x .venv-dev/bin/python || $(PYTHON) -m venv .venv-dev
+	@test -x .venv-dev/bin/python || { $(NEW_VENV) .venv-dev; }
 	rm -rf build
 	.venv-dev/bin/python $(PIP) '.[export,dev]'
 	.venv-dev/bin/python $(PIP) --force-reinstall --no-deps .
