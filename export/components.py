@@ -13,6 +13,7 @@ import diffusers
 import torch
 import transformers
 
+from ..runtime.contract import PREDICTION_TYPES
 from ..runtime.errors import ExportError
 from .quiet import quiet
 
@@ -64,10 +65,15 @@ class Pipeline:
         """ᾱ_t of every training timestep in float64, and the prediction type.
 
         Raises:
-            ExportError: the noise schedule is of an unknown kind.
+            ExportError: the noise schedule or the prediction type is of an unknown kind.
         """
         config = read_json(self.path / "scheduler" / "scheduler_config.json")
         kind = config.get("prediction_type", "epsilon")
+        if kind not in PREDICTION_TYPES:
+            raise ExportError(
+                f"the scheduler's prediction_type is {kind!r}; expected one of "
+                f"{', '.join(PREDICTION_TYPES)} (Stable Diffusion 1.x or 2.x)"
+            )
         try:
             with quiet():
                 betas = diffusers.DDPMScheduler.from_config(config).betas.double()

@@ -67,12 +67,21 @@ def save_pipeline(
     pad_token: str = "<|endoftext|>",
     tiny_vae: bool = False,
     vae_levels: int = 4,
+    variant: str | None = None,
 ) -> Path:
-    """Save a pipeline directory: UNet, VAE, text encoder, tokenizer, scheduler, index."""
+    """Save a pipeline directory: UNet, VAE, text encoder, tokenizer, scheduler, index.
+
+    With `variant` "fp16" the weights are float16, in files of that variant alone.
+    """
     torch.manual_seed(seed)
     directory.mkdir(parents=True)
-    UNet2DConditionModel(**unet).save_pretrained(directory / "unet")
-    _vae(tiny_vae, vae_levels, unet["sample_size"]).save_pretrained(directory / "vae")
+
+    def save(model: Any, part: str) -> None:
+        kind = torch.float16 if variant == "fp16" else torch.float32
+        model.to(kind).save_pretrained(directory / part, variant=variant)
+
+    save(UNet2DConditionModel(**unet), "unet")
+    save(_vae(tiny_vae, vae_levels, unet["sample_size"]), "vae")
     vocabulary = save_tokenizer(directory / "tokenizer", pad_token)
     text = CLIPTextConfig(
         vocab_size=len(vocabulary),
@@ -85,7 +94,7 @@ def save_pipeline(
         eos_token_id=vocabulary["<|endoftext|>"],
         pad_token_id=vocabulary[pad_token],
     )
-    CLIPTextModel(text).save_pretrained(directory / "text_encoder")
+    save(CLIPTextModel(text), "text_encoder")
     DDIMScheduler(
         beta_schedule="scaled_linear",
         beta_start=0.00085,

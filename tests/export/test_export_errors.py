@@ -110,6 +110,14 @@ def test_unknown_noise_schedule(broken: Path, output: Path) -> None:
     assert "wavy" in message(broken, output)
 
 
+@pytest.mark.parametrize("kind", ["flow_prediction", None])
+def test_prediction_of_another_kind(broken: Path, output: Path, kind: str | None) -> None:
+    change_json(broken / "scheduler" / "scheduler_config.json", prediction_type=kind)
+    text = message(broken, output)
+    assert f"prediction_type is {kind!r}" in text
+    assert "epsilon, v_prediction, sample" in text
+
+
 def test_timestep_beyond_the_schedule(sd1: Path, output: Path) -> None:
     assert "0…999" in message(sd1, output, recommended=Recommended(timestep=1000))
 

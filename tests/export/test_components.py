@@ -1,0 +1,29 @@
+"""Components are found and loaded however their weights are stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import random_models
+import torch
+
+from mdrt.export.components import open_pipeline
+
+
+@pytest.fixture(scope="module")
+def fp16(workspace: Path) -> Path:
+    """The pipeline of `sd1`, its weights only in half precision, as `*.fp16.safetensors`."""
+    return random_models.save_sd1(workspace / "fp16", variant="fp16")
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_a_pipeline_of_variant_weights_only(sd1: Path, fp16: Path, part: str) -> None:
+    (file,) = (fp16 / part).glob("*.safetensors")
+    assert file.name.endswith("model.fp16.safetensors")
+    plain, variant = (getattr(open_pipeline(path), part)() for path in (sd1, fp16))
+    wanted, found = plain.state_dict(), variant.state_dict()
+    assert found.keys() == wanted.keys()
+    for name, weight in wanted.items():
+        assert found[name].dtype == weight.dtype, name  # widened: arithmetic is float32
+        torch.testing.assert_close(found[name], weight.half().to(weight.dtype), rtol=0, atol=0)
