@@ -16,11 +16,12 @@ from .errors import ImageError
 def read_image(path: str | Path) -> NDArray[np.uint8]:
     """Read an image file: (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
 
-    Transparent pixels are laid on white; 16-bit greys are scaled to 8 bits, wider and floating
-    ones by their largest value.
+    Transparent pixels are laid on white. Integer greys of more than 8 bits are taken as 16 bits
+    wide, 0…65535; floating ones as 0…1, or as 0…255 if the largest is 2 or more.
 
     Raises:
-        ImageError: no such file, not an image, truncated, or too large to be safe to decode.
+        ImageError: no such file, not an image, truncated, too large to be safe to decode, or a
+            grey outside those ranges.
     """
     path = Path(path)
     if not path.is_file():
@@ -31,7 +32,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
+                return _to_rgb(ImageOps.exif_transpose(image), path)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"image {path} is too large ({error}); resize it first") from error
     except UnidentifiedImageError:
@@ -52,14 +53,33 @@ def check_image(image: Any) -> NDArray[np.uint8]:
     raise ImageError(f"image is {array.dtype} {array.shape}, expected uint8 (H, W, 3) in RGB order")
 
 
-def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        grey = np.asarray(image).astype(np.float64)
-        if not np.isfinite(grey).all():
-            raise ValueError("a pixel is not a finite number")
-        top = 65535.0 if image.mode.startswith("I;16") else max(float(grey.max()), 1.0)
-        image = Image.fromarray((np.clip(grey / top, 0, 1) * 255).round().astype(np.uint8))
+def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+    if image.mode == "F" or image.mode.startswith("I"):
+        grey = np.asarray(image)
+        image = Image.fromarray((grey * np.float32(_scale(grey, path))).round().astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
     return np.asarray(image.convert("RGB"))
+
+
+def _scale(grey: NDArray[Any], path: Path) -> float:
+    """What brings deep greys to 0…255: never their own maximum, or one bright pixel would change
+    the brightness of all others.
+    """
+    low, high = grey.min(), grey.max()  # NaN if a pixel is, and then no comparison holds
+    if grey.dtype.kind == "f":
+        expected = "floating-point values from 0 to 1 or 0 to 255"
+        if low >= 0 and high <= 1:
+            return 255.0
+        # A maximum between 1 and 2 overshoots 0…1; taken as 0…255 the picture would be black.
+        if low >= 0 and 2 <= high <= 255:
+            return 1.0
+    else:
+        expected = "integers from 0 to 65535"
+        if low >= 0 and high <= 65535:
+            return 255 / 65535
+    raise ImageError(
+        f"image {path} has values from {low:g} to {high:g}, expected {expected}; "
+        "clip or rescale it first"
+    )

@@ -25,6 +25,52 @@ def test_every_mode_becomes_rgb(mode, tmp_path):
         assert np.abs(pixels[:, :, 0].astype(int) - grey).max() <= 3
 
 
+@pytest.mark.parametrize("top", [0.25, 0.5, 1.0])
+def test_float_greys_in_the_unit_interval_have_a_fixed_scale(tmp_path, top):
+    """The same pixel gets the same brightness whatever else is in the picture."""
+    grey = np.array([[0.0, 0.2, top]], np.float32)
+    Image.fromarray(grey).save(tmp_path / "x.tif")
+    assert read_image(tmp_path / "x.tif")[0, :, 1].tolist() == [0, 51, round(top * 255)]
+
+
+@pytest.mark.parametrize("top", [2.0, 180.4, 255.0])
+def test_float_greys_up_to_255_are_kept(tmp_path, top):
+    Image.fromarray(np.array([[0.0, 0.6, top]], np.float32)).save(tmp_path / "x.tif")
+    assert read_image(tmp_path / "x.tif")[0, :, 1].tolist() == [0, 1, round(top)]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([-0.5, 0.5], "from -0.5 to 0.5"),
+        ([0.0, 255.5], "from 0 to 255.5"),
+        ([0.0, 1.0001], "from 0 to 1.0001"),  # neither scale: kept, it would be black
+        ([0.0, np.nan], "nan"),
+        ([0.0, np.inf], "inf"),
+    ],
+)
+def test_float_greys_of_another_range_are_refused(tmp_path, values, words):
+    Image.fromarray(np.array([values], np.float32)).save(tmp_path / "x.tif")
+    with pytest.raises(ImageError, match=words + r".*0 to 1 or 0 to 255") as caught:
+        read_image(tmp_path / "x.tif")
+    assert "x.tif" in str(caught.value)
+    assert "damaged" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["<u2", ">u2", "<i4"])
+@pytest.mark.parametrize("top", [300, 65535])
+def test_sixteen_bit_greys_have_a_fixed_scale(tmp_path, kind, top):
+    Image.fromarray(np.array([[0, 257 * 100, top]], kind)).save(tmp_path / "x.tif")
+    assert read_image(tmp_path / "x.tif")[0, :, 1].tolist() == [0, 100, round(top / 257)]
+
+
+@pytest.mark.parametrize("values", [[-3, 9], [0, 65536]])
+def test_integers_beyond_sixteen_bits_are_refused(tmp_path, values):
+    Image.fromarray(np.array([values], np.int32)).save(tmp_path / "x.tif")
+    with pytest.raises(ImageError, match=rf"x\.tif.*{values[0]} to {values[1]}.*0 to 65535"):
+        read_image(tmp_path / "x.tif")
+
+
 def test_transparent_pixels_lie_on_white(tmp_path):
     path = tmp_path / "x.png"
     Image.new("RGBA", (4, 4), (10, 20, 30, 0)).save(path)
