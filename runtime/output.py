@@ -95,15 +95,13 @@ def record(
     result: Segmentation, image: str, model: str, background: str | None = None
 ) -> dict[str, Any]:
     """The JSON record of a result: classes with shares and confidences, timings, versions."""
-    flat = result.labels.ravel()
-    counts = np.bincount(flat, minlength=len(result.classes))
-    sums = np.bincount(flat, weights=result.confidence.ravel(), minlength=len(counts))
+    counts, sums = result.totals(), result.totals(result.confidence)
     classes = [
         {
             "label": label,
             "name": name,
             "pixels": int(counts[label]),
-            "share": round(float(counts[label] / flat.size), 6),
+            "share": round(float(counts[label] / result.labels.size), 6),
             "confidence": round(float(sums[label] / counts[label]), 6) if counts[label] else None,
         }
         for label, name in enumerate(result.classes)

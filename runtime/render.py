@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from .segmenter import Segmentation
+from .tiles import bands
 
 ALPHA: Final = 0.55
 """Opacity of the colours on the overlay."""
@@ -50,27 +51,33 @@ def overlay(
         pixels: (H, W, 3) uint8.
         background: the class left uncoloured.
     """
-    labels = result.labels
-    paint = colours(result, background)[labels].astype(np.float32)
-    mixed = pixels * np.float32(1 - ALPHA) + paint * np.float32(ALPHA)
-    if background is not None:
-        kept = labels == result.classes.index(background)
-        mixed[kept] = pixels[kept]
-    mixed[_outlines(labels)] = 255
-    image = Image.fromarray(mixed.astype(np.uint8))
-    return _with_legend(image, result, background)
+    labels, paint = result.labels, colours(result, background)
+    page = _legend(result, background)
+    for rows in bands(labels.shape):
+        covered = paint[labels[rows]].astype(np.float32)
+        mixed = pixels[rows] * np.float32(1 - ALPHA) + covered * np.float32(ALPHA)
+        if background is not None:
+            kept = labels[rows] == result.classes.index(background)
+            mixed[kept] = pixels[rows][kept]
+        mixed[_outlines(labels, rows)] = 255
+        page.paste(Image.fromarray(mixed.astype(np.uint8)), (0, rows.start))
+    return page
 
 
-def _outlines(labels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.bool_]:
-    edge = np.zeros(labels.shape, dtype=bool)
-    edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-    edge[1:] |= labels[1:] != labels[:-1]
-    return edge
+def _outlines(labels: NDArray[np.uint8] | NDArray[np.uint16], rows: slice) -> NDArray[np.bool_]:
+    """Where the label changes from the left or from above, for a band of rows."""
+    above = min(rows.start, 1)
+    near = labels[rows.start - above : rows.stop]
+    edge = np.zeros(near.shape, dtype=bool)
+    edge[:, 1:] |= near[:, 1:] != near[:, :-1]
+    edge[1:] |= near[1:] != near[:-1]
+    return edge[above:]
 
 
-def _with_legend(image: Image.Image, result: Segmentation, background: str | None) -> Image.Image:
-    """A column right of the picture: a swatch, the name, the share of the pixels."""
-    height = max(image.height, 160)
+def _legend(result: Segmentation, background: str | None) -> Image.Image:
+    """A white page with room for the picture, and right of it a swatch, name and share a class."""
+    rows, columns = result.labels.shape
+    height = max(rows, 160)
     size = int(np.clip(height / 22, 11, 40))
     font = ImageFont.load_default(size)
     paint, shares = colours(result, background), result.shares
@@ -82,10 +89,9 @@ def _with_legend(image: Image.Image, result: Segmentation, background: str | Non
     if len(shown) < len(present):
         lines.append(f"and {len(present) - len(shown)} more")
     width = int(max((font.getlength(line) for line in lines), default=0)) + size * 3
-    page = Image.new("RGB", (image.width + width, height), "white")
-    page.paste(image, (0, 0))
+    page = Image.new("RGB", (columns + width, height), "white")
     pen = ImageDraw.Draw(page)
-    x = image.width + size * 0.6
+    x = columns + size * 0.6
     for row, line in enumerate(lines):
         y = size * 0.5 + row * size * 1.6
         if row < len(shown):

@@ -11,12 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 Array = NDArray[np.float32]
+
+BAND_PIXELS: Final = 1 << 18
+"""Pixels of a band: 3 MiB of RGB in float32, whatever the size of the picture."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,12 @@ def batches(count: int, size: int) -> Iterator[range]:
     """Ranges of at most `size` that together count to `count`."""
     for start in range(0, count, size):
         yield range(start, min(start + size, count))
+
+
+def bands(size: tuple[int, ...]) -> Iterator[slice]:
+    """Rows of a picture of (height, width), about `BAND_PIXELS` at a time."""
+    for rows in batches(size[0], max(1, BAND_PIXELS // size[1])):
+        yield slice(rows.start, rows.stop)
 
 
 def _up(side: int, multiple: int) -> int:

@@ -1,10 +1,13 @@
 """Pictures of results: the palette, the label image, the overlay's legend."""
 
+import tracemalloc
+
 import numpy as np
+import pytest
 from PIL import Image
 
 from mdrt.kernels import Grid
-from mdrt.runtime.render import label_image, overlay, palette
+from mdrt.runtime.render import ALPHA, label_image, overlay, palette
 from mdrt.runtime.segmenter import Segmentation
 
 
@@ -52,3 +55,41 @@ def test_overlay_of_many_classes_and_tiny_pictures():
     names = tuple(f"class {i}" for i in range(64))
     page = overlay(np.zeros((8, 8, 3), np.uint8), result(labels, names))
     assert page.height == 160
+
+
+def blocks(height, width):
+    """A picture, and labels of three classes in blocks whose edges fall on every kind of row."""
+    rng = np.random.default_rng(height)
+    pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    rows, columns = np.arange(height) // 37, np.arange(width) // 53
+    return pixels, ((rows[:, None] + columns) % 3).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 700), (900, 1), (1100, 600), (40, 9000)])
+def test_bands_do_not_show(size):
+    """Blended in bands of rows, the overlay is what the whole picture at once would give."""
+    pixels, labels = blocks(*size)
+    paint = palette(3)
+    paint[1] = 0
+    wanted = pixels * np.float32(1 - ALPHA) + paint[labels].astype(np.float32) * np.float32(ALPHA)
+    wanted[labels == 1] = pixels[labels == 1]
+    wanted[:, 1:][labels[:, 1:] != labels[:, :-1]] = 255
+    wanted[1:][labels[1:] != labels[:-1]] = 255
+    page = overlay(pixels, result(labels, ("a", "b", "c")), background="b")
+    assert page.height >= size[0]
+    found = np.asarray(page)[: size[0], : size[1]]
+    np.testing.assert_array_equal(found, wanted.astype(np.uint8))
+    assert (np.asarray(page)[size[0] :, : size[1]] == 255).all()
+
+
+def test_a_large_overlay_holds_no_copies_of_the_picture():
+    """Extra memory beside the page does not grow with the picture."""
+    pixels, labels = blocks(3000, 2000)
+    large = result(labels, ("a", "b", "c"))
+    tracemalloc.start()
+    try:
+        overlay(pixels, large, background="b")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 24e6  # bytes; one float32 copy of the picture alone would be 72e6
