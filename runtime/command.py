@@ -117,8 +117,8 @@ class _Job:
     "--max-size",
     type=click.IntRange(min=1),
     metavar="PIXELS",
-    help="Reduce a picture's longer side to this for the network. "
-    "Masks keep the picture's own size.",
+    help="Reduce a picture's longer side to this for the network; never below the size that was "
+    "trained on, to which smaller pictures are enlarged. Masks keep the picture's own size.",
 )
 @click.option(
     "-o",
@@ -199,7 +199,16 @@ def segment_command(
             raise PromptError('no class names; give --classes "sky, grass", or --unsupervised')
     if names is not None and background is not None and background not in shown_names(names):
         names = [*names, background]
+    options = segmenter.settle(options, names is not None)  # like the class list: once, and now
     console = Console(stderr=True)
+    native = segmenter.manifest.native_size
+    if max_size is not None and max_size < native:
+        _say(
+            console,
+            "warning",
+            f"--max-size {max_size} is below the model's native size; "
+            f"it sees every picture at {native} pixels instead",
+        )
     if names is not None:
         segmenter.encode_text(names)  # a wrong class list fails once, before any picture
         if unknown := segmenter.unknown(names):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -24,6 +24,7 @@ from .session import OrtSession, Session
 from .tiles import Canvas, Stitcher
 
 Array = NDArray[np.float32]
+Shape = tuple[int | None, ...]
 
 PIXELS_AT_ONCE: Final = 4 * 256 * 256
 """Tiles go through the networks in batches of about this many pixels: four of 256², one of 512²."""
@@ -45,6 +46,7 @@ class Options:
         timestep: index into ᾱ, 0 is the paper's t = 1.
         method: how unnamed segments are found: "spectral", or "kmeans" (the paper's baseline).
         max_size: longer side in pixels a picture is reduced to for the network; None keeps it.
+            No picture goes below the bundle's native size: smaller ones are enlarged to it.
         scores: keep the score of every class at every pixel.
     """
 
@@ -100,7 +102,16 @@ class Segmentation:
     @property
     def shares(self) -> NDArray[np.float64]:
         """(classes,) share of the pixels that each class covers, in [0, 1]."""
-        return np.bincount(self.labels.ravel(), minlength=len(self.classes)) / self.labels.size
+        return self.totals() / self.labels.size
+
+    def totals(self, values: Array | None = None) -> NDArray[np.float64]:
+        """(classes,) sum of `values` (H, W) over each class's pixels; of None, their number."""
+        count = len(self.classes)
+        sums = np.zeros(count)
+        for rows in tiles.bands(self.labels.shape):  # bincount widens what it gets to 64 bits
+            weights = None if values is None else values[rows].ravel()
+            sums += np.bincount(self.labels[rows].ravel(), weights, count)
+        return sums
 
 
 @dataclass(frozen=True)
@@ -150,7 +161,8 @@ class Segmenter:
             verify: check every file's SHA-256 before trusting it.
 
         Raises:
-            BundleError: the bundle is missing, damaged or of another schema.
+            BundleError: the bundle is missing, damaged, of another schema, or its graphs are not
+                what its manifest says.
             ProviderError: the provider is unknown or not installed.
         """
         self.bundle: Bundle = load_bundle(EMBEDDED if engine is None else engine, verify)
@@ -158,11 +170,7 @@ class Segmenter:
         paths = (self.bundle.vae_encoder, self.bundle.text_encoder, self.bundle.unet)
         sessions: list[Session] = [OrtSession(path, provider, threads) for path in paths]
         self.vae, self.text, self.unet = sessions
-        for name in self.manifest.output_names:
-            if name not in self.unet.outputs:
-                raise BundleError(
-                    f"{self.bundle.unet} lacks the output {name} its manifest lists; export again"
-                )
+        _check_axes(self.bundle, self.vae, self.text, self.unet)
         self._tokenizer = PromptTokenizer(self.bundle.tokenizer, self.manifest.tokenizer)
         self.noise = self.bundle.noise()
         self._texts: dict[tuple[str, ...], EncodedText] = {}
@@ -187,7 +195,8 @@ class Segmenter:
 
         Raises:
             ImageError, PromptError: what arrived cannot be segmented.
-            MdrtError: both or neither of `classes` and `segments` were given.
+            MdrtError: both or neither of `classes` and `segments` were given, or the bundle has
+                no such timestep.
         """
         if (classes is None) == (segments is None):
             raise MdrtError("give either classes (names) or segments (a number or 'auto')")
@@ -198,7 +207,7 @@ class Segmenter:
                     f"segments is {segments!r}, expected 1 to {contract.MOST_SEGMENTS} or 'auto'"
                 )
             segments = int(segments)
-        options = options or Options()
+        options = self.settle(options or Options(), classes is not None)
         clock = _Clock()
         with clock.stage("image"):
             pixels = read_image(image) if isinstance(image, str | Path) else check_image(image)
@@ -208,6 +217,26 @@ class Segmenter:
             return run.named(classes)
         assert segments is not None
         return run.unnamed(segments)
+
+    def settle(self, options: Options, named: bool) -> Options:
+        """The options with what the bundle recommends in the place of None.
+
+        Args:
+            named: whether for named classes or for unnamed segments.
+
+        Raises:
+            MdrtError: the bundle has no such timestep.
+        """
+        recommended, steps = self.manifest.recommended, len(self.manifest.alphas_cumprod)
+        timestep = options.timestep
+        if timestep is None:
+            timestep = recommended.timestep if named else PAPER_TIMESTEP
+        if not 0 <= timestep < steps:
+            raise MdrtError(f"timestep is {timestep}, expected 0 to {steps - 1}")
+        # The manifest's values were checked against the same choices when it was read.
+        mode = options.mode or cast("Mode", recommended.mode)
+        pooling = options.pooling or cast("Pooling", recommended.pooling)
+        return replace(options, mode=mode, pooling=pooling, timestep=timestep)
 
     def encode_text(self, classes: Sequence[ClassName] | None) -> EncodedText:
         """Embeddings of a class list; of the empty prompt for None. Kept for next time."""
@@ -233,9 +262,48 @@ class Segmenter:
         return [name for name in names if name.lower() not in known]
 
 
+def _check_axes(bundle: Bundle, vae: Session, text: Session, unet: Session) -> None:
+    """Compare the graphs with their manifest: names, and every axis that both fix.
+
+    Raises:
+        BundleError: a tensor is missing or of another shape.
+    """
+    manifest, length = bundle.manifest, bundle.manifest.tokenizer.max_length
+    latent: Shape = (None, manifest.latent_channels, None, None)
+    hidden: Shape = (None, length, manifest.text.hidden)
+    outputs: dict[str, Shape] = {f.name: (None, f.channels, None, None) for f in manifest.features}
+    outputs |= {a.name: (None, a.heads, None, length) for a in manifest.attention}
+    text_shapes = {contract.INPUT_IDS: (None, length), contract.ENCODER_HIDDEN_STATES: hidden}
+    unet_shapes = {contract.SAMPLE: latent, contract.ENCODER_HIDDEN_STATES: hidden, **outputs}
+    declared: list[tuple[Path, Session, Mapping[str, Shape]]] = [
+        (bundle.vae_encoder, vae, {contract.LATENT: latent}),
+        (bundle.text_encoder, text, text_shapes),
+        (bundle.unet, unet, unet_shapes),
+    ]
+    for path, session, shapes in declared:
+        tensors = {**session.inputs, **session.outputs}
+        for name, expected in shapes.items():
+            if name not in tensors:
+                raise BundleError(
+                    f"{path} lacks the tensor {name} its manifest lists; run `mdrt export` again"
+                )
+            found = tensors[name].shape
+            fixed = [pair for pair in zip(found, expected, strict=False) if None not in pair]
+            if len(found) != len(expected) or any(n != m for n, m in fixed):
+                raise BundleError(
+                    f"{path}: {name} is {_axes(found)}, its manifest says {_axes(expected)}; "
+                    "run `mdrt export` again"
+                )
+
+
+def _axes(shape: Shape) -> str:
+    """A shape as text, with ? for a dynamic axis."""
+    return "(" + ", ".join("?" if n is None else str(n) for n in shape) + ")"
+
+
 @dataclass
 class _Run:
-    """One picture on its way through the pipeline."""
+    """One picture on its way through the pipeline, its options settled."""
 
     model: Segmenter
     image: NDArray[np.uint8]
@@ -245,15 +313,11 @@ class _Run:
     named_classes: bool
 
     def __post_init__(self) -> None:
-        recommended = self.model.manifest.recommended
-        # The manifest's values were checked against the same choices when it was read.
-        self.mode = self.options.mode or cast("Mode", recommended.mode)
-        self.pooling = self.options.pooling or cast("Pooling", recommended.pooling)
-        chosen, steps = self.options.timestep, len(self.model.manifest.alphas_cumprod)
-        default = recommended.timestep if self.named_classes else PAPER_TIMESTEP
-        self.timestep = default if chosen is None else chosen
-        if not 0 <= self.timestep < steps:
-            raise MdrtError(f"timestep is {self.timestep}, expected 0 to {steps - 1}")
+        mode, pooling, timestep = self.options.mode, self.options.pooling, self.options.timestep
+        assert mode is not None
+        assert pooling is not None
+        assert timestep is not None
+        self.mode, self.pooling, self.timestep = mode, pooling, timestep
         self.size = (self.image.shape[0], self.image.shape[1])
 
     def named(self, classes: Sequence[ClassName]) -> Segmentation:

@@ -185,6 +185,31 @@ def test_bad_options(picture_file, tmp_path, options, words):
     assert not list(out.glob("*")) if out.exists() else True
 
 
+@pytest.mark.parametrize("naming", [["--classes", "sky"], ["--unsupervised"], []])
+def test_a_bad_timestep_fails_once_before_any_picture(picture_file, tmp_path, naming):
+    out = tmp_path / "out"
+    paths = [picture_file, tmp_path / "missing.png"]
+    result = run(*paths, *naming, "--timestep", 1000, "--out", out)
+    assert_one_line_error(result, "timestep is 1000", "0 to 999")
+    assert result.output.count("timestep is 1000") == 1
+    assert "missing.png" not in result.output
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(("pixels", "warned"), [(100, 1), (256, 0)])
+def test_a_max_size_below_the_native_size_is_warned_of_once(tmp_path, pixels, warned):
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path in paths:
+        Image.new("RGB", (400, 300), (90, 150, 220)).save(path)
+    out = tmp_path / "out"
+    result = run(*paths, "--classes", "sky", "--max-size", pixels, "--json", "--out", out)
+    assert result.exit_code == 0, result.output
+    for line in result.stdout.splitlines():
+        assert json.loads(line)["settings"]["network_size"] == [192, 256]
+    assert result.stderr.count("--max-size 100") == warned
+    assert result.stderr.count("256") == warned
+
+
 def test_only_stop_words_is_a_sensible_result(picture_file, tmp_path):
     result = run(picture_file, "--classes", "the, and, of", "--json", "--out", tmp_path / "o")
     assert result.exit_code == 0

@@ -1,5 +1,8 @@
 """The whole pipeline on the embedded model."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,7 +11,9 @@ import mdrt
 from mdrt import Options
 from mdrt.benchmarks.metrics import confusion
 from mdrt.benchmarks.scenes.renderer import CLASSES, render
+from mdrt.kernels import Grid
 from mdrt.runtime.errors import BundleError, MdrtError, PromptError, ProviderError
+from mdrt.runtime.segmenter import EMBEDDED, Segmentation
 from mdrt.runtime.session import OrtSession
 
 NAMES = ("sky", "water", "boat")
@@ -161,6 +166,58 @@ def test_bad_calls(segmenter, picture):
         Options(mode="fast")
     with pytest.raises(MdrtError, match="max_size"):
         Options(max_size=0)
+
+
+def test_a_timestep_is_refused_before_the_picture_is_read(segmenter, tmp_path):
+    with pytest.raises(MdrtError, match="timestep is 1000"):
+        segmenter(tmp_path / "missing.png", NAMES, options=Options(timestep=1000))
+
+
+def test_settled_options_are_the_bundles_recommendations(segmenter):
+    recommended = segmenter.manifest.recommended
+    named, unnamed = (segmenter.settle(Options(max_size=300), named) for named in (True, False))
+    assert (named.mode, named.pooling) == (recommended.mode, recommended.pooling)
+    assert named.timestep == recommended.timestep != 0
+    assert unnamed.timestep == 0
+    assert named.max_size == 300
+    assert segmenter.settle(named, True) == named
+    chosen = Options(mode="paper", pooling="exp", timestep=7)
+    assert segmenter.settle(chosen, True) == chosen
+
+
+def test_totals_are_sums_over_each_classs_pixels():
+    labels = np.random.default_rng(0).integers(0, 3, (700, 900)).astype(np.uint8)
+    values = np.linspace(0, 1, labels.size, dtype=np.float32).reshape(labels.shape)
+    weights = Grid(np.ones((4, 1, 1), np.float32))
+    result = Segmentation(labels, tuple("abcd"), values, None, weights, {}, {})
+    assert result.totals().tolist() == [*(int((labels == c).sum()) for c in range(3)), 0]
+    wanted = [values[labels == c].sum(dtype=float) for c in range(4)]
+    np.testing.assert_allclose(result.totals(values), wanted, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        (("features", 0, "channels"), r"unet\.onnx.*features_s16.*192.*7"),
+        (("attention", 1, "heads"), r"unet\.onnx.*logits_s16_1.*4.*7"),
+        (("latent_channels",), r"vae_encoder\.onnx.*latent.*8.*7"),
+        (("tokenizer", "max_length"), r"text_encoder\.onnx.*input_ids.*40.*7"),
+        (("text", "hidden"), r"text_encoder\.onnx.*encoder_hidden_states.*128.*7"),
+        (("features", 0, "name"), r"unet\.onnx lacks the tensor x7"),
+    ],
+)
+def test_a_manifest_that_is_not_its_graphs_is_refused(tmp_path, keys, words):
+    bundle = tmp_path / "bundle"
+    shutil.copytree(EMBEDDED, bundle)
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    inner = manifest
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = "x7" if keys[-1] == "name" else 7
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=words + ".*mdrt export"):
+        mdrt.Segmenter(bundle)
 
 
 def test_providers():
