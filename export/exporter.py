@@ -8,7 +8,7 @@ ONNX Runtime answers the same examples.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ import diffusers
 import numpy as np
 import torch
 
+from ..kernels.cpu import operator_library
 from ..runtime import contract
 from ..runtime.bundle import record_file, write_manifest
 from ..runtime.errors import ExportError
@@ -30,6 +31,7 @@ from .precision import lowered
 from .probe import Selection, Structure, context_width, probe, select
 from .staging import staged
 from .tokens import tokenizer_spec, write_tokenizer
+from .winograd import write_twin
 
 _NOISE_SEED: Final = 0
 _DEFAULT_CELLS: Final = 64  # diffusers' own default of an unset unet.config.sample_size
@@ -153,7 +155,9 @@ class _Job:
             graph = vae_graph(vae, dtype, self.vae_factor)
             self._write(graph)
         del vae, graph
+        pixels = self.native_cells * self.vae_factor
         self._prove(contract.VAE_ENCODER, examples)
+        self._twin(contract.VAE_ENCODER, {contract.IMAGE: (1, 3, pixels, pixels)}, examples)
         noise = np.random.default_rng(_NOISE_SEED).standard_normal(
             (self.latent_channels, self.native_cells, self.native_cells), dtype=np.float32
         )
@@ -211,6 +215,12 @@ class _Job:
             self._write(graph)
         del unet, captured, graph
         self._prove(contract.UNET, examples)
+        sizes = {
+            contract.SAMPLE: (1, self.latent_channels, self.native_cells, self.native_cells),
+            contract.TIMESTEP: (1,),
+            contract.ENCODER_HIDDEN_STATES: (1, max_length, context_width(self.unet_config)),
+        }
+        self._twin(contract.UNET, sizes, examples)
 
     def _write(self, graph: Graph) -> None:
         self.progress(f"tracing {graph.filename}")
@@ -228,6 +238,16 @@ class _Job:
         self.rows += proof.prove(self.directory / filename, examples, tolerance)
         if not all(row.passed for row in self.rows):
             raise ProofError(self.rows)
+
+    def _twin(
+        self, filename: str, sizes: Mapping[str, Sequence[int]], examples: Sequence[proof.Example]
+    ) -> None:
+        """Write and prove the graph's twin with Winograd convolutions, where one is worth it."""
+        if operator_library() is None:
+            return  # what cannot be proved is not written
+        twin = write_twin(self.directory / filename, sizes)
+        if twin is not None:
+            self._prove(twin.name, examples)
 
     def _manifest(
         self, scaling: float, shift: float, tokenizer: contract.TokenizerSpec, hidden: int

@@ -18,7 +18,8 @@ from .quiet import quiet
 from .softmax import widen_softmax
 from .weights import store_as_float16, strip_traces
 
-_EXTERNAL_ABOVE: Final = 1 << 30  # bytes of weights; protobuf itself ends at 2 GB
+_EXTERNAL_ABOVE: Final = 1 << 26
+"""Bytes of weights. A file of their own is mapped instead of parsed, and a twin can share it."""
 _CELLS: Final = (2, 3)  # the example's grid at the coarsest stride, neither 0, 1 nor square
 _BATCH: Final = 2
 _BATCH_LIMIT: Final = 63  # diffusers' upsampling copies memory from 64 on; the graph is the same

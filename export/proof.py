@@ -20,6 +20,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 import torch
 
+from ..kernels.cpu import operator_library
 from ..runtime import contract
 from ..runtime.errors import ExportError
 from .graphs import posterior_mean
@@ -260,4 +261,6 @@ def _runner(path: Path) -> Iterator[Runner]:
 def _session(path: Path) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    if path.name.endswith(contract.winograd_name("")):
+        options.register_custom_ops_library(str(operator_library()))
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -21,6 +21,7 @@ from .contract import (
     VAE_ENCODER,
     FileRecord,
     Manifest,
+    winograd_name,
 )
 from .errors import BundleError
 
@@ -46,6 +47,14 @@ class Bundle:
     @property
     def unet(self) -> Path:
         return self.path / UNET
+
+    def graphs(self, winograd: bool) -> tuple[Path, Path, Path]:
+        """VAE encoder, text encoder and UNet; with `winograd` the twins of those that have one."""
+        vae, text, unet = (
+            self.path / (name if not winograd or twin not in self.manifest.files else twin)
+            for name, twin in ((name, winograd_name(name)) for name in GRAPHS)
+        )
+        return vae, text, unet
 
     @property
     def tokenizer(self) -> Path:

@@ -16,6 +16,9 @@ Three graphs, float32 at every rim whatever precision they compute in:
 
 h = height / vae_factor, and image sides must be multiples of `size_multiple`.
 A stride counts image pixels per cell.
+
+Beside a graph may lie its twin, `<graph>.winograd.onnx`: the same function over the same weights'
+file, its large 3×3 convolutions replaced by `mdrt.WinogradConv` (kernels/cpu/winograd.cpp).
 """
 
 from __future__ import annotations
@@ -46,6 +49,9 @@ ENCODER_HIDDEN_STATES: Final = "encoder_hidden_states"
 SAMPLE: Final = "sample"
 TIMESTEP: Final = "timestep"
 
+OPERATOR_DOMAIN: Final = "mdrt"
+WINOGRAD_OPERATOR: Final = "WinogradConv"
+
 POOLINGS: Final = ("exp", "softmax", "logit")
 MODES: Final = ("paper", "released")
 PRECISIONS: Final = ("fp32", "fp16", "bf16")
@@ -63,6 +69,11 @@ def features_name(stride: int) -> str:
 def logits_name(stride: int, index: int) -> str:
     """The name of the `index`-th cross-attention layer at `stride`, in execution order."""
     return f"logits_s{stride}_{index}"
+
+
+def winograd_name(graph: str) -> str:
+    """The file name of a graph's twin with Winograd convolutions."""
+    return f"{graph.removesuffix('.onnx')}.winograd.onnx"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..kernels.cpu import operator_library
+from . import contract
+from .bundle import Bundle
 from .errors import BundleError, MdrtError, ProviderError
 
 PROVIDERS: Final[Mapping[str, str]] = {
@@ -74,6 +77,8 @@ class OrtSession:
 
         options = ort.SessionOptions()
         options.log_severity_level = 3  # its warnings are about the graph, not for the user
+        if path.name.endswith(contract.winograd_name("")):
+            options.register_custom_ops_library(str(operator_library()))
         if threads is not None:
             options.intra_op_num_threads = threads
         self.path = path
@@ -148,6 +153,28 @@ def resolve_provider(provider: str) -> str:
             "--force-reinstall --no-deps onnxruntime-gpu`), or use --provider cpu"
         )
     return PROVIDERS[provider]
+
+
+def wants_winograd(asked: bool | None, bundle: Bundle, provider: str) -> bool:
+    """Whether to take the graphs with Winograd convolutions; None takes them where they can run.
+
+    Raises:
+        ProviderError: asked for, and something is missing.
+    """
+    if asked is False:
+        return False
+    reasons = {
+        f"{bundle.path} has no graphs for them; run `mdrt export` again": bundle.graphs(True)
+        == bundle.graphs(False),
+        "they run on the CPU; use --provider cpu": provider != "cpu",
+        "mdrt was installed without a C++ compiler; install one, then mdrt again": (
+            operator_library() is None
+        ),
+    }
+    missing = [reason for reason, true in reasons.items() if true]
+    if missing and asked:
+        raise ProviderError(f"no Winograd convolutions: {missing[0]}")
+    return not missing
 
 
 def _spec(node: Any) -> TensorSpec:
