@@ -8,6 +8,7 @@ reads those, and the words' own maps decay as training goes on.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,10 @@ def _encode(parts: list[str], merges: list[tuple[str, str]]) -> list[str]:
     return parts
 
 
-def write_tokenizer(folder: Path) -> None:
-    """Write CLIP's tokenizer files with merges that make every caption word one token.
+def write_tokenizer(
+    folder: Path, words: Sequence[str] = WORDS, max_length: int = MAX_LENGTH
+) -> None:
+    """Write CLIP's tokenizer files with merges that make every one of `words` one token.
 
     Any other word still has tokens: CLIP's byte alphabet, as letters.
     """
@@ -111,7 +114,7 @@ def write_tokenizer(folder: Path) -> None:
 
     alphabet = sorted(ByteLevel.alphabet())
     merges: list[tuple[str, str]] = []
-    for word in WORDS:
+    for word in words:
         parts = _encode([*word[:-1], f"{word[-1]}</w>"], merges)
         while len(parts) > 1:
             merges.append((parts[0], parts[1]))
@@ -125,7 +128,7 @@ def write_tokenizer(folder: Path) -> None:
     (folder / "merges.txt").write_text("\n".join(lines) + "\n")
     configuration = {
         "tokenizer_class": "CLIPTokenizer",
-        "model_max_length": MAX_LENGTH,
+        "model_max_length": max_length,
         "bos_token": "<|startoftext|>",
         "eos_token": "<|endoftext|>",
         "unk_token": "<|endoftext|>",
