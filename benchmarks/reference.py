@@ -97,7 +97,7 @@ class Reference:
         Raises:
             ValueError: the classes do not fit into one prompt.
         """
-        prompt, owner = self._prompt(classes)
+        prompt, owner = self.prompt(classes)
         if mode == "released":
             features = self._observe(image, "", noise, timestep).features
             side = self.unet.config.sample_size * self._cell()
@@ -157,7 +157,7 @@ class Reference:
         levels = config.get("encoder_block_out_channels") or config["block_out_channels"]
         return int(2 ** (len(levels) - 1))
 
-    def _prompt(self, classes: Sequence[Names]) -> tuple[str, Tensor]:
+    def prompt(self, classes: Sequence[Names]) -> tuple[str, Tensor]:
         """The prompt "a and b and …", and the class of each of its positions, −1 for none.
 
         Every name is tokenized by itself and the pieces are laid end to end; that this is the
@@ -186,47 +186,39 @@ class Reference:
         self, image: npt.NDArray[np.uint8], prompt: str, noise: npt.NDArray[np.float32], t: int
     ) -> Observation:
         """One pass of the whole UNet on the noised latent of `image`."""
-        with torch.no_grad():
-            states = self.text_encoder(self._ids(prompt)).last_hidden_state
-            latent = self._noised(self._latent(image), torch.from_numpy(noise), t)
-            features: dict[int, Tensor] = {}
-            logits: list[tuple[int, Tensor]] = []
-            self._run(latent, t, states, image.shape[:2], features, logits)
-        return Observation(
-            [features[stride].to(self.dtype) for stride in self.feature_strides],
-            [value.to(self.dtype) for s, value in logits if s in self.attention_strides],
-        )
+        latent = self.noised(self.encode(image), torch.from_numpy(noise), t)
+        return self.denoise(latent, t, self.embed(prompt), image.shape[:2])
 
-    def _ids(self, prompt: str) -> Tensor:
+    @torch.no_grad()
+    def embed(self, prompt: str) -> Tensor:
+        """(1, max_length, hidden)."""
         length = self.tokenizer.model_max_length
         encoded = self.tokenizer(prompt, padding="max_length", max_length=length)
-        return torch.tensor([encoded.input_ids])
+        states: Tensor = self.text_encoder(torch.tensor([encoded.input_ids])).last_hidden_state
+        return states
 
-    def _latent(self, image: npt.NDArray[np.uint8]) -> Tensor:
+    @torch.no_grad()
+    def encode(self, image: npt.NDArray[np.uint8]) -> Tensor:
         """(1, channels, h, w): the posterior's mean, shifted and scaled as the UNet expects it."""
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
         encoded = self.vae.encode(pixels)
         mean = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mean
         shift = self.vae.config.get("shift_factor") or 0.0
-        return (mean - shift) * self.vae.config.scaling_factor
+        latent: Tensor = (mean - shift) * self.vae.config.scaling_factor
+        return latent
 
-    def _noised(self, latent: Tensor, noise: Tensor, t: int) -> Tensor:
+    def noised(self, latent: Tensor, noise: Tensor, t: int) -> Tensor:
         """z_t = √ᾱ_t z + √(1 − ᾱ_t) ε."""
         alpha = torch.cumprod(1 - self.scheduler.betas.double(), 0)[t]
         rows, columns = (torch.arange(n) for n in latent.shape[2:])
         repeated = noise[:, rows % noise.shape[1]][:, :, columns % noise.shape[2]]
         return (alpha.sqrt() * latent + (1 - alpha).sqrt() * repeated).float()
 
-    def _run(
-        self,
-        latent: Tensor,
-        t: int,
-        states: Tensor,
-        size: Sequence[int],
-        features: dict[int, Tensor],
-        logits: list[tuple[int, Tensor]],
-    ) -> None:
-        """Run the UNet, filling `features` by stride and `logits` with (stride, layer)."""
+    @torch.no_grad()
+    def denoise(self, latent: Tensor, t: int, states: Tensor, size: Sequence[int]) -> Observation:
+        """One pass of the whole UNet on z_t of a picture of `size` pixels, watched by hooks."""
+        features: dict[int, Tensor] = {}
+        logits: list[tuple[int, Tensor]] = []
 
         def on_resnet(_module: Any, args: tuple[Any, ...]) -> None:
             features[size[0] // args[0].shape[2]] = args[0][0]
@@ -248,3 +240,7 @@ class Reference:
                     handle = module.register_forward_pre_hook(on_attention, with_kwargs=True)
                     hooks.callback(handle.remove)
             self.unet(latent, torch.tensor([t]), states)
+        return Observation(
+            [features[stride].to(self.dtype) for stride in self.feature_strides],
+            [value.to(self.dtype) for s, value in logits if s in self.attention_strides],
+        )

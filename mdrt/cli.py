@@ -11,6 +11,7 @@ import click
 from .runtime.errors import MdrtError
 
 COMMANDS = {
+    "bench": ("mdrt.benchmarks.command", "bench_command"),
     "export": ("mdrt.export.command", "export_command"),
     "segment": ("mdrt.runtime.command", "segment_command"),
 }

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -152,6 +153,7 @@ class Segmenter:
         threads: int | None = None,
         winograd: bool | None = None,
         verify: bool = True,
+        open_graph: Callable[[Path], Session] | None = None,
     ) -> None:
         """Load a bundle.
 
@@ -162,6 +164,8 @@ class Segmenter:
             winograd: large convolutions by minimal filtering, on a CPU about three times as fast
                 and within about 1e-5 of the direct ones; None: where bundle and install have it.
             verify: check every file's SHA-256 before trusting it.
+            open_graph: loads a graph into a session of another runtime, in the place of ONNX
+                Runtime with the three options above.
 
         Raises:
             BundleError: the bundle is missing, damaged, of another schema, or its graphs are not
@@ -171,9 +175,12 @@ class Segmenter:
         """
         self.bundle: Bundle = load_bundle(EMBEDDED if engine is None else engine, verify)
         self.manifest = self.bundle.manifest
-        paths = self.bundle.graphs(winograd=wants_winograd(winograd, self.bundle, provider))
-        sessions: list[Session] = [OrtSession(path, provider, threads) for path in paths]
+        paths = self.bundle.graphs(winograd=False)
+        if open_graph is None:
+            paths = self.bundle.graphs(winograd=wants_winograd(winograd, self.bundle, provider))
+            open_graph = partial(OrtSession, provider=provider, threads=threads)
         self.winograd = paths != self.bundle.graphs(winograd=False)
+        sessions = [open_graph(path) for path in paths]
         self.vae, self.text, self.unet = sessions
         _check_axes(self.bundle, self.vae, self.text, self.unet)
         self._tokenizer = PromptTokenizer(self.bundle.tokenizer, self.manifest.tokenizer)

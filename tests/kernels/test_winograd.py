@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,7 @@ def test_narrower_processors(simd: str) -> None:
         "print(json.dumps([t.error((2, 19, 37, 45), 21), t.error((1, 64, 33, 64), 64)]))"
     )
     environment: dict[str, Any] = os.environ | {"MDRT_SIMD": simd}
-    environment["PYTHONPATH"] = os.path.dirname(__file__)
+    environment["PYTHONPATH"] = str(Path(__file__).parent)
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, stdout=-1, check=True, text=True
     )

@@ -1,0 +1,196 @@
+"""`mdrt bench`: latency beside other ways to run the same model, and parity with PyTorch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from ..runtime.bundle import load_bundle
+from ..runtime.errors import MdrtError
+from ..runtime.output import write_atomically
+from ..runtime.segmenter import EMBEDDED
+from .speed.contenders import CONTENDERS, PYTORCH
+from .speed.task import Task, names
+
+_ENGINE = click.option(
+    "-e",
+    "--engine",
+    type=click.Path(path_type=Path),
+    default=EMBEDDED,
+    help="A bundle directory or its unet.onnx.  [default: the embedded model]",
+)
+_PIPELINE = click.option(
+    "--pipeline",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="The diffusers pipeline that the bundle was exported from.",
+)
+_SIZE = click.option("--size", type=click.IntRange(min=8), help="Side of the square picture.")
+_CLASSES = click.option(
+    "--classes",
+    "count",
+    type=click.IntRange(1, 1000),
+    default=19,
+    show_default=True,
+    help="Number of classes: Cityscapes' 19, then invented ones.",
+)
+_THREADS = click.option("--threads", type=click.IntRange(min=1), help="[default: every core]")
+
+
+@click.group("bench", short_help="Measure speed, memory and parity.")
+def bench_command() -> None:
+    """Measure speed and memory beside other runtimes, and parity with PyTorch.
+
+    \b
+    mdrt bench latency
+    mdrt bench latency -e sd15 --pipeline ./sd15-diffusers --against torch,mnn --out bench
+    mdrt bench parity -e sd15 --pipeline ./sd15-diffusers
+    """
+
+
+@bench_command.command("latency")
+@_ENGINE
+@_PIPELINE
+@_SIZE
+@_CLASSES
+@click.option(
+    "--against",
+    default="onnxruntime",
+    show_default=True,
+    metavar="NAMES",
+    help=f"Comma-separated, of {', '.join(name for name in CONTENDERS if name != 'mdrt')}; "
+    "none for mdrt alone.",
+)
+@click.option("--images", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--warmup", type=click.IntRange(min=0), default=1, show_default=True)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Every contender in turn, in fresh processes, this many times.",
+)
+@_THREADS
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for latency.json and latency.png.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+def latency_command(
+    engine: Path,
+    pipeline: Path | None,
+    size: int | None,
+    count: int,
+    against: str,
+    images: int,
+    warmup: int,
+    rounds: int,
+    threads: int | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Time mdrt and other runtimes on the same pictures, stage by stage."""
+    from .speed.latency import race
+    from .speed.report import draw_race, race_table, work_table
+
+    others = [name.strip() for name in against.split(",") if name.strip() not in ("", "none")]
+    for name in others:
+        if name not in CONTENDERS:
+            raise click.UsageError(f"--against {name}: choose of {', '.join(CONTENDERS)}")
+        if name in PYTORCH and pipeline is None:
+            raise click.UsageError(f"--against {name} needs --pipeline, the weights PyTorch reads")
+    contenders = list(dict.fromkeys(["mdrt", *others]))
+    task = _task(engine, pipeline, size, count, threads)
+    errors = Console(stderr=True)
+    try:
+        from .speed import work
+    except ImportError as error:
+        raise MdrtError(f"mdrt bench needs {error.name}; run `pip install mdrt[bench]`") from error
+    with errors.status("measuring") as status:
+        status.update("the machine's own limits")
+        peaks = work.peaks(threads)
+        status.update("counting multiply-adds")
+        counts = work.multiply_adds(load_bundle(engine, verify=False), task.size)
+        try:
+            report = race(
+                task, contenders, rounds=rounds, pictures=images, warmup=warmup, say=status.update
+            )
+        except RuntimeError as error:
+            raise MdrtError(str(error)) from error
+    report |= {"peaks": peaks, "multiply_adds": counts}
+    text = json.dumps(report, indent=2)
+    if as_json:
+        click.echo(text)
+    else:
+        console = Console()
+        console.print(race_table(report))
+        console.print(work_table(report))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / "latency.json", lambda file: file.write(f"{text}\n".encode()))
+        write_atomically(out / "latency.png", lambda file: draw_race(report, file))
+        errors.print(f"wrote {out}/latency.json and {out}/latency.png", highlight=False)
+
+
+@bench_command.command("parity")
+@_ENGINE
+@click.option(
+    "--pipeline",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="The diffusers pipeline that the bundle was exported from.",
+)
+@_SIZE
+@_CLASSES
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+def parity_command(
+    engine: Path, pipeline: Path, size: int | None, count: int, as_json: bool
+) -> None:
+    """Compare a bundle with its pipeline in PyTorch: every tensor, then every pixel's label."""
+    try:
+        from ..export.command import proof_table
+        from .speed import parity
+    except ImportError as error:
+        raise MdrtError(
+            f"mdrt bench parity needs {error.name}; run `pip install mdrt[export,bench]`"
+        ) from error
+    task = _task(engine, pipeline, size, count, None)
+    with Console(stderr=True).status("comparing") as status:
+        rows = parity.tensors(load_bundle(engine, verify=False), pipeline, task.size, status.update)
+        agreements = parity.labels(task, status.update)
+    if as_json:
+        found = {
+            "tensors": [asdict(row) | {"passed": row.passed} for row in rows],
+            "labels": [asdict(agreement) for agreement in agreements],
+        }
+        click.echo(json.dumps(found, indent=2))
+    else:
+        console = Console()
+        console.print(proof_table(rows))
+        table = Table("convolutions", "mode", "pixels with PyTorch's label")
+        for agreement in agreements:
+            table.add_row(agreement.graphs, agreement.mode, f"{agreement.share:.3%}")
+        console.print(table)
+    if not all(row.passed for row in rows):
+        raise click.ClickException("a tensor is beyond its tolerance")
+
+
+def _task(
+    engine: Path, pipeline: Path | None, size: int | None, count: int, threads: int | None
+) -> Task:
+    bundle = load_bundle(engine, verify=False)
+    manifest = bundle.manifest
+    size = size or manifest.native_size
+    if size % manifest.size_multiple:
+        raise click.UsageError(
+            f"--size {size}: expected a multiple of {manifest.size_multiple} for this bundle"
+        )
+    cache = Path(click.get_app_dir("mdrt")) / "bench"
+    source = None if pipeline is None else str(pipeline.resolve())
+    return Task(str(bundle.path.resolve()), source, size, names(count), str(cache), threads)

@@ -1,0 +1,183 @@
+"""The ways to run MaskDiffusion that are compared; each runs in a process of its own.
+
+    python -m mdrt.benchmarks.speed.contenders NAME FOLDER COUNT WARMUP < task.json
+
+prints one JSON line when loaded, one for every picture, and one with the peak memory. Label maps
+go to FOLDER.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .task import Task
+
+Seconds = dict[str, float]
+Result = tuple[NDArray[Any], Seconds]
+
+
+class Contender(Protocol):
+    """Loaded by its constructor; a call segments one picture: labels and seconds a stage."""
+
+    def __call__(self, image: NDArray[np.uint8]) -> Result: ...
+
+
+class OurRuntime:
+    """mdrt itself: with Winograd convolutions, without, or on another runtime's sessions."""
+
+    def __init__(self, task: Task, runtime: str) -> None:
+        from ...runtime.segmenter import Options, Segmenter
+
+        if runtime in ("openvino", "mnn"):
+            from .runtimes import opener
+
+            graphs = opener(runtime, task.threads, Path(task.cache))
+            self.segmenter = Segmenter(task.bundle, verify=False, open_graph=graphs)
+        else:
+            self.segmenter = Segmenter(
+                task.bundle, threads=task.threads, winograd=None if runtime == "mdrt" else False
+            )
+        self.classes = list(task.classes)
+        self.options = Options(mode="paper", pooling="exp", timestep=0)
+
+    def __call__(self, image: NDArray[np.uint8]) -> Result:
+        result = self.segmenter(image, self.classes, options=self.options)
+        return result.labels, result.timings
+
+
+class Torch:
+    """One VAE encode, one whole UNet pass with hooks, the equations at full resolution."""
+
+    def __init__(self, task: Task, compiled: bool = False) -> None:
+        import torch
+
+        from ...runtime.bundle import load_bundle
+        from ..reference import Reference
+
+        if task.threads is not None:
+            torch.set_num_threads(task.threads)
+        assert task.pipeline is not None
+        bundle = load_bundle(task.bundle, verify=False)
+        self.noise = torch.from_numpy(bundle.noise())
+        manifest = bundle.manifest
+        self.reference = Reference(
+            task.pipeline,
+            tuple(f.stride for f in manifest.features),
+            tuple(dict.fromkeys(a.stride for a in manifest.attention)),
+            dtype=torch.float32,
+        )
+        if compiled:
+            self.reference.unet = torch.compile(self.reference.unet)
+            self.reference.vae.encoder = torch.compile(self.reference.vae.encoder)
+        self.prompt, owner = self.reference.prompt(task.classes)
+        self.of_classes = owner >= 0
+        self.owner = owner[self.of_classes]
+        self.classes = len(task.classes)
+        self.mode = "paper"
+        self.seconds: Seconds = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def __call__(self, image: NDArray[np.uint8]) -> Result:
+        self.seconds = {}
+        with self.stage("text"):
+            states = self.reference.embed(self.prompt)
+        with self.stage("vae"):
+            latent = self.reference.noised(self.reference.encode(image), self.noise, 0)
+        with self.stage("unet"):
+            seen = self.reference.denoise(latent, 0, states, image.shape[:2])
+        return self.post_process(seen.features, seen.logits, image.shape[:2]), self.seconds
+
+    def post_process(self, features: Any, logits: Any, size: tuple[int, int]) -> NDArray[Any]:
+        from .. import naive
+
+        with self.stage("attention"):
+            own = [layer[:, self.of_classes] for layer in logits]
+            maps = naive.class_maps(own, self.owner, self.classes)
+        with self.stage("prototypes"):
+            averages = naive.prototypes(features, maps, size, self.mode)
+        with self.stage("assign"):
+            labels = naive.assign(features, averages, size, self.mode)
+        return np.asarray(labels.numpy())
+
+
+class Official(Torch):
+    """The passes of the official code: two VAE encodes, a UNet pass for the features, one for a
+    DDIM step, a guided pair, three VAE decodes; prototypes as released.
+    """
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self.mode = "released"
+
+    def __call__(self, image: NDArray[np.uint8]) -> Result:
+        import torch
+
+        self.seconds = {}
+        size = image.shape[:2]
+        with self.stage("text"):
+            empty, states = self.reference.embed(""), self.reference.embed(self.prompt)
+        with self.stage("vae"):
+            self.reference.encode(image)
+            latent = self.reference.noised(self.reference.encode(image), self.noise, 0)
+        with self.stage("unet"), torch.no_grad():
+            features = self.reference.denoise(latent, 0, empty, size).features
+            self.reference.unet(latent, torch.tensor([0]), empty)
+            logits = self.reference.denoise(latent, 0, states, size).logits
+            self.reference.unet(latent, torch.tensor([0]), empty)
+        with self.stage("decode"), torch.no_grad():
+            for _ in range(3):
+                self.reference.vae.decode(latent)
+        return self.post_process(features, logits, size), self.seconds
+
+
+CONTENDERS: Final[dict[str, Callable[[Task], Contender]]] = {
+    "mdrt": lambda task: OurRuntime(task, "mdrt"),
+    "onnxruntime": lambda task: OurRuntime(task, "onnxruntime"),
+    "openvino": lambda task: OurRuntime(task, "openvino"),
+    "mnn": lambda task: OurRuntime(task, "mnn"),
+    "torch": Torch,
+    "torch-compile": lambda task: Torch(task, compiled=True),
+    "official": Official,
+}
+PYTORCH: Final = ("torch", "torch-compile", "official")
+
+
+def main() -> None:
+    name, folder, count, warmup = sys.argv[1:]
+    task = Task.from_json(sys.stdin.read())
+    started = time.perf_counter()
+    contender = CONTENDERS[name](task)
+    _say(event="loaded", seconds=time.perf_counter() - started)
+    for index in range(-int(warmup), int(count)):
+        image = task.image(max(index, 0))
+        started = time.perf_counter()
+        labels, stages = contender(image)
+        whole = time.perf_counter() - started
+        _say(event="warmup" if index < 0 else "picture", index=index, whole=whole, stages=stages)
+        if index >= 0:
+            Image.fromarray(labels.astype(np.uint8)).save(Path(folder) / f"{name}-{index}.png")
+    _say(event="done", peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def _say(**event: Any) -> None:
+    print(json.dumps(event), flush=True)
+
+
+if __name__ == "__main__":
+    main()

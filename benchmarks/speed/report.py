@@ -1,0 +1,98 @@
+"""A race's report for people: a table, and a bar chart."""
+
+from __future__ import annotations
+
+from typing import Any, BinaryIO, Final
+
+from rich.table import Table
+
+from .task import STAGES
+
+Report = dict[str, Any]
+
+_COLOURS: Final = {
+    "vae": "#4c78a8", "unet": "#f58518", "decode": "#b279a2", "text": "#54a24b",
+    "attention": "#e45756", "prototypes": "#72b7b2", "assign": "#eeca3b", "image": "#9d755d",
+    "output": "#bab0ac",
+}  # fmt: skip
+
+
+def race_table(report: Report) -> Table:
+    """Contenders as columns: seconds a stage, the whole, its ratio to the first, memory."""
+    results = report["contenders"]
+    first = next(iter(results))
+    task = report["task"]
+    title = f"{task['size']}², {len(task['classes'])} classes, seconds (warm medians)"
+    table = Table("", *results, title=title, title_justify="left")
+    for stage in STAGES:
+        values = [result["stages_s"].get(stage) for result in results.values()]
+        if any(value is not None for value in values):
+            table.add_row(stage, *("" if v is None else _seconds(v) for v in values))
+    table.add_section()
+    rows = {
+        "whole, p50": lambda r: _seconds(r["p50_s"]),
+        "whole, p95": lambda r: _seconds(r["p95_s"]),
+        f"times {first}": lambda r: f"{r['p50_s'] / results[first]['p50_s']:.2f}×",
+        "first picture": lambda r: "" if r["first_s"] is None else _seconds(r["first_s"]),
+        "loading": lambda r: _seconds(r["load_s"]),
+        "peak memory": lambda r: f"{r['peak_bytes'] / 1e9:.2f} GB",
+        f"labels as {first}": lambda r: f"{r[f'agreement with {first}']:.2%}",
+    }
+    for name, cell in rows.items():
+        table.add_row(name, *(cell(result) for result in results.values()))
+    return table
+
+
+def work_table(report: Report) -> Table:
+    """Multiply-adds of the networks, what each contender makes of them, and the limit."""
+    peak = report["peaks"]["product"]
+    results = report["contenders"]
+    title = (
+        f"operations a second in units of 10⁹; a matrix product reaches {peak / 1e9:.0f}, "
+        f"a direct convolution {report['peaks']['convolution'] / 1e9:.0f}"
+    )
+    table = Table("stage", "10⁹ multiply-adds", *results, title=title, title_justify="left")
+    for stage in ("vae", "unet"):
+        count = report["multiply_adds"][stage]
+        cells = []
+        for result in results.values():
+            # torch's UNet is whole: it does more than the cut graph that is counted here
+            rate = 2 * count / result["stages_s"][stage]
+            cells.append(f"{rate / 1e9:.0f} ({rate / peak:.0%})")
+        table.add_row(stage, f"{count / 1e9:.0f}", *cells)
+    return table
+
+
+def draw_race(report: Report, file: BinaryIO) -> None:
+    """Stacked bars, one a contender, a colour a stage; a PNG.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    results = report["contenders"]
+    figure, axes = pyplot.subplots(figsize=(9, 0.6 * len(results) + 1.6))
+    left = [0.0] * len(results)
+    for stage in STAGES:
+        values = [result["stages_s"].get(stage, 0.0) for result in results.values()]
+        if any(values):
+            axes.barh(list(results), values, left=left, label=stage, color=_COLOURS[stage])
+            left = [a + b for a, b in zip(left, values, strict=True)]
+    for row, (total, result) in enumerate(zip(left, results.values(), strict=True)):
+        axes.text(total, row, f" {_seconds(result['p50_s'])} s", va="center")
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel(f"seconds a picture, {report['task']['size']}², warm medians")
+    axes.set_xlim(right=max(left) * 1.12)
+    axes.legend(frameon=False, ncols=4, loc="lower right", fontsize="small")
+    figure.tight_layout()
+    figure.savefig(file, dpi=120, format="png")
+    pyplot.close(figure)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"

@@ -1,0 +1,130 @@
+"""The same bundle on other runtimes: their sessions, behind mdrt's own protocol."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtime import contract
+from ...runtime.session import OrtSession, Session, TensorSpec
+
+Feeds = Mapping[str, NDArray[Any]]
+
+
+class OpenVinoSession:
+    """A graph on OpenVINO, read from the same ONNX file, float32 throughout."""
+
+    def __init__(self, path: Path, threads: int | None) -> None:
+        import openvino as ov
+
+        settings: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        self._model = ov.compile_model(str(path), "CPU", settings)
+        kinds = {"f32": np.float32, "i64": np.int64}
+
+        def spec(port: Any) -> TensorSpec:
+            shape = tuple(d.get_length() if d.is_static else None for d in port.partial_shape)
+            return TensorSpec(kinds[port.element_type.get_type_name()], shape)
+
+        self.inputs = {port.any_name: spec(port) for port in self._model.inputs}
+        self.outputs = {port.any_name: spec(port) for port in self._model.outputs}
+        self._request = self._model.create_infer_request()
+
+    def infer(self, feeds: Feeds, wanted: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+        self._request.infer(dict(feeds))
+        names = list(self.outputs) if wanted is None else wanted
+        return {name: self._request.get_tensor(name).data.copy() for name in names}
+
+
+class MnnSession:
+    """A graph on MNN, from a file that `mnn_file` converted."""
+
+    def __init__(self, path: Path, converted: Path, threads: int | None) -> None:
+        import MNN
+        import MNN.nn
+
+        self.inputs, self.outputs = _specs(path)
+        self._expr = MNN.expr
+        settings = {"backend": 0, "precision": "high", "numThread": threads or os.cpu_count()}
+        self._module = MNN.nn.load_module_from_file(
+            str(converted),
+            list(self.inputs),
+            list(self.outputs),
+            runtime_manager=MNN.nn.create_runtime_manager((settings,)),
+            shape_mutable=True,
+        )
+
+    def infer(self, feeds: Feeds, wanted: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+        given = []
+        for name in self.inputs:
+            whole = feeds[name].dtype != np.float32
+            array = np.ascontiguousarray(feeds[name], dtype=np.int32 if whole else np.float32)
+            kind = self._expr.int if whole else self._expr.float
+            given.append(self._expr.const(array, list(array.shape), self._expr.NCHW, kind))
+        found = dict(zip(self.outputs, self._module.onForward(given), strict=True))
+        names = list(self.outputs) if wanted is None else wanted
+        return {name: np.array(found[name].read()) for name in names}
+
+
+def mnn_file(path: Path, folder: Path) -> Path:
+    """The graph at `path` converted into `folder`, where it stays for the next run.
+
+    The converter runs in a process of its own, since it takes three times the weights' memory,
+    and is called directly: MNN's command-line wrapper reports its use over the network.
+
+    Raises:
+        RuntimeError: MNN cannot convert the graph.
+    """
+    size = path.stat().st_size
+    converted = folder / f"{path.parent.name}-{path.stem}-{size}.mnn"
+    if converted.exists():
+        return converted
+    folder.mkdir(parents=True, exist_ok=True)
+    flags = ["-f", "ONNX", "--bizCode", "mdrt", "--saveExternalData", "1"]
+    arguments = [*flags, "--modelFile", str(path.resolve()), "--MNNModel", str(converted.resolve())]
+    code = f"import sys, _tools; sys.exit(not _tools.mnnconvert({['mnnconvert', *arguments]!r}))"
+    with tempfile.TemporaryDirectory() as scratch:  # it leaves a file where it runs
+        done = subprocess.run([sys.executable, "-c", code], cwd=scratch, capture_output=True)
+    if done.returncode or not converted.exists():
+        raise RuntimeError(f"MNN cannot convert {path}: {done.stderr.decode()[-300:]}")
+    return converted
+
+
+def opener(runtime: str, threads: int | None, folder: Path) -> Callable[[Path], Session]:
+    """What loads a graph into `runtime`, "openvino" or "mnn" (its files in `folder`)."""
+
+    def on_mnn(path: Path) -> Session:
+        if path.name == contract.TEXT_ENCODER:  # int64 ids throughout, and nothing to convolve
+            return OrtSession(path, threads=threads)
+        return MnnSession(path, mnn_file(path, folder), threads)
+
+    return on_mnn if runtime == "mnn" else lambda path: OpenVinoSession(path, threads)
+
+
+def _specs(path: Path) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
+    """Inputs and outputs of an ONNX file, without its weights."""
+    import onnx
+
+    kinds = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.INT64: np.int64}
+    graph = onnx.load(path, load_external_data=False).graph
+
+    def spec(value: Any) -> TensorSpec:
+        tensor = value.type.tensor_type
+        return TensorSpec(
+            kinds[tensor.elem_type], tuple(d.dim_value or None for d in tensor.shape.dim)
+        )
+
+    inputs, outputs = ({v.name: spec(v) for v in side} for side in (graph.input, graph.output))
+    return inputs, outputs

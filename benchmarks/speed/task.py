@@ -1,0 +1,61 @@
+"""What every contender is given, and what it gives back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+STAGES: Final = (
+    "image", "text", "vae", "unet", "decode", "attention", "prototypes", "assign", "output",
+)  # fmt: skip
+"""Stages in the order in which they run; "decode" is the official code's alone."""
+
+CITYSCAPES: Final = (
+    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",
+    "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "train",
+    "motorcycle", "bicycle",
+)  # fmt: skip
+"""The 19 classes of Cityscapes."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One picture size and class list, for every contender the same.
+
+    `bundle` is what mdrt and the runtimes read, `pipeline` what PyTorch reads, None where no
+    PyTorch contender runs; `cache` is where other runtimes keep what they convert. `threads` None
+    leaves every runtime its own choice.
+    """
+
+    bundle: str
+    pipeline: str | None
+    size: int
+    classes: tuple[str, ...]
+    cache: str
+    threads: int | None = None
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """A picture of smooth colours, shapes and grain, another for each index."""
+        random = np.random.default_rng(index)
+        y, x = np.mgrid[0 : self.size, 0 : self.size] / self.size
+        waves = random.uniform(1, 6, (3, 2)) @ np.stack([y.ravel(), x.ravel()])
+        picture = 127 + 90 * np.sin(np.pi * waves + random.uniform(0, 6, (3, 1)))
+        picture += random.normal(0, 6, picture.shape)
+        return np.clip(picture, 0, 255).astype(np.uint8).T.reshape(self.size, self.size, 3).copy()
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Task:
+        values: dict[str, Any] = json.loads(text)
+        return cls(**(values | {"classes": tuple(values["classes"])}))
+
+
+def names(count: int) -> tuple[str, ...]:
+    """`count` class names: Cityscapes' own, then invented ones."""
+    return (CITYSCAPES + tuple(f"thing {i}" for i in range(count)))[:count]

@@ -1,0 +1,111 @@
+"""How much work the graphs are, and how much this machine can do: the limit of every stage."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from ...runtime import contract
+from ...runtime.bundle import Bundle
+
+_PRODUCTS: Final = ("MatMul", "FusedMatMul", "Gemm")
+
+
+def multiply_adds(bundle: Bundle, size: int) -> dict[str, int]:
+    """Multiply-adds of matrix products and convolutions of each graph, for one `size`² picture.
+
+    Counted from the shapes that ONNX Runtime reports for every node of the graph as it runs.
+    """
+    manifest = bundle.manifest
+    cells = size // manifest.vae_factor
+    length, hidden = manifest.tokenizer.max_length, manifest.text.hidden
+    latent = np.zeros((1, manifest.latent_channels, cells, cells), np.float32)
+    feeds: dict[str, dict[str, NDArray[Any]]] = {
+        "vae": {contract.IMAGE: np.zeros((1, 3, size, size), np.float32)},
+        "text": {contract.INPUT_IDS: np.zeros((1, length), np.int64)},
+        "unet": {
+            contract.SAMPLE: latent,
+            contract.TIMESTEP: np.zeros(1, np.int64),
+            contract.ENCODER_HIDDEN_STATES: np.zeros((1, length, hidden), np.float32),
+        },
+    }
+    paths = dict(zip(("vae", "text", "unet"), bundle.graphs(winograd=False), strict=True))
+    return {stage: _graph_multiply_adds(path, feeds[stage]) for stage, path in paths.items()}
+
+
+def _graph_multiply_adds(path: Path, feeds: Mapping[str, NDArray[Any]]) -> int:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.enable_profiling = True
+    with tempfile.TemporaryDirectory() as folder:
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session.run(None, dict(feeds))
+        events = json.loads(Path(session.end_profiling()).read_text())
+    total = 0
+    for event in events:
+        details = event.get("args", {})
+        if not event["name"].endswith("_kernel_time"):
+            continue
+        inputs, outputs = (
+            [next(iter(entry.values())) for entry in details.get(f"{side}_type_shape", [])]
+            for side in ("input", "output")
+        )
+        if details["op_name"] == "Conv":
+            total += math.prod(outputs[0]) * math.prod(inputs[1][1:])
+        elif details["op_name"] in _PRODUCTS:
+            total += math.prod(outputs[0]) * inputs[0][-1]
+    return total
+
+
+def peaks(threads: int | None, repeats: int = 5) -> dict[str, float]:
+    """Operations a second, two a multiply-add, of a large matrix product and a 3×3 convolution."""
+    random = np.random.default_rng(0)
+    square = random.standard_normal((2048, 2048), dtype=np.float32)
+    picture = random.standard_normal((1, 256, 128, 128), dtype=np.float32)
+    kernels = random.standard_normal((256, 256, 3, 3), dtype=np.float32)
+    return {
+        "product": 2 * 2048**3 / _seconds("MatMul", square, square, threads, repeats, {}),
+        "convolution": 2 * 9 * 256**2 * 128**2
+        / _seconds("Conv", picture, kernels, threads, repeats, {"pads": [1, 1, 1, 1]}),
+    }  # fmt: skip
+
+
+def _seconds(
+    operator: str,
+    x: NDArray[Any],
+    w: NDArray[Any],
+    threads: int | None,
+    repeats: int,
+    attributes: dict[str, Any],
+) -> float:
+    """Median seconds of one node of ONNX Runtime's, after one run that does not count."""
+    node = onnx.helper.make_node(operator, ["x", "w"], ["y"], **attributes)
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None] * x.ndim)
+        for name in ("x", "y")
+    ]
+    weight = onnx.numpy_helper.from_array(w, "w")
+    graph = onnx.helper.make_graph([node], "peak", ends[:1], ends[1:], [weight])
+    opset = [onnx.helper.make_opsetid("", 20)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    session = ort.InferenceSession(model.SerializeToString(), options)
+    seconds = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        session.run(None, {"x": x})
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])
