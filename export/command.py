@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,11 +138,15 @@ def export_command(
         errors.print(proof_table(error.rows))
         raise
     if as_json:
-        click.echo(json.dumps(_record(report), indent=2))
+        click.echo(json.dumps(_record(report) | {"peak_bytes": _peak_bytes()}, indent=2))
     else:
         Console().print(proof_table(report.proof))
         size = sum(record.bytes for record in report.manifest.files.values())
-        click.echo(f"{report.path}: {size / 1e6:.1f} MB, proved")
+        click.echo(
+            f"{report.path}: {size / 1e6:.1f} MB, proved; "
+            f"peak memory {_peak_bytes() / 1e9:.1f} GB, "
+            f"weights {report.weight_bytes / 1e9:.1f} GB"
+        )
 
 
 def proof_table(rows: Sequence[Row]) -> Table:
@@ -163,6 +169,7 @@ def _record(report: ExportReport) -> dict[str, Any]:
         "model_id": report.manifest.model_id,
         "created_by": dict(report.manifest.created_by),
         "bytes": sum(record.bytes for record in report.manifest.files.values()),
+        "weight_bytes": report.weight_bytes,
         "proof": [
             {
                 "graph": row.graph,
@@ -176,6 +183,12 @@ def _record(report: ExportReport) -> dict[str, Any]:
             for row in report.proof
         ],
     }
+
+
+def _peak_bytes() -> int:
+    """The largest resident size of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _strides(text: str) -> tuple[int, ...]:

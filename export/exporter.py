@@ -43,11 +43,15 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written and how it was proved: one row per graph output."""
+    """What was written and how it was proved: one row per graph output.
+
+    `weight_bytes`: of the pipeline's three networks in float32, decoder included.
+    """
 
     path: Path
     manifest: contract.Manifest
     proof: tuple[proof.Row, ...]
+    weight_bytes: int
 
 
 class ProofError(ExportError):
@@ -88,7 +92,7 @@ def export(
     with staged(Path(output), options.overwrite) as directory:
         job = _Job(open_pipeline(model, options.vae), options, directory, progress or _silent)
         manifest = job.run()
-        return ExportReport(Path(output), manifest, tuple(job.rows))
+        return ExportReport(Path(output), manifest, tuple(job.rows), job.weight_bytes)
 
 
 class _Job:
@@ -102,6 +106,7 @@ class _Job:
         self.directory = directory
         self.progress = progress
         self.rows: list[proof.Row] = []
+        self.weight_bytes = 0
         self.unet_config = pipeline.unet_config()
         progress("walking the UNet")
         self.structure: Structure = probe(self.unet_config)
@@ -145,7 +150,7 @@ class _Job:
     def _vae(self) -> tuple[float, float]:
         """Write the VAE encoder and the noise; returns scaling and shift factors."""
         self.progress("loading the VAE")
-        vae = self.pipeline.vae()
+        vae = self._counted(self.pipeline.vae())
         shift = vae.config.get("shift_factor")
         scaling = float(vae.config.scaling_factor)
         self.progress("VAE: running PyTorch")
@@ -167,7 +172,7 @@ class _Job:
     def _text(self) -> tuple[contract.TokenizerSpec, int]:
         """Write the text encoder and the tokenizer; returns its spec and the hidden width."""
         self.progress("loading the text encoder")
-        text = self.pipeline.text_encoder()
+        text = self._counted(self.pipeline.text_encoder())
         tokenizer = self.pipeline.tokenizer()
         spec = tokenizer_spec(tokenizer, text.config.max_position_embeddings)
         write_tokenizer(tokenizer, self.directory / contract.TOKENIZER)
@@ -189,7 +194,7 @@ class _Job:
     def _unet(self, max_length: int) -> None:
         """Write the UNet, cut after the last selected tensor."""
         self.progress("loading the UNet")
-        unet = self.pipeline.unet()
+        unet = self._counted(self.pipeline.unet())
         self.progress("UNet: running PyTorch")
         examples = proof.unet_examples(
             unet,
@@ -221,6 +226,10 @@ class _Job:
             contract.ENCODER_HIDDEN_STATES: (1, max_length, context_width(self.unet_config)),
         }
         self._twin(contract.UNET, sizes, examples)
+
+    def _counted(self, network: Any) -> Any:
+        self.weight_bytes += sum(p.numel() * p.element_size() for p in network.parameters())
+        return network
 
     def _write(self, graph: Graph) -> None:
         self.progress(f"tracing {graph.filename}")

@@ -39,7 +39,7 @@ class Recipe:
     vae_crop: int = 64
     vae_rate: float = 2e-3
     scenes: int = 8_000
-    steps: int = 5_400
+    steps: int = 6_000
     batch: int = 24
     rate: float = 1e-3
     warmup: int = 200
@@ -181,7 +181,9 @@ class TrainingSet:
 
 
 def encode_scenes(work: Path, recipe: Recipe, vae: AutoencoderTiny) -> TrainingSet:
-    """Render and encode the training scenes once, in chunks that survive a kill."""
+    """Render and encode the training scenes once, as they are and mirrored (no caption says left
+    or right), in chunks that survive a kill.
+    """
     chunk = 1_000
     latents, scenes = [], []
     for start in range(0, recipe.scenes, chunk):
@@ -190,8 +192,10 @@ def encode_scenes(work: Path, recipe: Recipe, vae: AutoencoderTiny) -> TrainingS
             rendered = [
                 render(TRAINING_SEEDS + i) for i in range(start, min(start + chunk, recipe.scenes))
             ]
-            z = _latents(vae, np.stack([scene.image for scene in rendered]))
-            _save(path, {"z": z.half(), "scenes": [(s.visible, s.colours) for s in rendered]})
+            images = np.stack([scene.image for scene in rendered])
+            z = torch.cat([_latents(vae, images), _latents(vae, images[:, :, ::-1].copy())])
+            said = [(scene.visible, scene.colours) for scene in rendered]
+            _save(path, {"z": z.half(), "scenes": said * 2})
             _log(work, stage="latents", step=start)
         saved = torch.load(path)
         latents.append(saved["z"].float() * vae.config.scaling_factor)
