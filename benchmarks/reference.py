@@ -187,7 +187,8 @@ class Reference:
     ) -> Observation:
         """One pass of the whole UNet on the noised latent of `image`."""
         latent = self.noised(self.encode(image), torch.from_numpy(noise), t)
-        return self.denoise(latent, t, self.embed(prompt), image.shape[:2])
+        seen: Observation = self.denoise(latent, t, self.embed(prompt), image.shape[:2])
+        return seen
 
     @torch.no_grad()
     def embed(self, prompt: str) -> Tensor:

@@ -46,9 +46,8 @@ def write_twin(path: Path, sizes: Mapping[str, Sequence[int]]) -> Path | None:
     model = ir.load(path)
     replaced = 0
     for node in model.graph:
-        if node.op_type == "Conv" and _fits(node) and cells.get(node.outputs[0].name, 0):
-            if cells[node.outputs[0].name] < _LEAST_CELLS:
-                continue
+        large = cells.get(node.outputs[0].name or "", 0) >= _LEAST_CELLS
+        if node.op_type == "Conv" and large and _fits(node):
             node.op_type, node.domain = contract.WINOGRAD_OPERATOR, contract.OPERATOR_DOMAIN
             node.attributes.clear()
             replaced += 1

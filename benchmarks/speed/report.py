@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, BinaryIO, Final
 
 from rich.table import Table
@@ -29,7 +30,7 @@ def race_table(report: Report) -> Table:
         if any(value is not None for value in values):
             table.add_row(stage, *("" if v is None else _seconds(v) for v in values))
     table.add_section()
-    rows = {
+    rows: dict[str, Callable[[Report], str]] = {
         "whole, p50": lambda r: _seconds(r["p50_s"]),
         "whole, p95": lambda r: _seconds(r["p95_s"]),
         f"times {first}": lambda r: f"{r['p50_s'] / results[first]['p50_s']:.2f}×",

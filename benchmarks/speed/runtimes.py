@@ -32,7 +32,7 @@ class OpenVinoSession:
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
         self._model = ov.compile_model(str(path), "CPU", settings)
-        kinds = {"f32": np.float32, "i64": np.int64}
+        kinds: dict[str, type[np.generic]] = {"f32": np.float32, "i64": np.int64}
 
         def spec(port: Any) -> TensorSpec:
             shape = tuple(d.get_length() if d.is_static else None for d in port.partial_shape)
@@ -117,7 +117,10 @@ def _specs(path: Path) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
     """Inputs and outputs of an ONNX file, without its weights."""
     import onnx
 
-    kinds = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.INT64: np.int64}
+    kinds: dict[int, type[np.generic]] = {
+        onnx.TensorProto.FLOAT: np.float32,
+        onnx.TensorProto.INT64: np.int64,
+    }
     graph = onnx.load(path, load_external_data=False).graph
 
     def spec(value: Any) -> TensorSpec:

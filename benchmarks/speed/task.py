@@ -45,7 +45,8 @@ class Task:
         waves = random.uniform(1, 6, (3, 2)) @ np.stack([y.ravel(), x.ravel()])
         picture = 127 + 90 * np.sin(np.pi * waves + random.uniform(0, 6, (3, 1)))
         picture += random.normal(0, 6, picture.shape)
-        return np.clip(picture, 0, 255).astype(np.uint8).T.reshape(self.size, self.size, 3).copy()
+        pixels: NDArray[np.uint8] = np.clip(picture, 0, 255).astype(np.uint8).T
+        return np.ascontiguousarray(pixels.reshape(self.size, self.size, 3))
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
