@@ -93,6 +93,6 @@ def test_narrower_processors(simd: str) -> None:
     environment: dict[str, Any] = os.environ | {"MDRT_SIMD": simd}
     environment["PYTHONPATH"] = str(Path(__file__).parent)
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, stdout=-1, check=True, text=True
+        [sys.executable, "-P", "-c", code], env=environment, stdout=-1, check=True, text=True
     )
     assert max(json.loads(done.stdout)) < TOLERANCE

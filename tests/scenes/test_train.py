@@ -20,7 +20,8 @@ def prepared(tmp_path_factory):
 
 def test_latents_have_unit_spread(prepared):
     _, vae, data = prepared
-    assert data.latents.shape == (train.QUICK.scenes, models.LATENT_CHANNELS, 16, 16)
+    twice = 2 * train.QUICK.scenes  # as they are and mirrored
+    assert data.latents.shape == (twice, models.LATENT_CHANNELS, 16, 16)
     assert data.latents.std() == pytest.approx(1, abs=0.1)
     assert vae.config.scaling_factor != 1
 
