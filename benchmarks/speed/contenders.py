@@ -172,7 +172,17 @@ def main() -> None:
         _say(event="warmup" if index < 0 else "picture", index=index, whole=whole, stages=stages)
         if index >= 0:
             Image.fromarray(labels.astype(np.uint8)).save(Path(folder) / f"{name}-{index}.png")
-    _say(event="done", peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    _say(event="done", peak_bytes=_peak_bytes())
+
+
+def _peak_bytes() -> int:
+    """The largest resident size of this program; getrusage's, where there is no /proc, counts the
+    process it was started from as well."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
 
 
 def _say(**event: Any) -> None:
