@@ -5,34 +5,41 @@
 //   X (n, channels_in, height, width) float32, W (channels_out, channels_in, 3, 3) float32,
 //   B (channels_out,) float32, optional → (n, channels_out, height, width) float32
 //
-// W must be a constant of the graph: U = G W Gᵀ is computed at the first run and kept.
-// Blocks of tiles run in ONNX Runtime's own thread pool, each with a scratch of its own.
+// Nothing is kept between runs: U = G W Gᵀ is made where it is used, in a few hundredths of the
+// time, so that weights stay where they are, once.
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <mutex>
 #include <new>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "ort_abi.h"
 
 namespace {
 
+// One picture of a batch.
 struct Plan {
   int height, width;
-  size_t channels_in, channels_out, rows_padded;
+  size_t channels_in, channels_out;
   size_t tiles_x, tiles;
-  const float* u;     // [36][rows_padded / ROWS][channels_in][ROWS]
-  const float* bias;  // [channels_out]
+  const float *x, *w, *bias;
+  float* y;
 };
 
+// What winograd_tiles.h compiles to for one instruction set; it says what each function does.
 struct Kernels {
-  size_t rows;   // output channels of a product
-  size_t block;  // tiles of a block
-  void (*convolve_block)(const Plan&, const float* image, size_t block, float* scratch,
-                         float* result);
+  size_t block, group, depth;    // tiles, output channels and input channels of a product
+  size_t u_floats, m_floats;     // what U of a group and depth, and M of a group and block, take
+  size_t (*v_floats)(const Plan&);  // what V of a block takes
+  void (*transform_block)(const Plan&, size_t block, size_t from, size_t to, float* v);
+  void (*transform_weights)(const Plan&, size_t group, size_t channel, float* u);
+  void (*multiply)(const Plan&, size_t group, size_t from, size_t to, const float* v,
+                   const float* u, float* scratch);
 };
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -98,31 +105,51 @@ Floats floats(size_t count) {
   return Floats(memory);
 }
 
+// Memory of a thread that grows to what is asked for and is kept.
+class Scratch {
+ public:
+  float* floats_of(size_t count) {
+    if (held_ < count) {
+      memory_.reset();
+      memory_ = floats(count);
+      held_ = count;
+    }
+    return memory_.get();
+  }
+
+ private:
+  Floats memory_;
+  size_t held_ = 0;
+};
+
 class Convolution {
  public:
   explicit Convolution(const ort::Api* api) : api_(api), kernels_(best_kernels()) {}
 
-  void compute(ort::KernelContext* context) {
+  void compute(ort::KernelContext* context) const {
     const Tensor x = input(context, 0), w = input(context, 1), b = input(context, 2);
-    std::vector<float> zeros(b.data == nullptr ? size_t(w.shape[0]) : 0);
-    std::call_once(transformed_, [&] { transform_weights(w); });
+    const std::vector<float> zeros(b.data == nullptr ? size_t(w.shape[0]) : 0);
+    const int64_t shape[4] = {x.shape[0], w.shape[0], x.shape[2], x.shape[3]};
+    ort::Value* value = nullptr;
+    ort::KernelContext_GetOutput::call(api_, context, size_t{0}, shape, size_t{4}, &value);
     Plan p;
     p.height = int(x.shape[2]);
     p.width = int(x.shape[3]);
     p.channels_in = size_t(x.shape[1]);
     p.channels_out = size_t(w.shape[0]);
-    p.rows_padded = rows_padded(p.channels_out);
     p.tiles_x = size_t(p.width + 3) / 4;
     p.tiles = p.tiles_x * size_t((p.height + 3) / 4);
-    p.u = u_.get();
+    p.w = w.data;
     p.bias = b.data == nullptr ? zeros.data() : b.data;
-    const int64_t shape[4] = {x.shape[0], w.shape[0], x.shape[2], x.shape[3]};
-    ort::Value* value = nullptr;
-    ort::KernelContext_GetOutput::call(api_, context, size_t{0}, shape, size_t{4}, &value);
-    Job job{this, &p, x.data, data(value), (p.tiles + kernels_.block - 1) / kernels_.block};
-    ort::KernelContext_ParallelFor::call(
-        api_, static_cast<const ort::KernelContext*>(context), &Convolution::run_block,
-        job.blocks * size_t(x.shape[0]), size_t{0}, static_cast<void*>(&job));
+    const size_t area = size_t(p.height) * p.width;
+    for (int64_t picture = 0; picture < x.shape[0]; ++picture) {
+      p.x = x.data + size_t(picture) * p.channels_in * area;
+      p.y = data(value) + size_t(picture) * p.channels_out * area;
+      if (pieces(p.tiles, kernels_.block) >= 4 * threads_)
+        convolve_wide(context, p);
+      else
+        convolve_deep(context, p);
+    }
   }
 
  private:
@@ -130,62 +157,58 @@ class Convolution {
     const float* data;
     int64_t shape[4];
   };
-  struct Job {
-    Convolution* self;
-    const Plan* plan;
-    const float* x;
-    float* y;
-    size_t blocks;
-  };
 
-  static void run_block(void* data, size_t index) {
-    const Job& job = *static_cast<const Job*>(data);
-    const Plan& p = *job.plan;
-    const Kernels& kernels = job.self->kernels_;
-    const size_t picture = index / job.blocks, area = size_t(p.height) * p.width;
-    thread_local Floats scratch;
-    thread_local size_t held = 0;
-    const size_t needed = 36 * kernels.block * (p.channels_in + kernels.rows);
-    if (held < needed) {
-      scratch.reset();
-      scratch = floats(needed);
-      held = needed;
-    }
-    kernels.convolve_block(p, job.x + picture * p.channels_in * area, index % job.blocks,
-                           scratch.get(), job.y + picture * p.channels_out * area);
+  static size_t pieces(size_t whole, size_t piece) { return (whole + piece - 1) / piece; }
+
+  // Many tiles: U once, then every thread takes blocks through all steps, with V of its own.
+  void convolve_wide(ort::KernelContext* context, const Plan& p) const {
+    const Kernels& k = kernels_;
+    const size_t groups = pieces(p.channels_out, k.group), depths = pieces(p.channels_in, k.depth);
+    const size_t v_floats = k.v_floats(p);
+    thread_local Scratch shared;
+    float* u = shared.floats_of(groups * depths * k.u_floats);
+    parallel(context, groups * depths, [&](size_t index) {
+      k.transform_weights(p, index / depths, index % depths * k.depth, u + index * k.u_floats);
+    });
+    parallel(context, pieces(p.tiles, k.block), [&](size_t block) {
+      thread_local Scratch own;
+      float* v = own.floats_of(v_floats + k.m_floats);
+      k.transform_block(p, block, 0, p.channels_in, v);
+      for (size_t group = 0; group < groups; ++group)
+        k.multiply(p, group, block, block + 1, v, u, v + v_floats);
+    });
   }
 
-  size_t rows_padded(size_t channels) const {
-    return (channels + kernels_.rows - 1) / kernels_.rows * kernels_.rows;
+  // Few tiles, many channels: V once, then every thread takes groups of output channels, with U
+  // of its own, a few input channels at a time.
+  void convolve_deep(ort::KernelContext* context, const Plan& p) const {
+    const Kernels& k = kernels_;
+    const size_t blocks = pieces(p.tiles, k.block), strips = pieces(p.channels_in, kStrip);
+    const size_t v_floats = k.v_floats(p);
+    thread_local Scratch shared;
+    float* v = shared.floats_of(blocks * v_floats);
+    parallel(context, blocks * strips, [&](size_t index) {
+      const size_t block = index / strips, from = index % strips * kStrip;
+      k.transform_block(p, block, from, std::min(from + kStrip, p.channels_in),
+                        v + block * v_floats);
+    });
+    const size_t groups = pieces(p.channels_out, k.group);
+    const size_t cut = pieces(blocks, std::min(pieces(2 * threads_, groups), blocks));
+    parallel(context, groups * pieces(blocks, cut), [&](size_t index) {
+      thread_local Scratch own;
+      const size_t from = index / groups * cut, to = std::min(from + cut, blocks);
+      float* memory = own.floats_of(cut * k.m_floats + k.u_floats);
+      k.multiply(p, index % groups, from, to, v + from * v_floats, nullptr, memory);
+    });
   }
 
-  // U = G g Gᵀ of every kernel g, laid out as the products read it; in double, rounded once.
-  void transform_weights(const Tensor& w) {
-    static const double G[6][3] = {{1. / 4, 0, 0},
-                                   {-1. / 6, -1. / 6, -1. / 6},
-                                   {-1. / 6, 1. / 6, -1. / 6},
-                                   {1. / 24, 1. / 12, 1. / 6},
-                                   {1. / 24, -1. / 12, 1. / 6},
-                                   {0, 0, 1}};
-    const size_t out = size_t(w.shape[0]), in = size_t(w.shape[1]), rows = kernels_.rows;
-    const size_t padded = rows_padded(out);
-    u_ = floats(36 * padded * in);
-    std::memset(u_.get(), 0, 36 * padded * in * sizeof(float));
-    for (size_t o = 0; o < out; ++o)
-      for (size_t c = 0; c < in; ++c) {
-        const float* g = w.data + (o * in + c) * 9;
-        double half[6][3];
-        for (int i = 0; i < 6; ++i)
-          for (int j = 0; j < 3; ++j)
-            half[i][j] = G[i][0] * g[j] + G[i][1] * g[3 + j] + G[i][2] * g[6 + j];
-        for (int i = 0; i < 6; ++i)
-          for (int j = 0; j < 6; ++j) {
-            const double value =
-                half[i][0] * G[j][0] + half[i][1] * G[j][1] + half[i][2] * G[j][2];
-            const size_t k = size_t(6 * i + j);
-            u_[k * padded * in + (o / rows * in + c) * rows + o % rows] = float(value);
-          }
-      }
+  // task(0), …, task(count − 1) in the session's thread pool, each when a thread is free.
+  template <typename Task>
+  void parallel(ort::KernelContext* context, size_t count, const Task& task) const {
+    ort::KernelContext_ParallelFor::call(
+        api_, static_cast<const ort::KernelContext*>(context),
+        +[](void* of_task, size_t index) { (*static_cast<const Task*>(of_task))(index); }, count,
+        count, const_cast<void*>(static_cast<const void*>(&task)));
   }
 
   float* data(ort::Value* value) const {
@@ -211,10 +234,11 @@ class Convolution {
     return tensor;
   }
 
+  static constexpr size_t kStrip = 16;  // input channels of a task
+
   const ort::Api* api_;
   const Kernels& kernels_;
-  std::once_flag transformed_;
-  Floats u_;
+  const size_t threads_ = std::max(1u, std::thread::hardware_concurrency());
 };
 
 const ort::CustomOp winograd_conv = {
@@ -229,7 +253,7 @@ const ort::CustomOp winograd_conv = {
     [](const ort::CustomOp*, size_t) -> int { return ort::kFloat; },
     [](const ort::CustomOp*) { return size_t{1}; },
     [](void* kernel, ort::KernelContext* context) {
-      static_cast<Convolution*>(kernel)->compute(context);
+      static_cast<const Convolution*>(kernel)->compute(context);
     },
     [](void* kernel) { delete static_cast<Convolution*>(kernel); },
     [](const ort::CustomOp*, size_t index) -> int {

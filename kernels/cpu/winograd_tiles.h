@@ -1,5 +1,5 @@
-// Winograd's minimal filtering F(4×4, 3×3) for one block of tiles; included once for each
-// instruction set, with LANES (floats of a vector register), ROWS and VECTORS defined.
+// Winograd's minimal filtering F(4×4, 3×3); included once for each instruction set, with LANES
+// (floats of a vector register), ROWS and VECTORS (registers of a product) defined.
 //
 // Lavin & Gray, Fast Algorithms for Convolutional Neural Networks, section 4.1: a 4×4 tile of
 // the output is Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A, with d the 6×6 tile of the input around it. Summed over
@@ -7,8 +7,25 @@
 // needs 144.
 
 typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4 * LANES), may_alias));
+typedef int Lanes __attribute__((vector_size(4 * LANES)));
+typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef float Row __attribute__((vector_size(4 * ROWS), aligned(4 * ROWS), may_alias));
+typedef float UnalignedRow __attribute__((vector_size(4 * ROWS), aligned(4), may_alias));
+typedef int RowPlaces __attribute__((vector_size(4 * ROWS)));
 
-constexpr int kBlock = LANES * VECTORS;  // tiles that go through the products together
+constexpr size_t kBlock = LANES * VECTORS;  // tiles that go through a product together
+constexpr size_t kGroup = 32;               // output channels that share one reading of V
+constexpr size_t kDepth = 128;              // input channels whose U is held at a time
+static_assert(kGroup % ROWS == 0, "a group is whole rows of products");
+
+// Between the 36 matrices of U, V and M lies a cache line more than they need: a multiple of 4 KiB
+// would put what is written together into one set of the cache.
+constexpr size_t kApart = 16;
+constexpr size_t kUStride = kGroup * kDepth + kApart;
+constexpr size_t kMStride = kGroup * kBlock + kApart;
+static inline size_t v_stride(const Plan& p, size_t width) {
+  return p.channels_in * width + kApart;
+}
 
 // Bᵀ applied to six vectors.
 static inline void input_transform(const Vector d[6], Vector t[6]) {
@@ -32,70 +49,228 @@ static inline void output_transform(const Vector m[6], Vector y[4]) {
   y[3] = b + 8 * e + m[5];
 }
 
-// V[k][channel][tile] = Bᵀ d B for LANES tiles of one channel, from the tile `first` on.
-static void transform_input(const Plan& p, const float* image, size_t first, float* v) {
-  alignas(64) float d[6][6][LANES];
-  const size_t in_row = first % p.tiles_x;
-  const int top = 4 * int(first / p.tiles_x) - 1, left = 4 * int(in_row) - 1;
-  const bool inside = in_row + LANES <= p.tiles_x && top >= 0 && top + 6 <= p.height &&
-                      left >= 0 && left + 4 * LANES + 2 <= p.width;
-  if (inside) {
-    for (int i = 0; i < 6; ++i) {
-      const float* row = image + size_t(top + i) * p.width + left;
-      for (int j = 0; j < 6; ++j)
-        for (int lane = 0; lane < LANES; ++lane) d[i][j][lane] = row[4 * lane + j];
+// G applied to three vectors.
+static inline void weight_transform(const Row g[3], Row u[6]) {
+  const Row a = (g[0] + g[2]) * (-1.0f / 6), b = g[1] * (1.0f / 6);
+  const Row c = g[0] * (1.0f / 24) + g[2] * (1.0f / 6), e = g[1] * (1.0f / 12);
+  u[0] = g[0] * 0.25f;
+  u[1] = a - b;
+  u[2] = a + b;
+  u[3] = c + e;
+  u[4] = c - e;
+  u[5] = g[2];
+}
+
+// The even and the odd floats of two vectors, and how two such make one again.
+struct Order {
+  Lanes even, odd, low, high, next;
+  constexpr Order() : even{}, odd{}, low{}, high{}, next{} {
+    for (int i = 0; i < LANES; ++i) {
+      even[i] = 2 * i;
+      odd[i] = 2 * i + 1;
+      low[i] = i / 2 + i % 2 * LANES;
+      high[i] = LANES / 2 + i / 2 + i % 2 * LANES;
+      next[i] = i + 1;
     }
+  }
+};
+
+// d[j][lane] = row[4·lane + j]: six columns of the tiles of one row.
+static inline void load_columns(const float* row, Vector d[6]) {
+  static const Order order;
+  Vector v[4];
+  for (int i = 0; i < 4; ++i) v[i] = *reinterpret_cast<const Unaligned*>(row + i * LANES);
+  const Vector e0 = __builtin_shuffle(v[0], v[1], order.even);
+  const Vector e1 = __builtin_shuffle(v[2], v[3], order.even);
+  const Vector o0 = __builtin_shuffle(v[0], v[1], order.odd);
+  const Vector o1 = __builtin_shuffle(v[2], v[3], order.odd);
+  d[0] = __builtin_shuffle(e0, e1, order.even);
+  d[1] = __builtin_shuffle(o0, o1, order.even);
+  d[2] = __builtin_shuffle(e0, e1, order.odd);
+  d[3] = __builtin_shuffle(o0, o1, order.odd);
+  const Vector after0 = {row[4 * LANES]}, after1 = {row[4 * LANES + 1]};
+  d[4] = __builtin_shuffle(d[0], after0, order.next);
+  d[5] = __builtin_shuffle(d[1], after1, order.next);
+}
+
+// The reverse for four columns.
+static inline void store_columns(const Vector y[4], float* row) {
+  static const Order order;
+  const Vector e0 = __builtin_shuffle(y[0], y[2], order.low);
+  const Vector e1 = __builtin_shuffle(y[0], y[2], order.high);
+  const Vector o0 = __builtin_shuffle(y[1], y[3], order.low);
+  const Vector o1 = __builtin_shuffle(y[1], y[3], order.high);
+  Unaligned* out = reinterpret_cast<Unaligned*>(row);
+  out[0] = __builtin_shuffle(e0, o0, order.low);
+  out[1] = __builtin_shuffle(e0, o0, order.high);
+  out[2] = __builtin_shuffle(e1, o1, order.low);
+  out[3] = __builtin_shuffle(e1, o1, order.high);
+}
+
+// Tiles that the vectors of a block hold: the last block is as narrow as its tiles allow.
+static inline size_t width_of(const Plan& p, size_t block) {
+  const size_t left = p.tiles - block * kBlock;
+  return left >= kBlock ? kBlock : (left + LANES - 1) / LANES * LANES;
+}
+
+// The columns of LANES tiles beside one another in one row of the picture; zeros outside of it.
+static inline void load_row(const Plan& p, const float* image, int y, int left, Vector d[6]) {
+  constexpr int needed = 4 * LANES + 2;
+  if (y < 0 || y >= p.height) {
+    for (int j = 0; j < 6; ++j) d[j] = Vector{};
+    return;
+  }
+  const float* row = image + ptrdiff_t(y) * p.width + left;
+  if (left >= 0 && left + needed <= p.width) return load_columns(row, d);
+  float padded[needed] = {};
+  const int from = std::max(0, -left), to = std::min(needed, p.width - left);
+  std::memcpy(padded + from, row + from, size_t(to - from) * sizeof(float));
+  load_columns(padded, d);
+}
+
+// Bᵀ d B of LANES tiles of one channel, from the tile `first` on, into v[36][·][tile].
+static void transform_input(const Plan& p, const float* image, size_t first, float* v,
+                            size_t stride) {
+  Vector d[6][6], column[6], result[6];
+  const size_t in_row = first % p.tiles_x;
+  if (in_row + LANES <= p.tiles_x) {
+    const int top = 4 * int(first / p.tiles_x) - 1, left = 4 * int(in_row) - 1;
+    for (int i = 0; i < 6; ++i) load_row(p, image, top + i, left, d[i]);
   } else {
+    alignas(64) float taken[6][6][LANES];
     for (int lane = 0; lane < LANES; ++lane) {
       const size_t tile = first + lane;
       const int y = 4 * int(tile / p.tiles_x) - 1, x = 4 * int(tile % p.tiles_x) - 1;
-      for (int i = 0; i < 6; ++i)
-        for (int j = 0; j < 6; ++j) {
-          const bool within = y + i >= 0 && y + i < p.height && x + j >= 0 && x + j < p.width;
-          d[i][j][lane] = within ? image[size_t(y + i) * p.width + x + j] : 0.0f;
-        }
+      const bool whole = x >= 0 && x + 6 <= p.width;
+      for (int i = 0; i < 6; ++i) {
+        const bool within = y + i >= 0 && y + i < p.height;
+        const float* row = image + ptrdiff_t(y + i) * p.width + x;
+        for (int j = 0; j < 6; ++j)
+          taken[i][j][lane] =
+              within && (whole || (x + j >= 0 && x + j < p.width)) ? row[j] : 0.0f;
+      }
     }
+    for (int i = 0; i < 6; ++i)
+      for (int j = 0; j < 6; ++j) d[i][j] = *reinterpret_cast<const Vector*>(taken[i][j]);
   }
-  Vector t[6][6], column[6], result[6];
   for (int j = 0; j < 6; ++j) {
-    for (int i = 0; i < 6; ++i) column[i] = *reinterpret_cast<const Vector*>(d[i][j]);
+    for (int i = 0; i < 6; ++i) column[i] = d[i][j];
     input_transform(column, result);
-    for (int i = 0; i < 6; ++i) t[i][j] = result[i];
+    for (int i = 0; i < 6; ++i) d[i][j] = result[i];
   }
   for (int i = 0; i < 6; ++i) {
-    input_transform(t[i], result);
+    input_transform(d[i], result);
     for (int j = 0; j < 6; ++j)
-      *reinterpret_cast<Vector*>(v + size_t(6 * i + j) * p.channels_in * kBlock) = result[j];
+      *reinterpret_cast<Vector*>(v + size_t(6 * i + j) * stride) = result[j];
   }
 }
 
-// The output tiles of one channel, LANES of them from `first` on, from M[k][row][tile].
+// Channels `from` to `to` of one block's V[36][channels_in][tile], the 36 `v_stride` apart.
+static void transform_block(const Plan& p, size_t block, size_t from, size_t to, float* v) {
+  const size_t width = width_of(p, block), area = size_t(p.height) * p.width;
+  for (size_t c = from; c < to; ++c)
+    for (size_t lane = 0; lane < width; lane += LANES)
+      transform_input(p, p.x + c * area, block * kBlock + lane, v + c * width + lane,
+                      v_stride(p, width));
+}
+
+#if ROWS == 8
+constexpr RowPlaces kLow = {0, 8, 1, 9, 2, 10, 3, 11}, kHigh = {4, 12, 5, 13, 6, 14, 7, 15};
+#else
+constexpr RowPlaces kLow = {0, 4, 1, 5}, kHigh = {2, 6, 3, 7};
+#endif
+
+// g[q][r] = kernels[r][from + q]: a transposition, by interleaving halves log2(ROWS) times.
+static inline void gather(const float* const kernels[ROWS], size_t from, Row g[9]) {
+  static_assert(9 % ROWS == 1, "whole squares and one column");
+  for (int q = 0; q < 9 - ROWS + 1; q += ROWS) {
+    Row square[ROWS], next[ROWS];
+    for (int r = 0; r < ROWS; ++r)
+      square[r] = *reinterpret_cast<const UnalignedRow*>(kernels[r] + from + q);
+    for (int step = 1; step < ROWS; step *= 2) {
+      for (int r = 0; r < ROWS / 2; ++r) {
+        next[2 * r] = __builtin_shuffle(square[r], square[r + ROWS / 2], kLow);
+        next[2 * r + 1] = __builtin_shuffle(square[r], square[r + ROWS / 2], kHigh);
+      }
+      for (int r = 0; r < ROWS; ++r) square[r] = next[r];
+    }
+    for (int r = 0; r < ROWS; ++r) g[q + r] = square[r];
+  }
+  alignas(64) float last[ROWS];
+  for (int r = 0; r < ROWS; ++r) last[r] = kernels[r][from + 8];
+  g[8] = *reinterpret_cast<const Row*>(last);
+}
+
+// U = G g Gᵀ of a group of output channels and kDepth input channels from `channel` on, or as many
+// as there are: u[36][ROWS-th][kDepth][ROWS]. Output channels beyond the last are zeros.
+static void transform_weights(const Plan& p, size_t group, size_t channel, float* u) {
+  static const float zeros[9 * kDepth] = {};
+  const size_t depth = std::min(kDepth, p.channels_in - channel);
+  for (size_t row = 0; row < kGroup; row += ROWS) {
+    const float* kernels[ROWS];
+    for (size_t r = 0; r < ROWS; ++r) {
+      const size_t out = group * kGroup + row + r;
+      kernels[r] = out < p.channels_out ? p.w + (out * p.channels_in + channel) * 9 : zeros;
+    }
+    float* of_row = u + row * kDepth;
+    for (size_t c = 0; c < depth; ++c, of_row += ROWS) {
+      Row g[9], half[6][3], column[6];
+      gather(kernels, 9 * c, g);
+      for (int j = 0; j < 3; ++j) {
+        const Row across[3] = {g[j], g[3 + j], g[6 + j]};
+        weight_transform(across, column);
+        for (int i = 0; i < 6; ++i) half[i][j] = column[i];
+      }
+      for (int i = 0; i < 6; ++i) {
+        weight_transform(half[i], column);
+        for (int j = 0; j < 6; ++j)
+          *reinterpret_cast<Row*>(of_row + size_t(6 * i + j) * kUStride) = column[j];
+      }
+    }
+  }
+}
+
+// m[ROWS][width] (+)= u[depth][ROWS]ᵀ v[depth][width], width = N · LANES, all of it in registers.
+template <int N>
+static inline void product(const float* u, const float* v, size_t depth, bool more, float* m) {
+  constexpr size_t width = N * LANES;
+  Vector sum[ROWS][N] = {};
+  if (more)
+    for (int r = 0; r < ROWS; ++r)
+      for (int n = 0; n < N; ++n) sum[r][n] = reinterpret_cast<const Vector*>(m + r * width)[n];
+  for (size_t c = 0; c < depth; ++c, u += ROWS, v += width) {
+    Vector tile[N];
+    for (int n = 0; n < N; ++n) tile[n] = reinterpret_cast<const Vector*>(v)[n];
+    for (int r = 0; r < ROWS; ++r)
+      for (int n = 0; n < N; ++n) sum[r][n] += u[r] * tile[n];
+  }
+  for (int r = 0; r < ROWS; ++r)
+    for (int n = 0; n < N; ++n) reinterpret_cast<Vector*>(m + r * width)[n] = sum[r][n];
+}
+
+// The output tiles of one channel, LANES of them from `first` on, from m[36][·][tile].
 static void transform_output(const Plan& p, const float* m, size_t stride, float bias,
                              size_t first, float* image) {
-  Vector t[4][6], column[6], result[4];
+  Vector t[4][6], column[6], y[4][4];
   for (int j = 0; j < 6; ++j) {
     for (int i = 0; i < 6; ++i)
       column[i] = *reinterpret_cast<const Vector*>(m + size_t(6 * i + j) * stride);
+    Vector result[4];
     output_transform(column, result);
     for (int i = 0; i < 4; ++i) t[i][j] = result[i];
   }
-  alignas(64) float y[4][4][LANES];
   for (int i = 0; i < 4; ++i) {
-    output_transform(t[i], result);
-    for (int j = 0; j < 4; ++j) *reinterpret_cast<Vector*>(y[i][j]) = result[j] + bias;
+    output_transform(t[i], y[i]);
+    for (int j = 0; j < 4; ++j) y[i][j] += bias;
   }
   const size_t in_row = first % p.tiles_x;
   const size_t top = 4 * (first / p.tiles_x), left = 4 * in_row;
   if (in_row + LANES <= p.tiles_x && top + 4 <= size_t(p.height) &&
       left + 4 * LANES <= size_t(p.width)) {
-    for (int i = 0; i < 4; ++i) {
-      float* row = image + (top + i) * p.width + left;
-      for (int lane = 0; lane < LANES; ++lane)
-        for (int j = 0; j < 4; ++j) row[4 * lane + j] = y[i][j][lane];
-    }
+    for (int i = 0; i < 4; ++i) store_columns(y[i], image + (top + i) * p.width + left);
     return;
   }
-  for (int lane = 0; lane < LANES && first + lane < p.tiles; ++lane) {
+  for (size_t lane = 0; lane < LANES && first + lane < p.tiles; ++lane) {
     const size_t tile = first + lane;
     const size_t top_y = 4 * (tile / p.tiles_x), left_x = 4 * (tile % p.tiles_x);
     for (size_t i = 0; i < 4 && top_y + i < size_t(p.height); ++i)
@@ -104,39 +279,49 @@ static void transform_output(const Plan& p, const float* m, size_t stride, float
   }
 }
 
-// M[ROWS][kBlock] = U[channels_in][ROWS]ᵀ V[channels_in][kBlock], all of it in registers.
-static inline void product(const float* u, const float* v, size_t channels, float* m) {
-  Vector sum[ROWS][VECTORS] = {};
-  for (size_t c = 0; c < channels; ++c, u += ROWS, v += kBlock) {
-    Vector tile[VECTORS];
-    for (int n = 0; n < VECTORS; ++n) tile[n] = reinterpret_cast<const Vector*>(v)[n];
-    for (int r = 0; r < ROWS; ++r)
-      for (int n = 0; n < VECTORS; ++n) sum[r][n] += u[r] * tile[n];
+// The output channels of one group for the blocks `from` to `to`, from their V. `u` is all of U,
+// kGroup × kDepth at a time, or null: then it is made here. `scratch` holds M of the blocks and U.
+static void multiply(const Plan& p, size_t group, size_t from, size_t to, const float* v,
+                     const float* u, float* scratch) {
+  const size_t first = group * kGroup, rows = std::min(kGroup, p.channels_out - first);
+  float* m = scratch;
+  if (u != nullptr) u += group * 36 * kUStride * ((p.channels_in + kDepth - 1) / kDepth);
+  for (size_t channel = 0; channel < p.channels_in; channel += kDepth) {
+    const size_t depth = std::min(kDepth, p.channels_in - channel);
+    const float* here = u + 36 * kUStride * (channel / kDepth);
+    if (u == nullptr) {
+      float* made = scratch + (to - from) * 36 * kMStride;
+      transform_weights(p, group, channel, made);
+      here = made;
+    }
+    for (size_t block = from; block < to; ++block) {
+      const size_t width = width_of(p, block);
+      const float* v_block = v + (block - from) * 36 * v_stride(p, kBlock) + channel * width;
+      float* m_block = m + (block - from) * 36 * kMStride;
+      for (size_t k = 0; k < 36; ++k)
+        for (size_t row = 0; row < rows; row += ROWS) {
+          const float* of_u = here + k * kUStride + row * kDepth;
+          const float* of_v = v_block + k * v_stride(p, width);
+          float* of_m = m_block + k * kMStride + row * width;
+          switch (width / LANES) {
+            case 1: product<1>(of_u, of_v, depth, channel > 0, of_m); break;
+            case 2: product<2>(of_u, of_v, depth, channel > 0, of_m); break;
+            default: product<3>(of_u, of_v, depth, channel > 0, of_m);
+          }
+        }
+    }
   }
-  for (int r = 0; r < ROWS; ++r)
-    for (int n = 0; n < VECTORS; ++n) reinterpret_cast<Vector*>(m + r * kBlock)[n] = sum[r][n];
+  const size_t area = size_t(p.height) * p.width;
+  for (size_t block = from; block < to; ++block) {
+    const size_t width = width_of(p, block);
+    for (size_t row = 0; row < rows; ++row)
+      for (size_t lane = 0; lane < width; lane += LANES)
+        transform_output(p, m + (block - from) * 36 * kMStride + row * width + lane, kMStride,
+                         p.bias[first + row], block * kBlock + lane,
+                         p.y + (first + row) * area);
+  }
 }
 
-// One block of tiles of one picture, every output channel. `scratch` holds the block's V and,
-// for ROWS output channels, M.
-static void convolve_block(const Plan& p, const float* image, size_t block, float* scratch,
-                           float* result) {
-  const size_t first = block * kBlock, area = size_t(p.height) * p.width;
-  float* v = scratch;
-  float* m = scratch + size_t(36) * p.channels_in * kBlock;
-  for (size_t c = 0; c < p.channels_in; ++c)
-    for (int n = 0; n < VECTORS; ++n)
-      transform_input(p, image + c * area, first + n * LANES, v + c * kBlock + n * LANES);
-  for (size_t row = 0; row < p.channels_out; row += ROWS) {
-    const float* u = p.u + row * p.channels_in;
-    for (size_t k = 0; k < 36; ++k)
-      product(u + k * p.rows_padded * p.channels_in, v + k * p.channels_in * kBlock,
-              p.channels_in, m + k * ROWS * kBlock);
-    for (size_t r = 0; r < ROWS && row + r < p.channels_out; ++r)
-      for (int n = 0; n < VECTORS && first + n * LANES < p.tiles; ++n)
-        transform_output(p, m + r * kBlock + n * LANES, size_t(ROWS) * kBlock, p.bias[row + r],
-                         first + n * LANES, result + (row + r) * area);
-  }
-}
-
-static const Kernels kernels = {ROWS, kBlock, convolve_block};
+static const Kernels kernels = {kBlock, kGroup, kDepth, 36 * kUStride, 36 * kMStride,
+                                [](const Plan& p) { return 36 * v_stride(p, kBlock); }, transform_block,
+                                transform_weights, multiply};
