@@ -31,7 +31,7 @@ from .precision import lowered
 from .probe import Selection, Structure, context_width, probe, select
 from .staging import staged
 from .tokens import tokenizer_spec, write_tokenizer
-from .winograd import write_twin
+from .twin import write_twin
 
 _NOISE_SEED: Final = 0
 _DEFAULT_CELLS: Final = 64  # diffusers' own default of an unset unet.config.sample_size
@@ -251,7 +251,7 @@ class _Job:
     def _twin(
         self, filename: str, sizes: Mapping[str, Sequence[int]], examples: Sequence[proof.Example]
     ) -> None:
-        """Write and prove the graph's twin with Winograd convolutions, where one is worth it."""
+        """Write and prove the graph's twin for CPUs, where one is worth it."""
         if operator_library() is None:
             return  # what cannot be proved is not written
         twin = write_twin(self.directory / filename, sizes)

@@ -261,6 +261,6 @@ def _runner(path: Path) -> Iterator[Runner]:
 def _session(path: Path) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    if path.name.endswith(contract.winograd_name("")):
+    if path.name.endswith(contract.twin_name("")):
         options.register_custom_ops_library(str(operator_library()))
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])

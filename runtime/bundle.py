@@ -21,7 +21,7 @@ from .contract import (
     VAE_ENCODER,
     FileRecord,
     Manifest,
-    winograd_name,
+    twin_name,
 )
 from .errors import BundleError
 
@@ -48,11 +48,11 @@ class Bundle:
     def unet(self) -> Path:
         return self.path / UNET
 
-    def graphs(self, winograd: bool) -> tuple[Path, Path, Path]:
-        """VAE encoder, text encoder and UNet; with `winograd` the twins of those that have one."""
+    def graphs(self, twins: bool) -> tuple[Path, Path, Path]:
+        """VAE encoder, text encoder and UNet; with `twins` those for CPUs, where there are."""
         vae, text, unet = (
-            self.path / (name if not winograd or twin not in self.manifest.files else twin)
-            for name, twin in ((name, winograd_name(name)) for name in GRAPHS)
+            self.path / (name if not twins or twin not in self.manifest.files else twin)
+            for name, twin in ((name, twin_name(name)) for name in GRAPHS)
         )
         return vae, text, unet
 

@@ -17,8 +17,9 @@ Three graphs, float32 at every rim whatever precision they compute in:
 h = height / vae_factor, and image sides must be multiples of `size_multiple`.
 A stride counts image pixels per cell.
 
-Beside a graph may lie its twin, `<graph>.winograd.onnx`: the same function over the same weights'
-file, its large 3×3 convolutions replaced by `mdrt.WinogradConv` (kernels/cpu/winograd.cpp).
+Beside a graph may lie its twin for ONNX Runtime on CPUs, `<graph>.cpu.onnx`: the same function
+over the same weights' file, its large 3×3 convolutions replaced by `mdrt.WinogradConv`
+(kernels/cpu/winograd.cpp), its attention by one operator where the logits are no output.
 """
 
 from __future__ import annotations
@@ -71,9 +72,9 @@ def logits_name(stride: int, index: int) -> str:
     return f"logits_s{stride}_{index}"
 
 
-def winograd_name(graph: str) -> str:
-    """The file name of a graph's twin with Winograd convolutions."""
-    return f"{graph.removesuffix('.onnx')}.winograd.onnx"
+def twin_name(graph: str) -> str:
+    """The file name of a graph's twin for CPUs."""
+    return f"{graph.removesuffix('.onnx')}.cpu.onnx"
 
 
 @dataclass(frozen=True)

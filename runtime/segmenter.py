@@ -175,11 +175,11 @@ class Segmenter:
         """
         self.bundle: Bundle = load_bundle(EMBEDDED if engine is None else engine, verify)
         self.manifest = self.bundle.manifest
-        paths = self.bundle.graphs(winograd=False)
+        paths = self.bundle.graphs(twins=False)
         if open_graph is None:
-            paths = self.bundle.graphs(winograd=wants_winograd(winograd, self.bundle, provider))
+            paths = self.bundle.graphs(twins=wants_winograd(winograd, self.bundle, provider))
             open_graph = partial(OrtSession, provider=provider, threads=threads)
-        self.winograd = paths != self.bundle.graphs(winograd=False)
+        self.winograd = paths != self.bundle.graphs(twins=False)
         sessions = [open_graph(path) for path in paths]
         self.vae, self.text, self.unet = sessions
         _check_axes(self.bundle, self.vae, self.text, self.unet)

@@ -78,19 +78,21 @@ class OrtSession:
 
         options = ort.SessionOptions()
         options.log_severity_level = 3  # its warnings are about the graph, not for the user
-        if path.name.endswith(contract.winograd_name("")):
+        twin = path.name.endswith(contract.twin_name(""))
+        if twin:
             options.register_custom_ops_library(str(operator_library()))
         if threads is not None:
             options.intra_op_num_threads = threads
         if provider == "cpu":
-            _share_memory()
-            options.add_session_config_entry("session.use_env_allocators", "1")
-            # packed weights are a second copy: twice the time to load, no time gained
-            options.add_session_config_entry("session.disable_prepacking", "1")
+            _settle_on_cpu(options)
         self.path = path
         try:
             self._session = ort.InferenceSession(
-                str(path), options, providers=[resolve_provider(provider)]
+                str(path),
+                options,
+                providers=[resolve_provider(provider)],
+                # a twin's convolutions read their weights in place: no copies in another layout
+                disabled_optimizers=["NchwcTransformer"] if twin else [],
             )
         except ProviderError:
             raise
@@ -140,6 +142,18 @@ class OrtSession:
                     "on this model; export it with --precision fp32 or bf16"
                 )
         return dict(zip(names, values, strict=True))
+
+
+def _settle_on_cpu(options: Any) -> None:
+    """Weights once, as they lie in the file; one arena; cores left alone between two graphs."""
+    _share_memory()
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    # packed weights are a second copy: twice the time to load, no time gained
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    # a plan of the first run's memory would be held beside what the arena already has
+    options.enable_mem_pattern = False
+    # threads that wait for more work would take a core from NumPy and from the other graphs
+    options.add_session_config_entry("session.force_spinning_stop", "1")
 
 
 @cache

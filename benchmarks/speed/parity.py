@@ -41,8 +41,8 @@ def tensors(
     source = open_pipeline(str(pipeline), None)
     cases = [proof.Case(size, size, 1)]
     tolerance = proof.TOLERANCE[manifest.precision]
-    vae, text, unet = bundle.graphs(winograd=False)
-    fast = bundle.graphs(winograd=True)
+    vae, text, unet = bundle.graphs(twins=False)
+    fast = bundle.graphs(twins=True)
     rows = []
     say("VAE encoder")
     examples = proof.vae_examples(source.vae(), cases)

@@ -40,7 +40,7 @@ def multiply_adds(bundle: Bundle, size: int) -> dict[str, int]:
             contract.ENCODER_HIDDEN_STATES: np.zeros((1, length, hidden), np.float32),
         },
     }
-    paths = dict(zip(("vae", "text", "unet"), bundle.graphs(winograd=False), strict=True))
+    paths = dict(zip(("vae", "text", "unet"), bundle.graphs(twins=False), strict=True))
     return {stage: _graph_multiply_adds(path, feeds[stage]) for stage, path in paths.items()}
 
 

@@ -1,4 +1,4 @@
-"""The twin graphs with Winograd convolutions: written where worth it, proved, chosen, said."""
+"""The twin graphs for CPUs: written where worth it, proved, chosen, said."""
 
 from __future__ import annotations
 
@@ -31,23 +31,43 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
     return export(random_models.save_pipeline(folder / "pipeline", unet), folder / "bundle")
 
 
+def graphs(report: ExportReport) -> list[list[onnx.NodeProto]]:
+    """The nodes of the UNet and of its twin."""
+    return [
+        list(onnx.load(report.path / name, load_external_data=False).graph.node)
+        for name in ("unet.onnx", "unet.cpu.onnx")
+    ]
+
+
 def test_only_large_convolutions_are_replaced(wide: ExportReport) -> None:
-    plain, twin = (
-        onnx.load(wide.path / name, load_external_data=False).graph.node
-        for name in ("unet.onnx", "unet.winograd.onnx")
-    )
+    plain, twin = graphs(wide)
     ours = [node for node in twin if node.domain == "mdrt"]
-    # one resnet's two convolutions at 32×32; the up block at that size is cut away
-    assert [node.op_type for node in ours] == ["WinogradConv"] * 2
-    assert len(plain) == len(twin)
-    assert not (wide.path / "vae_encoder.winograd.onnx").exists()  # 16 channels
+    # two of the one resnet at 32×32 (the up block at that size is cut away), two of the resnet
+    # going down at 16×16, and the upsampler's there, after which the last features are taken
+    assert [node.op_type for node in ours] == ["WinogradConv"] * len(ours)
+    large = sum(node.op_type == "Conv" for node in plain) - sum(
+        node.op_type == "Conv" for node in twin
+    )
+    assert len(ours) == large > 2
+    assert not (wide.path / "vae_encoder.cpu.onnx").exists()  # 16 channels
+
+
+def test_attention_is_fused_where_its_logits_are_no_output(wide: ExportReport) -> None:
+    plain, twin = graphs(wide)
+    kinds = [[node.op_type for node in nodes] for nodes in (plain, twin)]
+    asked_for = len(wide.manifest.attention)
+    assert kinds[1].count("Softmax") <= asked_for
+    fused = kinds[1].count("MultiHeadAttention")
+    assert fused == kinds[0].count("Softmax") - kinds[1].count("Softmax") > 0
+    outputs = {name for node in twin for name in node.output}
+    assert {a.name for a in wide.manifest.attention} <= outputs
 
 
 def test_the_twin_is_proved_and_listed(wide: ExportReport) -> None:
-    rows = [row for row in wide.proof if row.graph == "unet.winograd.onnx"]
+    rows = [row for row in wide.proof if row.graph == "unet.cpu.onnx"]
     assert {row.tensor for row in rows} == set(wide.manifest.output_names)
     assert all(row.passed for row in rows)
-    assert "unet.winograd.onnx" in wide.manifest.files
+    assert "unet.cpu.onnx" in wide.manifest.files
 
 
 def test_labels_agree_with_direct_convolutions(wide: ExportReport) -> None:
@@ -64,7 +84,7 @@ def test_labels_agree_with_direct_convolutions(wide: ExportReport) -> None:
 
 
 def test_small_graphs_have_no_twin(sd1_report: ExportReport) -> None:
-    assert not list(sd1_report.path.glob("*.winograd.onnx"))
+    assert not list(sd1_report.path.glob("*.cpu.onnx"))
     with pytest.raises(ProviderError, match="has no graphs for them"):
         mdrt.Segmenter(sd1_report.path, winograd=True)
 
