@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ..runtime.bundle import load_bundle
 from ..runtime.errors import MdrtError
+from ..runtime.hashes import cache_folder
 from ..runtime.output import write_atomically
 from ..runtime.segmenter import EMBEDDED
 from .speed.contenders import CONTENDERS, PYTORCH
@@ -191,6 +192,6 @@ def _task(
         raise click.UsageError(
             f"--size {size}: expected a multiple of {manifest.size_multiple} for this bundle"
         )
-    cache = Path(click.get_app_dir("mdrt")) / "bench"
+    cache = cache_folder() / "bench"
     source = None if pipeline is None else str(pipeline.resolve())
     return Task(str(bundle.path.resolve()), source, size, names(count), str(cache), threads)

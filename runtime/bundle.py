@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -24,8 +23,8 @@ from .contract import (
     twin_name,
 )
 from .errors import BundleError
+from .hashes import remembered_sha256, sha256
 
-_CHUNK: Final = 1 << 20  # bytes hashed at a time
 _REMEDY: Final = "run `mdrt export` again"
 
 
@@ -88,7 +87,8 @@ def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
 
     Args:
         path: a bundle directory, or the `unet.onnx` inside one.
-        verify: hash every file; without it only presence and size are checked.
+        verify: hash every file (a large one only if it is not as it was last hashed); without it
+            only presence and size are checked.
 
     Raises:
         BundleError: no bundle there, an engine file, an unreadable manifest,
@@ -114,12 +114,8 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
 
 
 def record_file(path: Path) -> FileRecord:
-    """The record of a file as it is now, hashed in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_CHUNK):
-            digest.update(piece)
-    return FileRecord(digest.hexdigest(), path.stat().st_size)
+    """The record of a file as it is now."""
+    return FileRecord(sha256(path), path.stat().st_size)
 
 
 def _directory(path: Path) -> Path:
@@ -166,7 +162,7 @@ def _check_size(directory: Path, name: str, record: FileRecord) -> None:
 
 def _check_hash(path: Path, record: FileRecord) -> None:
     try:
-        found = record_file(path).sha256
+        found = remembered_sha256(path)
     except OSError as error:
         raise BundleError(f"{path} cannot be read ({error.strerror}); {_REMEDY}") from error
     if found != record.sha256:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.resources import files
@@ -23,6 +23,7 @@ from .images import check_image, read_image
 from .prompts import ClassName, Prompts, PromptTokenizer, synonyms
 from .session import OrtSession, Session, wants_winograd
 from .tiles import Canvas, Stitcher
+from .trace import Trace
 
 Array = NDArray[np.float32]
 Shape = tuple[int | None, ...]
@@ -128,12 +129,14 @@ class EncodedText:
 
 @dataclass
 class _Clock:
+    trace: Trace | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
-        yield
+        with self.trace.span(name) if self.trace else nullcontext():
+            yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
@@ -153,6 +156,7 @@ class Segmenter:
         threads: int | None = None,
         winograd: bool | None = None,
         verify: bool = True,
+        trace: Trace | None = None,
         open_graph: Callable[[Path], Session] | None = None,
     ) -> None:
         """Load a bundle.
@@ -163,9 +167,11 @@ class Segmenter:
             threads: of one operator; None takes every core.
             winograd: large convolutions by minimal filtering, on a CPU about three times as fast
                 and within about 1e-5 of the direct ones; None: where bundle and install have it.
-            verify: check every file's SHA-256 before trusting it.
+            verify: check every file's SHA-256 before trusting it; a large one's is remembered
+                until the file changes.
+            trace: where to note when each stage and each node of the graphs ran.
             open_graph: loads a graph into a session of another runtime, in the place of ONNX
-                Runtime with the three options above.
+                Runtime with the options above.
 
         Raises:
             BundleError: the bundle is missing, damaged, of another schema, or its graphs are not
@@ -178,13 +184,16 @@ class Segmenter:
         paths = self.bundle.graphs(twins=False)
         if open_graph is None:
             paths = self.bundle.graphs(twins=wants_winograd(winograd, self.bundle, provider))
-            open_graph = partial(OrtSession, provider=provider, threads=threads)
+            open_graph = partial(
+                OrtSession, provider=provider, threads=threads, profile=trace is not None
+            )
         self.winograd = paths != self.bundle.graphs(twins=False)
         sessions = [open_graph(path) for path in paths]
         self.vae, self.text, self.unet = sessions
         _check_axes(self.bundle, self.vae, self.text, self.unet)
         self._tokenizer = PromptTokenizer(self.bundle.tokenizer, self.manifest.tokenizer)
         self.noise = self.bundle.noise()
+        self._trace = trace
         self._texts: dict[tuple[str, ...], EncodedText] = {}
 
     def __call__(
@@ -220,7 +229,7 @@ class Segmenter:
                 )
             segments = int(segments)
         options = self.settle(options or Options(), classes is not None)
-        clock = _Clock()
+        clock = _Clock(self._trace)
         with clock.stage("image"):
             pixels = read_image(image) if isinstance(image, str | Path) else check_image(image)
         quiet = progress or (lambda done, total: None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -62,13 +64,20 @@ class Session(Protocol):
 class OrtSession:
     """A graph on ONNX Runtime."""
 
-    def __init__(self, path: Path, provider: str = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        provider: str = "cpu",
+        threads: int | None = None,
+        profile: bool = False,
+    ) -> None:
         """Load a graph.
 
         Args:
             path: the `.onnx` file; external data is found beside it.
             provider: a key of `PROVIDERS`.
             threads: of one operator; None lets ONNX Runtime take every core.
+            profile: note when each node runs, for `end_profile`.
 
         Raises:
             ProviderError: the provider is unknown or not in the installed ONNX Runtime.
@@ -85,6 +94,9 @@ class OrtSession:
             options.intra_op_num_threads = threads
         if provider == "cpu":
             _settle_on_cpu(options)
+        if profile:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(tempfile.gettempdir()) / "mdrt")
         self.path = path
         try:
             self._session = ort.InferenceSession(
@@ -142,6 +154,21 @@ class OrtSession:
                     "on this model; export it with --precision fp32 or bf16"
                 )
         return dict(zip(names, values, strict=True))
+
+    def end_profile(self) -> tuple[int, list[dict[str, Any]]]:
+        """What ONNX Runtime noted since it was loaded with `profile`, which it stops.
+
+        Returns:
+            When it began, in nanoseconds of `time.time_ns`, and its events in Chrome's format,
+            times in microseconds from there.
+        """
+        began = self._session.get_profiling_start_time_ns()
+        file = Path(self._session.end_profiling())
+        try:
+            events: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+        finally:
+            file.unlink()
+        return began, events
 
 
 def _settle_on_cpu(options: Any) -> None:

@@ -34,20 +34,18 @@ class Contender(Protocol):
 
 
 class OurRuntime:
-    """mdrt itself: with Winograd convolutions, without, or on another runtime's sessions."""
+    """mdrt itself, or its pipeline on another runtime's sessions."""
 
     def __init__(self, task: Task, runtime: str) -> None:
         from ...runtime.segmenter import Options, Segmenter
 
-        if runtime in ("openvino", "mnn"):
+        if runtime == "mdrt":
+            self.segmenter = Segmenter(task.bundle, threads=task.threads)
+        else:
             from .runtimes import opener
 
             graphs = opener(runtime, task.threads, Path(task.cache))
             self.segmenter = Segmenter(task.bundle, verify=False, open_graph=graphs)
-        else:
-            self.segmenter = Segmenter(
-                task.bundle, threads=task.threads, winograd=None if runtime == "mdrt" else False
-            )
         self.classes = list(task.classes)
         self.options = Options(mode="paper", pooling="exp", timestep=0)
 

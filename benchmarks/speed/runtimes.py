@@ -14,9 +14,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime import contract
-from ...runtime.session import OrtSession, Session, TensorSpec
+from ...runtime.session import Session, TensorSpec
 
 Feeds = Mapping[str, NDArray[Any]]
+
+
+class StockOrtSession:
+    """A graph on ONNX Runtime as it comes: its own defaults, no twin, no operator of ours."""
+
+    def __init__(self, path: Path, threads: int | None) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        self._session = ort.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+        self.inputs, self.outputs = _specs(path)
+
+    def infer(self, feeds: Feeds, wanted: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+        names = list(self.outputs) if wanted is None else list(wanted)
+        return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
 
 
 class OpenVinoSession:
@@ -103,14 +121,20 @@ def mnn_file(path: Path, folder: Path) -> Path:
 
 
 def opener(runtime: str, threads: int | None, folder: Path) -> Callable[[Path], Session]:
-    """What loads a graph into `runtime`, "openvino" or "mnn" (its files in `folder`)."""
+    """What loads a graph into `runtime`, "onnxruntime", "openvino" or "mnn" (which keeps
+    what it converts in `folder`)."""
 
     def on_mnn(path: Path) -> Session:
         if path.name == contract.TEXT_ENCODER:  # int64 ids throughout, and nothing to convolve
-            return OrtSession(path, threads=threads)
+            return StockOrtSession(path, threads)
         return MnnSession(path, mnn_file(path, folder), threads)
 
-    return on_mnn if runtime == "mnn" else lambda path: OpenVinoSession(path, threads)
+    makers: dict[str, Callable[[Path], Session]] = {
+        "onnxruntime": lambda path: StockOrtSession(path, threads),
+        "openvino": lambda path: OpenVinoSession(path, threads),
+        "mnn": on_mnn,
+    }
+    return makers[runtime]
 
 
 def _specs(path: Path) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
