@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import click
 from rich.console import Console
@@ -39,7 +41,32 @@ _CLASSES = click.option(
     show_default=True,
     help="Number of classes: Cityscapes' 19, then invented ones.",
 )
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 _THREADS = click.option("--threads", type=click.IntRange(min=1), help="[default: every core]")
+
+
+class _Numbers(click.ParamType):  # type: ignore[type-arg]
+    name = "N,N,…"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(int(part) for part in value.split(",") if part.strip())
+        except ValueError:
+            numbers = (0,)
+        if any(number < 1 for number in numbers):
+            self.fail(f"{value!r}: expected positive numbers, as in 1,19,171", param, ctx)
+        return numbers
+
+
+def _out(name: str) -> Callable[[Any], Any]:
+    return click.option(
+        "-o",
+        "--out",
+        type=click.Path(path_type=Path),
+        help=f"Folder for {name}.json and {name}.png.",
+    )
 
 
 @click.group("bench", short_help="Measure speed, memory and parity.")
@@ -49,6 +76,7 @@ def bench_command() -> None:
     \b
     mdrt bench latency
     mdrt bench latency -e sd15 --pipeline ./sd15-diffusers --against torch,mnn --out bench
+    mdrt bench growth -e sd15 --sizes-at 512,1024 --out bench
     mdrt bench parity -e sd15 --pipeline ./sd15-diffusers
     """
 
@@ -76,13 +104,8 @@ def bench_command() -> None:
     help="Every contender in turn, in fresh processes, this many times.",
 )
 @_THREADS
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path),
-    help="Folder for latency.json and latency.png.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@_out("latency")
+@_JSON
 def latency_command(
     engine: Path,
     pipeline: Path | None,
@@ -116,6 +139,7 @@ def latency_command(
     with errors.status("measuring") as status:
         status.update("the machine's own limits")
         peaks = work.peaks(threads)
+        read = work.reading(load_bundle(engine, verify=False))
         status.update("counting multiply-adds")
         counts = work.multiply_adds(load_bundle(engine, verify=False), task.size)
         try:
@@ -124,19 +148,43 @@ def latency_command(
             )
         except RuntimeError as error:
             raise MdrtError(str(error)) from error
-    report |= {"peaks": peaks, "multiply_adds": counts}
-    text = json.dumps(report, indent=2)
-    if as_json:
-        click.echo(text)
-    else:
-        console = Console()
-        console.print(race_table(report))
-        console.print(work_table(report))
+    report |= {"peaks": peaks, "multiply_adds": counts, "read_s": read}
+    _show(report, [race_table(report), work_table(report)], as_json)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / "latency.json", lambda file: file.write(f"{text}\n".encode()))
-        write_atomically(out / "latency.png", lambda file: draw_race(report, file))
-        errors.print(f"wrote {out}/latency.json and {out}/latency.png", highlight=False)
+        _write(report, lambda file: draw_race(report, file), out, "latency")
+
+
+@bench_command.command("growth")
+@_ENGINE
+@_SIZE
+@_CLASSES
+@click.option("--classes-at", type=_Numbers(), default="1,19,171,847", show_default=True)
+@click.option("--sizes-at", type=_Numbers(), default="256,512,1024,2048", show_default=True)
+@click.option("--images-at", type=_Numbers(), default="1,4,16", show_default=True)
+@_THREADS
+@_out("growth")
+@_JSON
+def growth_command(
+    engine: Path,
+    size: int | None,
+    count: int,
+    classes_at: tuple[int, ...],
+    sizes_at: tuple[int, ...],
+    images_at: tuple[int, ...],
+    threads: int | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Time and memory against classes, picture size and the number of pictures, one at a time."""
+    from .speed.growth import draw_growth, grow, growth_table
+
+    task = _task(engine, None, size, count, threads)
+    points = {"classes": classes_at, "size": sizes_at, "images": images_at}
+    with Console(stderr=True).status("measuring") as status:
+        report = grow(task, points, status.update)
+    _show(report, [growth_table(report)], as_json)
+    if out is not None:
+        _write(report, lambda file: draw_growth(report, file), out, "growth")
 
 
 @bench_command.command("parity")
@@ -149,7 +197,7 @@ def latency_command(
 )
 @_SIZE
 @_CLASSES
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@_JSON
 def parity_command(
     engine: Path, pipeline: Path, size: int | None, count: int, as_json: bool
 ) -> None:
@@ -180,6 +228,26 @@ def parity_command(
         console.print(table)
     if not all(row.passed for row in rows):
         raise click.ClickException("a tensor is beyond its tolerance")
+
+
+def _show(report: dict[str, Any], tables: Sequence[Table], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+        return
+    console = Console()
+    for table in tables:
+        console.print(table)
+
+
+def _write(
+    report: dict[str, Any], draw: Callable[[BinaryIO], object], folder: Path, name: str
+) -> None:
+    """The report and its chart into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(report, indent=2) + "\n"
+    write_atomically(folder / f"{name}.json", lambda file: file.write(text.encode()))
+    write_atomically(folder / f"{name}.png", draw)
+    click.echo(f"wrote {folder / name}.json and {folder / name}.png", err=True)
 
 
 def _task(

@@ -21,13 +21,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from .scenes.models import write_tokenizer
-
-CITYSCAPES: Final = (
-    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",
-    "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "train",
-    "motorcycle", "bicycle",
-)  # fmt: skip
-"""The 19 classes that speed is measured with."""
+from .speed.task import CITYSCAPES
 
 WORDS: Final = tuple(dict.fromkeys(" ".join((*CITYSCAPES, "and a photo of")).split()))
 

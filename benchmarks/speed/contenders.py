@@ -1,9 +1,9 @@
 """The ways to run MaskDiffusion that are compared; each runs in a process of its own.
 
-    python -m mdrt.benchmarks.speed.contenders NAME FOLDER COUNT WARMUP < task.json
+    python -m mdrt.benchmarks.speed.contenders NAME FOLDER COUNT WARMUP STARTED < task.json
 
 prints one JSON line when loaded, one for every picture, and one with the peak memory. Label maps
-go to FOLDER.
+go to FOLDER. STARTED is when the process was started, in seconds of `time.time`.
 """
 
 from __future__ import annotations
@@ -157,8 +157,8 @@ PYTORCH: Final = ("torch", "torch-compile", "official")
 
 
 def main() -> None:
-    name, folder, count, warmup = sys.argv[1:]
-    task = Task.from_json(sys.stdin.read())
+    name, folder, count, warmup, began = sys.argv[1:]
+    task = Task.from_dict(json.load(sys.stdin))
     started = time.perf_counter()
     contender = CONTENDERS[name](task)
     _say(event="loaded", seconds=time.perf_counter() - started)
@@ -166,10 +166,14 @@ def main() -> None:
         image = task.image(max(index, 0))
         started = time.perf_counter()
         labels, stages = contender(image)
-        whole = time.perf_counter() - started
-        _say(event="warmup" if index < 0 else "picture", index=index, whole=whole, stages=stages)
-        if index >= 0:
-            Image.fromarray(labels.astype(np.uint8)).save(Path(folder) / f"{name}-{index}.png")
+        segmented = time.perf_counter()
+        Image.fromarray(labels.astype(np.uint16)).save(Path(folder) / f"{name}-{index}.png")
+        written = time.perf_counter()
+        stages = stages | {"output": written - segmented}
+        event = "warmup" if index < 0 else "picture"
+        since = time.time() - float(began)
+        first = index == -int(warmup)
+        _say(event=event, whole=written - started, stages=stages, since_start=since, first=first)
     _say(event="done", peak_bytes=_peak_bytes())
 
 

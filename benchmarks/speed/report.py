@@ -7,6 +7,7 @@ from typing import Any, BinaryIO, Final
 
 from rich.table import Table
 
+from .contenders import PYTORCH
 from .task import STAGES
 
 Report = dict[str, Any]
@@ -24,7 +25,10 @@ def race_table(report: Report) -> Table:
     first = next(iter(results))
     task = report["task"]
     title = f"{task['size']}², {len(task['classes'])} classes, seconds (warm medians)"
-    table = Table("", *results, title=title, title_justify="left")
+    table = Table(
+        "", *results, title=title, title_justify="left", caption=_conditions(report),
+        caption_justify="left",
+    )  # fmt: skip
     for stage in STAGES:
         values = [result["stages_s"].get(stage) for result in results.values()]
         if any(value is not None for value in values):
@@ -34,8 +38,8 @@ def race_table(report: Report) -> Table:
         "whole, p50": lambda r: _seconds(r["p50_s"]),
         "whole, p95": lambda r: _seconds(r["p95_s"]),
         f"times {first}": lambda r: f"{r['p50_s'] / results[first]['p50_s']:.2f}×",
-        "first picture": lambda r: "" if r["first_s"] is None else _seconds(r["first_s"]),
         "loading": lambda r: _seconds(r["load_s"]),
+        "start to first": lambda r: _seconds(r["first_s"]),
         "peak memory": lambda r: f"{r['peak_bytes'] / 1e9:.2f} GB",
         f"labels as {first}": lambda r: f"{r[f'agreement with {first}']:.2%}",
     }
@@ -45,9 +49,12 @@ def race_table(report: Report) -> Table:
 
 
 def work_table(report: Report) -> Table:
-    """Multiply-adds of the networks, what each contender makes of them, and the limit."""
+    """Multiply-adds of the networks, what each contender makes of them, and the limit.
+
+    The PyTorch contenders are left out: their networks are whole, or run several times.
+    """
     peak = report["peaks"]["product"]
-    results = report["contenders"]
+    results = {k: found for k, found in report["contenders"].items() if k not in PYTORCH}
     title = (
         f"operations a second in units of 10⁹; a matrix product reaches {peak / 1e9:.0f}, "
         f"a direct convolution {report['peaks']['convolution'] / 1e9:.0f}"
@@ -57,7 +64,6 @@ def work_table(report: Report) -> Table:
         count = report["multiply_adds"][stage]
         cells = []
         for result in results.values():
-            # torch's UNet is whole: it does more than the cut graph that is counted here
             rate = 2 * count / result["stages_s"][stage]
             cells.append(f"{rate / 1e9:.0f} ({rate / peak:.0%})")
         table.add_row(stage, f"{count / 1e9:.0f}", *cells)
@@ -93,6 +99,18 @@ def draw_race(report: Report, file: BinaryIO) -> None:
     figure.tight_layout()
     figure.savefig(file, dpi=120, format="png")
     pyplot.close(figure)
+
+
+def _conditions(report: Report) -> str:
+    """What the figures are worth nothing without."""
+    machine, versions = report["machine"], report["versions"]
+    threads = report["task"]["threads"] or "every core"
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, "
+        f"{machine['memory_bytes'] / 2**30:.0f} GiB, load {machine['load']:.1f} before; "
+        f"threads: {threads}; reading the weights: {_seconds(report['read_s'])} s\n"
+        + ", ".join(f"{name} {number}" for name, number in versions.items())
+    )
 
 
 def _seconds(value: float) -> str:

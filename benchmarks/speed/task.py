@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -13,6 +13,9 @@ STAGES: Final = (
     "image", "text", "vae", "unet", "decode", "attention", "prototypes", "assign", "output",
 )  # fmt: skip
 """Stages in the order in which they run; "decode" is the official code's alone."""
+
+NETWORK: Final = ("text", "vae", "unet", "decode")
+"""Stages that run a network."""
 
 CITYSCAPES: Final = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",
@@ -48,15 +51,19 @@ class Task:
         pixels: NDArray[np.uint8] = np.clip(picture, 0, 255).astype(np.uint8).T
         return np.ascontiguousarray(pixels.reshape(self.size, self.size, 3))
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
     @classmethod
-    def from_json(cls, text: str) -> Task:
-        values: dict[str, Any] = json.loads(text)
+    def from_dict(cls, values: dict[str, Any]) -> Task:
         return cls(**(values | {"classes": tuple(values["classes"])}))
 
 
 def names(count: int) -> tuple[str, ...]:
-    """`count` class names: Cityscapes' own, then invented ones."""
-    return (CITYSCAPES + tuple(f"thing {i}" for i in range(count)))[:count]
+    """`count` class names: Cityscapes' own, then pairs of them, then triples."""
+    every = (
+        " ".join(words)
+        for length in itertools.count(1)
+        for words in itertools.product(CITYSCAPES, repeat=length)
+    )
+    return tuple(itertools.islice(every, count))

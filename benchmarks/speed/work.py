@@ -69,6 +69,16 @@ def _graph_multiply_adds(path: Path, feeds: Mapping[str, NDArray[Any]]) -> int:
     return total
 
 
+def reading(bundle: Bundle) -> float:
+    """Seconds to read every file of a bundle once, from wherever the system has them."""
+    start = time.perf_counter()
+    for name in bundle.manifest.files:
+        with (bundle.path / name).open("rb", buffering=0) as file:
+            while file.read(1 << 22):
+                pass
+    return time.perf_counter() - start
+
+
 def peaks(threads: int | None, repeats: int = 5) -> dict[str, float]:
     """Operations a second, two a multiply-add, of a large matrix product and a 3×3 convolution."""
     random = np.random.default_rng(0)
