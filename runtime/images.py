@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from .errors import ImageError
+
+TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation → what turns the picture upright (EXIF 2.32, tag 274)."""
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
@@ -29,16 +40,23 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
         raise ImageError(f"image {path} {kind}; give a picture file")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's name its own files, not the picture's
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 image.load()
-                return _to_rgb(ImageOps.exif_transpose(image), path)
+                return _to_rgb(_upright(image), path)
+    except ImageError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"image {path} is too large ({error}); resize it first") from error
     except UnidentifiedImageError:
         raise ImageError(f"{path} is no image that Pillow can read") from None
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise ImageError(f"image {path} is damaged: {error}") from error
+    except Exception as error:  # decoders raise whatever they meet: struct.error, TypeError, …
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(
+            f"image {path} is damaged or of a kind that Pillow cannot decode ({reason}); "
+            "save it anew, as PNG or JPEG"
+        ) from error
 
 
 def check_image(image: Any) -> NDArray[np.uint8]:
@@ -51,6 +69,17 @@ def check_image(image: Any) -> NDArray[np.uint8]:
     if array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8 and array.size:
         return array
     raise ImageError(f"image is {array.dtype} {array.shape}, expected uint8 (H, W, 3) in RGB order")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture as it is to be seen. Metadata may be broken where pixels are not, so nothing but
+    the orientation is read, and `ImageOps.exif_transpose`, which rewrites it all, is not used.
+    """
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # whatever the parser trips over
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:

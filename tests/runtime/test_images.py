@@ -1,8 +1,11 @@
 """Pictures of every kind become (H, W, 3) uint8, or an error that names the file."""
 
+import struct
+import warnings
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps, PngImagePlugin
 
 from mdrt.runtime.errors import ImageError
 from mdrt.runtime.images import check_image, read_image
@@ -125,3 +128,71 @@ def test_a_bomb_is_refused(tmp_path, monkeypatch):
 def test_arrays_of_another_kind_are_refused(array):
     with pytest.raises(ImageError, match="expected uint8"):
         check_image(array)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_as_pillow_turns_it(tmp_path, orientation):
+    path = tmp_path / "x.png"
+    image = Image.fromarray(np.arange(6 * 9 * 3, dtype=np.uint8).reshape(6, 9, 3))
+    exif = image.getexif()
+    exif[274] = orientation
+    image.save(path, exif=exif)
+    with Image.open(path) as saved:
+        wanted = np.asarray(ImageOps.exif_transpose(saved))
+    np.testing.assert_array_equal(read_image(path), wanted)
+
+
+def with_exif(image, path, size_tag):
+    """Save with an EXIF block that says "turn a quarter", then a resolution of `size_tag` bytes."""
+    entry = struct.pack("<HHIHH", 274, 3, 1, 6, 0) + struct.pack("<HHII", 282, *size_tag)
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + entry + struct.pack("<I", 0)
+    image.save(path, exif=exif)
+
+
+@pytest.mark.parametrize("entry", [(5, 1, 9999), (7, 3, 9999), (2, 2**31, 26), (99, 1, 1)])
+def test_broken_metadata_spoils_no_pixels(tmp_path, entry):
+    path = tmp_path / "x.jpg"
+    with_exif(Image.new("RGB", (30, 10), "red"), path, entry)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Pillow's own would name its source files
+        assert read_image(path).shape == (30, 10, 3)
+
+
+def test_metadata_that_cannot_be_parsed_is_ignored(tmp_path, monkeypatch):
+    path = tmp_path / "x.jpg"
+    Image.new("RGB", (30, 10)).save(path)
+
+    def fail(self):
+        raise struct.error("required argument is not an integer")
+
+    monkeypatch.setattr(Image.Image, "getexif", fail)
+    assert read_image(path).shape == (10, 30, 3)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("YUV\nfailed"), NotImplementedError("flags 7"), TypeError("abs"), MemoryError()],
+)
+def test_whatever_a_decoder_raises_is_an_image_error(tmp_path, monkeypatch, error):
+    """As AVIF, DDS, JPEG and JPEG 2000 decoders do on damaged files."""
+    path = tmp_path / "x.png"
+    Image.new("RGB", (4, 4)).save(path)
+
+    def fail(self):
+        raise error
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", fail)
+    with pytest.raises(ImageError, match=r"x\.png is damaged or of a kind") as caught:
+        read_image(path)
+    assert (str(error).split() or ["MemoryError"])[0] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_pixel_format_is_an_image_error(tmp_path):
+    path = tmp_path / "x.dds"
+    Image.new("RGBA", (8, 8)).save(path)
+    data = bytearray(path.read_bytes())
+    data[80:84] = b"\x80\0\0\x80"  # the pixel format's flags
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match=r"x\.dds is damaged or of a kind"):
+        read_image(path)
