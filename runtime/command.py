@@ -234,9 +234,11 @@ def segment_command(
         for path in paths:
             try:
                 values = _segment_one(segmenter, path, stems[path], job, options, progress)
-            except (MdrtError, OSError, MemoryError) as error:
+            except Exception as error:  # one picture's surprise must not cost the others
                 failures += 1
-                reason = str(error) if isinstance(error, MdrtError) else f"{path}: {error!r}"
+                reason = str(error)
+                if not isinstance(error, MdrtError):
+                    reason = f"{path}: {type(error).__name__}: {' '.join(reason.split())}"
                 _say(progress.console, "error", reason)
             else:
                 _show(values, as_json, console if as_json else Console())

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from mdrt.cli import main
-from mdrt.runtime import output
+from mdrt.runtime import images, output
 
 
 def run(*arguments):
@@ -81,6 +81,21 @@ def test_one_bad_image_does_not_stop_the_others(picture_file, tmp_path):
     assert_one_line_error(result, "bad.png", "missing.png", "2 of 3 pictures failed")
     assert (out / "scene.png").exists()
     assert not list(out.glob("bad*"))
+
+
+def test_a_surprise_in_one_picture_does_not_stop_the_others(picture_file, tmp_path, monkeypatch):
+    def read(path, read_image=images.read_image):
+        if path.name == "odd.png":
+            raise ZeroDivisionError("two\nlines")
+        return read_image(path)
+
+    monkeypatch.setattr(images, "read_image", read)
+    out = tmp_path / "out"
+    result = run(tmp_path / "odd.png", picture_file, "--classes", "sky, water", "--out", out)
+    assert_one_line_error(result, "1 of 2 pictures failed")
+    expected = f"error: {tmp_path / 'odd.png'}: ZeroDivisionError: two lines"
+    assert expected in result.stderr.splitlines()
+    assert (out / "scene.png").exists()
 
 
 def test_a_folder_of_pictures(picture_file, tmp_path):
