@@ -36,6 +36,8 @@ class _Commands(click.Group):
             return super().invoke(context)
         except MdrtError as error:
             raise click.ClickException(str(error)) from error
+        except BrokenPipeError:
+            raise  # click ends quietly: who reads has read enough
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(f"{where}{error.strerror or error}") from error

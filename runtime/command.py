@@ -296,6 +296,7 @@ def _progress(console: Console) -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,  # an empty line is all that a log would get of it
     )
 
 
