@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import signal
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -16,6 +17,15 @@ COMMANDS = {
     "segment": ("mdrt.runtime.command", "segment_command"),
 }
 """Subcommand → module and attribute, imported only when asked for."""
+
+
+class _Terminated(SystemExit):
+    """SIGTERM, as an exception: what is half-written is removed on the way out, as by Ctrl-C."""
+
+
+def _terminate(number: int, _frame: object) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt the removal
+    raise _Terminated(128 + number)  # the status of a process that the signal ended
 
 
 class _Commands(click.Group):
@@ -32,8 +42,12 @@ class _Commands(click.Group):
         return command
 
     def invoke(self, context: click.Context) -> Any:
+        before = signal.signal(signal.SIGTERM, _terminate)
         try:
             return super().invoke(context)
+        except _Terminated:
+            click.echo("Error: terminated", err=True)
+            raise
         except MdrtError as error:
             raise click.ClickException(str(error)) from error
         except BrokenPipeError:
@@ -41,6 +55,8 @@ class _Commands(click.Group):
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(f"{where}{error.strerror or error}") from error
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

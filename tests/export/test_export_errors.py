@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import pytest
+from click.testing import CliRunner
 
+from mdrt.cli import main
 from mdrt.export import proof
 from mdrt.export.exporter import ProofError, export
 from mdrt.export.options import ExportOptions
@@ -162,6 +166,20 @@ def test_interrupt_leaves_no_bundle(sd1: Path, output: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         export(sd1, output, progress=interrupt)
     assert list(output.parent.iterdir()) == []
+
+
+def test_terminate_leaves_no_bundle(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def terminate(*_arguments: Any) -> None:
+        assert len(list(output.parent.iterdir())) == 1  # the folder that is written aside
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("mdrt.export.exporter.open_pipeline", terminate)
+    result = CliRunner().invoke(main, ["export", "some/model", "-o", str(output)])
+    assert result.exit_code == 128 + signal.SIGTERM
+    assert result.stderr.strip() == "Error: terminated"
+    assert list(output.parent.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_existing_target_is_kept(sd1: Path, tmp_path: Path) -> None:
