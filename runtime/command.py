@@ -26,7 +26,15 @@ from rich.text import Text
 
 from .contract import MODES, MOST_SEGMENTS, POOLINGS
 from .errors import MdrtError, PromptError
-from .output import choose_stems, prepare_folder, printable, record, write_result
+from .output import (
+    check_targets,
+    choose_stems,
+    prepare_folder,
+    printable,
+    record,
+    result_files,
+    write_result,
+)
 from .prompts import ClassName, load_classes, shown_names
 from .session import PROVIDERS
 
@@ -135,6 +143,12 @@ class _Job:
     help="Also write the picture with coloured classes and a legend.",
 )
 @click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace files of other origin too; results of earlier runs are replaced in any case, "
+    "inputs never.",
+)
+@click.option(
     "--json",
     "as_json",
     is_flag=True,
@@ -170,6 +184,7 @@ def segment_command(
     max_size: int | None,
     out: Path,
     overlay: bool,
+    overwrite: bool,
     as_json: bool,
     provider: str,
     threads: int | None,
@@ -198,7 +213,10 @@ def segment_command(
     options = Options(mode, pooling, timestep, method, max_size)
     names = None if classes is None else list(load_classes(classes))
     paths = list(dict.fromkeys(_pictures(images)))
-    stems = choose_stems(paths, out)
+    stems = choose_stems(paths)
+    inputs = [*paths, Path(classes)] if classes is not None and os.path.isfile(classes) else paths
+    results = [result_files(out, stem, overlay) for stem in stems.values()]
+    check_targets(results, inputs, overwrite)
     segmenter = Segmenter(engine, provider=provider, threads=threads, winograd=winograd)
     if names is None and not unsupervised:
         names = list(segmenter.manifest.classes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -40,38 +40,64 @@ def prepare_folder(folder: Path) -> None:
         ) from error
 
 
-def result_files(folder: Path, stem: str) -> dict[str, Path]:
+def result_files(folder: Path, stem: str, with_overlay: bool = True) -> dict[str, Path]:
     """Where a result goes: label map, overlay, record."""
-    return {
+    files = {
         "labels": folder / f"{stem}.png",
         "overlay": folder / f"{stem}.overlay.png",
         "record": folder / f"{stem}.json",
     }
+    if not with_overlay:
+        del files["overlay"]
+    return files
 
 
-def choose_stems(pictures: Sequence[Path], folder: Path) -> dict[Path, str]:
-    """A name for each picture's results such that no file is written twice.
-
-    Raises:
-        OutputError: a result would replace one of the pictures.
-    """
+def choose_stems(pictures: Sequence[Path]) -> dict[Path, str]:
+    """A name for each picture's results such that no file is written twice."""
     stems: dict[Path, str] = {}
     taken: set[Path] = set()
     for picture in pictures:
         numbers = itertools.count(2)
         stem = picture.stem
-        while taken & set(result_files(folder, stem).values()):
+        while taken & set(result_files(Path(), stem).values()):
             stem = f"{picture.stem}-{next(numbers)}"
         stems[picture] = stem
-        taken |= set(result_files(folder, stem).values())
-    targets = {os.path.realpath(path) for path in taken}
-    for picture in pictures:
-        if os.path.realpath(picture) in targets:
-            raise OutputError(
-                f"results in {folder} would replace the picture {picture}; "
-                "choose another folder with --out"
-            )
+        taken |= set(result_files(Path(), stem).values())
     return stems
+
+
+def check_targets(
+    results: Iterable[Mapping[str, Path]], inputs: Iterable[Path], overwrite: bool
+) -> None:
+    """See that results, as `result_files` names them, replace nothing but results of earlier runs.
+
+    Raises:
+        OutputError: one would replace an input or, without `overwrite`, a file of other origin.
+    """
+    sources = {os.path.realpath(path): path for path in inputs}
+    for files in results:
+        for path in files.values():
+            source = sources.get(os.path.realpath(path))
+            if source is not None:
+                raise OutputError(
+                    f"results in {path.parent} would replace the input {source}; "
+                    "choose another folder with --out"
+                )
+        taken = [path for path in files.values() if os.path.lexists(path)]
+        if taken and not overwrite and not _is_record(files["record"]):
+            raise OutputError(
+                f"{taken[0]} exists and is no earlier result of mdrt; "
+                "choose another folder with --out, or replace it with --overwrite"
+            )
+
+
+def _is_record(path: Path) -> bool:
+    """Whether a file is the record of an earlier result."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return isinstance(values["schema"], int) and isinstance(values["versions"]["mdrt"], str)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -140,9 +166,7 @@ def write_result(
     Raises:
         OutputError: a file cannot be written.
     """
-    files = result_files(folder, stem)
-    if not with_overlay:
-        del files["overlay"]
+    files = result_files(folder, stem, with_overlay)
     # File names need not be UTF-8; a record is.
     written = {kind: printable(path) for kind, path in files.items()}
     text = json.dumps(values | {"files": written}, indent=2, ensure_ascii=False) + "\n"

@@ -129,10 +129,79 @@ def test_results_never_replace_a_picture(picture_file, tmp_path):
     assert picture_file.read_bytes() == before
 
 
+@pytest.fixture
+def labelled(picture_file, tmp_path):
+    """A folder as data sets have them: a picture, its mask and its annotation, of one name."""
+    folder = tmp_path / "gt"
+    folder.mkdir()
+    Image.open(picture_file).save(folder / "a.jpg")
+    (folder / "a.png").write_bytes(b"the user's mask")
+    (folder / "a.json").write_text('{"schema": "the user\'s", "versions": []}')
+    return folder
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("more", [[], ["--no-overlay"]])
+@pytest.mark.parametrize("lost", [None, "a.png", "a.json"])
+def test_results_never_replace_files_of_others(labelled, lost, more):
+    if lost is not None:
+        (labelled / lost).unlink()
+    before = contents(labelled)
+    arguments = [labelled / "a.jpg", labelled / "missing.jpg", "--classes", "sky, water", *more]
+    result = run(*arguments, "--out", labelled)
+    assert_one_line_error(result, "a.json" if lost == "a.png" else "a.png", "--overwrite", "--out")
+    assert "missing.jpg" not in result.output  # said before anything runs
+    assert contents(labelled) == before
+    result = run(labelled / "a.jpg", "--classes", "sky", "--out", labelled, "--overwrite", *more)
+    assert result.exit_code == 0, result.output
+    assert Image.open(labelled / "a.png").mode == "P"
+
+
+def test_only_what_will_be_written_matters(labelled):
+    overlay = labelled / "a.overlay.png"
+    overlay.write_bytes(b"the user's")
+    for name in ("a.png", "a.json"):
+        (labelled / name).unlink()
+    arguments = [labelled / "a.jpg", "--classes", "sky", "--out", labelled]
+    assert_one_line_error(run(*arguments), "a.overlay.png")
+    assert run(*arguments, "--no-overlay").exit_code == 0
+    assert overlay.read_bytes() == b"the user's"
+
+
+def test_earlier_results_are_replaced(picture_file, tmp_path):
+    out = tmp_path / "out"
+    for names in ("sky, water", "sky, water, boat"):
+        result = run(picture_file, "--classes", names, "--out", out)
+        assert result.exit_code == 0, result.output
+    assert len(json.loads((out / "scene.json").read_text())["classes"]) == 3
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"schema": 1}', "\xff", "[" * 100_000])
+def test_an_annotation_of_any_kind_is_no_earlier_result(labelled, text):
+    (labelled / "a.json").write_text(text, encoding="latin-1")
+    assert_one_line_error(run(labelled / "a.jpg", "--classes", "sky", "--out", labelled), "a.png")
+
+
+def test_inputs_are_never_replaced(picture_file, tmp_path):
+    classes = tmp_path / "scene.json"
+    classes.write_text("sky\nwater\n")
+    elsewhere = tmp_path / "pictures" / "scene.png"
+    elsewhere.parent.mkdir()
+    picture_file.rename(elsewhere)
+    arguments = [elsewhere, "--classes", classes, "--overwrite", "--out"]
+    assert_one_line_error(run(*arguments, tmp_path), "would replace", "scene.json")
+    assert_one_line_error(run(*arguments, elsewhere.parent), "would replace", "scene.png")
+    assert classes.read_text() == "sky\nwater\n"
+    assert Image.open(elsewhere).mode == "RGB"
+
+
 def test_names_that_collide_in_any_way_stay_apart(tmp_path):
     names = ["a.png.png", "a.png", "a.jpg", "a.overlay.png", "a-2.png"]
     paths = [tmp_path / name for name in names]
-    stems = output.choose_stems(paths, tmp_path / "out")
+    stems = output.choose_stems(paths)
     files = [f for stem in stems.values() for f in output.result_files(tmp_path, stem).values()]
     assert len(set(files)) == 3 * len(names)
 
