@@ -29,7 +29,7 @@ from .errors import MdrtError, PromptError
 from .output import (
     check_targets,
     choose_stems,
-    prepare_folder,
+    output_folder,
     printable,
     record,
     result_files,
@@ -244,10 +244,9 @@ def segment_command(
                 f"{segmenter.manifest.model_id} never saw {', '.join(unknown)}; it knows: {known}. "
                 "Export a Stable Diffusion checkpoint for other names.",
             )
-    prepare_folder(out)
     job = _Job(names, None if names is not None else segments, background, out, overlay)
     failures = 0
-    with _progress(console) as progress:
+    with output_folder(out), _progress(console) as progress:
         overall = progress.add_task("pictures", total=len(paths), visible=len(paths) > 1)
         for path in paths:
             try:

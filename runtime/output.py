@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,22 +24,30 @@ SCHEMA = 1
 """Version of the JSON record's layout."""
 
 
-def prepare_folder(folder: Path) -> None:
-    """Make the output folder and see that it can be written to.
+@contextmanager
+def output_folder(folder: Path) -> Iterator[None]:
+    """Make a folder that can be written to, and take it away again if it is empty at the end.
 
     Raises:
         OutputError: it cannot be made or written to.
     """
+    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".mdrt-{os.getpid()}"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise OutputError(
-            f"output folder {folder} cannot be written to: {error.strerror}; "
-            "choose another with --out"
-        ) from error
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / f".mdrt-{os.getpid()}"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise OutputError(
+                f"output folder {folder} cannot be written to: {error.strerror}; "
+                "choose another with --out"
+            ) from error
+        yield
+    finally:
+        with suppress(OSError):  # the innermost first, until one is not empty
+            for path in missing:
+                path.rmdir()
 
 
 def result_files(folder: Path, stem: str, with_overlay: bool = True) -> dict[str, Path]:
@@ -106,15 +116,27 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Raises:
         OutputError: the disk refused.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    write_together({path: write})
+
+
+def write_together(writes: Mapping[Path, Callable[[BinaryIO], object]]) -> None:
+    """Write files aside, each by its function, and rename them when all are whole.
+
+    Raises:
+        OutputError: the disk refused.
+    """
+    asides = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in writes}
     try:
-        with aside.open("wb") as file:
-            write(file)
-        aside.replace(path)
+        for path, aside in asides.items():
+            with aside.open("wb") as file:
+                writes[path](file)
+        for path, aside in asides.items():
+            aside.replace(path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
-        aside.unlink(missing_ok=True)
+        for aside in asides.values():
+            aside.unlink(missing_ok=True)
 
 
 def record(
@@ -161,7 +183,7 @@ def write_result(
 ) -> dict[str, str]:
     """Write `stem.png` (labels), `stem.overlay.png` and `stem.json`; returns their paths.
 
-    The record is written last: where it stands, the pictures it names stand too.
+    The record appears last: where it stands, the pictures it names stand too.
 
     Raises:
         OutputError: a file cannot be written.
@@ -170,12 +192,14 @@ def write_result(
     # File names need not be UTF-8; a record is.
     written = {kind: printable(path) for kind, path in files.items()}
     text = json.dumps(values | {"files": written}, indent=2, ensure_ascii=False) + "\n"
-    image = render.label_image(result, background)
-    write_atomically(files["labels"], lambda file: image.save(file, format="PNG"))
+    writes: dict[str, Callable[[BinaryIO], object]] = {
+        "labels": partial(render.label_image(result, background).save, format="PNG"),
+        "record": lambda file: file.write(text.encode()),
+    }
     if with_overlay:
         painted = render.overlay(pixels, result, background)
-        write_atomically(files["overlay"], lambda file: painted.save(file, format="PNG"))
-    write_atomically(files["record"], lambda file: file.write(text.encode()))
+        writes["overlay"] = partial(painted.save, format="PNG")
+    write_together({path: writes[kind] for kind, path in files.items()})
     return written
 
 

@@ -326,7 +326,24 @@ def test_a_full_disk_leaves_nothing_half_written(picture_file, tmp_path, monkeyp
     out = tmp_path / "out"
     result = run(picture_file, "--classes", "sky, water", "--out", out)
     assert_one_line_error(result, "No space left", "1 of 1 pictures failed")
-    assert list(out.iterdir()) == []
+    assert not out.exists()
+
+
+def test_a_result_appears_whole_or_not_at_all(picture_file, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mdrt.runtime.render.overlay", fail)
+    out = tmp_path / "new" / "out"
+    assert run(picture_file, "--classes", "sky, water", "--out", out).exit_code != 0
+    assert not out.parent.exists()
+
+
+def test_a_folder_that_was_there_stays(tmp_path):
+    (tmp_path / "out").mkdir()
+    result = run(tmp_path / "no.png", "--classes", "sky", "--out", tmp_path / "out" / "more")
+    assert_one_line_error(result, "1 of 1")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "out"]
 
 
 def test_a_kill_during_the_write_leaves_the_old_file(tmp_path):
