@@ -35,7 +35,7 @@ from .output import (
     result_files,
     write_result,
 )
-from .prompts import ClassName, load_classes, shown_names
+from .prompts import ClassName, load_classes, with_background
 from .session import PROVIDERS
 
 RECOMMENDED = "[default: what the bundle recommends]"
@@ -222,8 +222,8 @@ def segment_command(
         names = list(segmenter.manifest.classes)
         if not names:
             raise PromptError('no class names; give --classes "sky, grass", or --unsupervised')
-    if names is not None and background is not None and background not in shown_names(names):
-        names = [*names, background]
+    if names is not None and background is not None:
+        names, background = with_background(names, background)
     options = segmenter.settle(options, names is not None)  # like the class list: once, and now
     console = Console(stderr=True)
     native = segmenter.manifest.native_size

@@ -166,12 +166,33 @@ def read_classes(path: Path) -> list[tuple[str, ...]]:
 
 def synonyms(name: ClassName) -> tuple[str, ...]:
     """Every name of a class, white space normalised."""
-    return tuple(" ".join(n.split()) for n in ([name] if isinstance(name, str) else name))
+    return tuple(_normal(n) for n in ([name] if isinstance(name, str) else name))
+
+
+def _normal(name: str) -> str:
+    return " ".join(name.split())
 
 
 def shown_names(classes: Sequence[ClassName]) -> tuple[str, ...]:
     """The name shown for each class: the first of its synonyms."""
     return tuple(synonyms(name)[0] for name in classes)
+
+
+def with_background(classes: Sequence[ClassName], background: str) -> tuple[list[ClassName], str]:
+    """The classes with the background among them, and the name shown for it.
+
+    A synonym stands for its class. Case does not matter: no two names differ in it alone.
+
+    Raises:
+        PromptError: the background's name is empty.
+    """
+    name = _normal(background)
+    if not name:
+        raise PromptError("the background has no name; give one of the classes or another name")
+    for names in map(synonyms, classes):
+        if name.lower() in map(str.lower, names):
+            return list(classes), names[0]
+    return [*classes, name], name
 
 
 def _phrases(classes: Sequence[ClassName]) -> list[tuple[int, str]]:

@@ -72,6 +72,18 @@ def test_class_file_background_and_no_overlay(picture_file, tmp_path):
     assert not (out / "scene.overlay.png").exists()
 
 
+@pytest.mark.parametrize("background", [" Water", "sea"])
+def test_a_background_is_found_however_it_is_written(picture_file, tmp_path, background):
+    classes = tmp_path / "classes.txt"
+    classes.write_text("sky\nwater, sea\n")
+    arguments = ["--classes", classes, "--background", background, "--json"]
+    result = run(picture_file, *arguments, "--out", tmp_path / "o")
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)
+    assert [entry["name"] for entry in record["classes"]] == ["sky", "water"]
+    assert record["background"] == "water"
+
+
 def test_one_bad_image_does_not_stop_the_others(picture_file, tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_bytes(picture_file.read_bytes()[:500])
@@ -254,6 +266,7 @@ def test_unknown_names_are_warned_of(picture_file, tmp_path):
         (["--unsupervised", "--segments", "20000"], ["1 to 256"]),
         (["--unsupervised", "--segments", "many"], ["auto"]),
         (["--unsupervised", "--background", "sky"], ["needs class names"]),
+        (["--classes", "sky", "--background", " "], ["background has no name"]),
         (["--classes", "sky", "--timestep", "1000"], ["timestep is 1000", "999"]),
         (["--classes", "sky", "--timestep", "-1"], ["timestep is -1"]),
         (["--classes", "sky", "--provider", "tpu"], ["unknown provider", "cpu"]),

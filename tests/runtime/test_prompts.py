@@ -8,7 +8,12 @@ from tokenizers import Tokenizer
 
 from mdrt.runtime.bundle import load_bundle
 from mdrt.runtime.errors import BundleError, PromptError
-from mdrt.runtime.prompts import PromptTokenizer, parse_classes, read_classes
+from mdrt.runtime.prompts import (
+    PromptTokenizer,
+    parse_classes,
+    read_classes,
+    with_background,
+)
 from mdrt.runtime.segmenter import EMBEDDED
 
 BUNDLE = load_bundle(EMBEDDED)
@@ -71,6 +76,32 @@ def test_a_long_list_takes_several_prompts():
 
 def test_white_space_is_normalised():
     assert TOKENIZER.encode(["  traffic \t light "]).classes == ("traffic light",)
+
+
+@pytest.mark.parametrize(
+    ("background", "shown"),
+    [
+        ("grass", "grass"),
+        (" grass", "grass"),
+        ("Grass", "grass"),
+        ("traffic\t  light", "traffic light"),
+        ("automobile", "car"),
+        ("AUTOMOBILE ", "car"),
+    ],
+)
+def test_a_background_among_the_classes_is_that_class(background, shown):
+    classes = ["sky", ("car", "automobile"), " grass", "traffic light"]
+    assert with_background(classes, background) == (classes, shown)
+
+
+def test_another_background_is_added():
+    assert with_background(["sky"], " deep  water ") == (["sky", "deep water"], "deep water")
+
+
+@pytest.mark.parametrize("background", ["", "  "])
+def test_an_empty_background_is_named(background):
+    with pytest.raises(PromptError, match="background has no name"):
+        with_background(["sky"], background)
 
 
 @pytest.mark.parametrize(
