@@ -8,6 +8,7 @@ from the tokenizer's offsets, so nothing is ever misaligned.
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from .contract import TokenizerSpec
 from .errors import BundleError, PromptError
 
 JOINT: Final = " and "  # the official prompt: "road and sidewalk and …"
+
+UNSEEN: Final = ("Cc", "Cf", "Me", "Mn", "Zl", "Zp", "Zs")
+"""Unicode categories of characters without a shape of their own: controls, zero-width, marks."""
 
 ClassName = str | Sequence[str]
 """A name, or synonyms of one class of which the first is shown."""
@@ -63,6 +67,7 @@ class PromptTokenizer:
             raise BundleError(f"{path} is no tokenizer: {error}") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+        self._tokenizer.encode_special_tokens = True  # names are text: "<|endoftext|>" ends nothing
         self.spec = spec
 
     def empty(self) -> Prompts:
@@ -165,12 +170,13 @@ def read_classes(path: Path) -> list[tuple[str, ...]]:
 
 
 def synonyms(name: ClassName) -> tuple[str, ...]:
-    """Every name of a class, white space normalised."""
+    """Every name of a class, white space normalised; empty where nothing of it can be seen."""
     return tuple(_normal(n) for n in ([name] if isinstance(name, str) else name))
 
 
 def _normal(name: str) -> str:
-    return " ".join(name.split())
+    seen = any(unicodedata.category(letter) not in UNSEEN for letter in name)
+    return " ".join(name.split()) if seen else ""
 
 
 def shown_names(classes: Sequence[ClassName]) -> tuple[str, ...]:

@@ -98,10 +98,29 @@ def test_another_background_is_added():
     assert with_background(["sky"], " deep  water ") == (["sky", "deep water"], "deep water")
 
 
-@pytest.mark.parametrize("background", ["", "  "])
+@pytest.mark.parametrize("background", ["", "  ", "\u200b"])
 def test_an_empty_background_is_named(background):
     with pytest.raises(PromptError, match="background has no name"):
         with_background(["sky"], background)
+
+
+@pytest.mark.parametrize("name", ["<|endoftext|>", "<|startoftext|>", "a <|endoftext|> b"])
+def test_special_tokens_in_names_are_text(name):
+    prompts = TOKENIZER.encode(["sky", name, "water"])
+    spec = BUNDLE.manifest.tokenizer
+    row = prompts.input_ids[0].tolist()
+    tokens = len(prompts.owner)
+    assert row.count(spec.bos) == 1
+    assert row.index(spec.eos) > tokens
+    assert not {spec.bos, spec.eos} & set(owned(prompts, 1))
+    assert len(owned(prompts, 1)) > 1
+    assert owned(prompts, 2) == tokens_of("water")
+
+
+def test_invisible_characters_inside_a_name_are_kept():
+    """A zero-width joiner can be part of how a word is written."""
+    names = ("a\u200db", "\U0001fae8")  # and an emoji is one before Python knows it
+    assert TOKENIZER.encode(names).classes == names
 
 
 @pytest.mark.parametrize(
@@ -109,6 +128,9 @@ def test_an_empty_background_is_named(background):
     [
         ([], "no class names"),
         (["sky", " "], "class 2 of 2 is empty"),
+        (["sky", "\u200b"], "class 2 of 2 is empty"),
+        (["\ufeff \u2060\u200d", "sky"], "class 1 of 2 is empty"),
+        ([("sky", "\ufe0f")], "empty synonym"),
         ([()], "class 1 of 1 is empty"),
         ([("sky", "")], "empty synonym"),
         (["sky", "Sky"], "given twice"),
