@@ -143,10 +143,14 @@ def load_classes(text: str) -> Sequence[ClassName]:
     Raises:
         PromptError: the file cannot be read, or one was clearly meant and is not there.
     """
-    if os.path.isfile(text):  # pathlib's raises for over-long names
+    if os.path.isdir(text):  # pathlib's raises for over-long names
+        raise PromptError(f"{text} is a directory, expected names or a text file of them")
+    if os.path.lexists(text):
         return read_classes(Path(text))
-    if text.endswith(".txt") and "," not in text:
-        raise PromptError(f"class file {text} does not exist or is no file")
+    if text.endswith(".txt") or ("," not in text and Path(text).name != text):
+        raise PromptError(
+            f"class file {text} does not exist; give one that does, or names with commas between"
+        )
     return parse_classes(text)
 
 

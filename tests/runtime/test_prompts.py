@@ -10,6 +10,7 @@ from mdrt.runtime.bundle import load_bundle
 from mdrt.runtime.errors import BundleError, PromptError
 from mdrt.runtime.prompts import (
     PromptTokenizer,
+    load_classes,
     parse_classes,
     read_classes,
     with_background,
@@ -155,6 +156,21 @@ def test_class_file(tmp_path):
 
 def test_inline_classes():
     assert parse_classes("sky, traffic light,") == ["sky", "traffic light", ""]
+
+
+@pytest.mark.parametrize("text", ["nothing.txt", "lists/names", "a, b/names.txt"])
+def test_a_class_file_that_is_not_there(text):
+    with pytest.raises(PromptError, match=f"class file {text} does not exist.*commas"):
+        load_classes(text)
+
+
+def test_a_directory_is_no_class_list(tmp_path):
+    with pytest.raises(PromptError, match="is a directory, expected names or a text file"):
+        load_classes(str(tmp_path))
+
+
+def test_slashes_between_names_are_text():
+    assert load_classes("sky, car/truck") == ["sky", "car/truck"]
 
 
 def test_a_broken_tokenizer_is_named(tmp_path):
