@@ -298,10 +298,16 @@ def _pictures(arguments: Sequence[str]) -> Iterator[Path]:
         if not os.path.isdir(argument):  # pathlib's raises for over-long names
             yield path
             continue
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
+        found = sorted(p for p in path.iterdir() if _is_picture(p))
         if not found:
             raise MdrtError(f"folder {path} holds no picture ({', '.join(sorted(PICTURES))})")
         yield from found
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether an entry of a folder is meant: no sub-folder, and nothing hidden."""
+    hidden = path.name.startswith(".")
+    return path.suffix.lower() in PICTURES and not hidden and not path.is_dir()
 
 
 def _progress(console: Console) -> Progress:

@@ -116,6 +116,8 @@ def test_a_folder_of_pictures(picture_file, tmp_path):
     for name in ("a.png", "b.jpg"):
         Image.open(picture_file).save(folder / name)
     (folder / "notes.txt").write_text("no picture")
+    (folder / "._a.png").write_bytes(b"what macOS leaves beside a.png on other disks")
+    (folder / "older.png").mkdir()
     out = tmp_path / "out"
     assert run(folder, "--classes", "sky, water", "--out", out).exit_code == 0
     assert (out / "a.png").exists()
