@@ -24,6 +24,8 @@ over the same weights' file, its large 3×3 convolutions replaced by `mdrt.Winog
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import types
 import typing
@@ -33,7 +35,7 @@ from typing import Any, Final, TypeVar
 
 from .errors import BundleError
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 VAE_ENCODER: Final = "vae_encoder.onnx"
 TEXT_ENCODER: Final = "text_encoder.onnx"
@@ -42,6 +44,7 @@ GRAPHS: Final = (VAE_ENCODER, TEXT_ENCODER, UNET)
 NOISE: Final = "noise.npy"
 TOKENIZER: Final = "tokenizer/tokenizer.json"
 MANIFEST: Final = "manifest.json"
+DIGEST: Final = "sha256"  # the manifest's key for its own
 
 IMAGE: Final = "image"
 LATENT: Final = "latent"
@@ -209,16 +212,18 @@ class Manifest:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest as plain JSON values, the schema version first."""
+        """The manifest as plain JSON values, the schema version and the digest first."""
         values = asdict(self)
-        return {"schema_version": values.pop("schema_version"), **values}
+        own = digest(values)
+        return {"schema_version": values.pop("schema_version"), DIGEST: own, **values}
 
     @classmethod
     def from_json(cls, values: object) -> Manifest:
         """Read a decoded `manifest.json`.
 
         Raises:
-            BundleError: another schema version, a missing, unknown or ill-typed key.
+            BundleError: another schema version, an edited value, or a missing, unknown or
+                ill-typed key.
         """
         if not isinstance(values, dict):
             raise BundleError(f"manifest is a {_kind(values)}, expected an object; {_REMEDY}")
@@ -228,7 +233,24 @@ class Manifest:
                 f"manifest has schema version {version!r}, this mdrt reads version "
                 f"{SCHEMA_VERSION}; {_REMEDY} or install the mdrt that wrote it"
             )
-        return _build(cls, values, "")
+        if DIGEST not in values:
+            raise BundleError(f"manifest lacks the key {DIGEST}; {_REMEDY}")
+        if values[DIGEST] != (found := digest(values)):
+            raise BundleError(
+                f"manifest has SHA-256 {found[:12]}…, expected {str(values[DIGEST])[:12]}…: "
+                f"it was changed after export; {_REMEDY}"
+            )
+        return _build(cls, {key: values[key] for key in values if key != DIGEST}, "")
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """The hexadecimal SHA-256 of a manifest's values, all but the digest itself.
+
+    Taken of canonical JSON, so that white space and the order of keys do not matter.
+    """
+    content = {key: values[key] for key in values if key != DIGEST}
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 _REMEDY: Final = "run `mdrt export` again"

@@ -55,11 +55,13 @@ def bundle(tmp_path: Path) -> Path:
     return directory
 
 
-def edit(bundle: Path, change: Callable[[dict], None]) -> None:
-    """Change the manifest's JSON in place."""
+def edit(bundle: Path, change: Callable[[dict], object], seal: bool = True) -> None:
+    """Change the manifest's JSON in place; with `seal` as an exporter that wrote it so would."""
     path = bundle / contract.MANIFEST
     values = json.loads(path.read_text())
     change(values)
+    if seal:
+        values["sha256"] = contract.digest(values)
     path.write_text(json.dumps(values))
 
 
@@ -122,7 +124,47 @@ def test_edited_byte(bundle: Path) -> None:
     load_bundle(bundle, verify=False)
 
 
-@pytest.mark.parametrize("version", [2, 0, None, "1", True])
+def places(value: object, where: tuple = ()) -> list[tuple]:
+    """Where every number and every string of a JSON value stands."""
+    if not isinstance(value, dict | list):
+        return [where]
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    return [place for key, item in items for place in places(item, (*where, key))]
+
+
+def test_any_edited_value_is_refused(bundle: Path) -> None:
+    """A number off by its last bit would give other masks, and no other check would see it."""
+    original = (bundle / contract.MANIFEST).read_text()
+    values = json.loads(original)
+    for *where, last in places(values):
+
+        def change(values: dict, where: list = where, last: object = last) -> None:
+            for key in where:
+                values = values[key]
+            value = values[last]
+            if isinstance(value, float):
+                values[last] = float(np.nextafter(value, 1))
+            else:
+                values[last] = value + 1 if isinstance(value, int) else f"{value} "
+
+        edit(bundle, change, seal=False)
+        text = message(bundle, verify=False)
+        assert "schema version" in text if last == "schema_version" else "SHA-256" in text
+        (bundle / contract.MANIFEST).write_text(original)
+    load_bundle(bundle)
+
+
+def test_a_reformatted_manifest_is_the_same(bundle: Path) -> None:
+    edit(bundle, lambda values: values.update(classes=values.pop("classes")), seal=False)
+    load_bundle(bundle)
+
+
+def test_a_manifest_without_its_digest(bundle: Path) -> None:
+    edit(bundle, lambda values: values.pop("sha256"), seal=False)
+    assert "manifest lacks the key sha256" in message(bundle)
+
+
+@pytest.mark.parametrize("version", [1, 3, None, "2", True])
 def test_other_schema_version(bundle: Path, version: object) -> None:
     def change(values: dict) -> None:
         values["schema_version"] = version
@@ -131,7 +173,7 @@ def test_other_schema_version(bundle: Path, version: object) -> None:
     edit(bundle, change)
     text = message(bundle)
     assert repr(version) in text
-    assert "reads version 1" in text
+    assert "reads version 2" in text
 
 
 def test_unknown_key_of_this_version(bundle: Path) -> None:

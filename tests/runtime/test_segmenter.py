@@ -12,6 +12,7 @@ from mdrt import Options
 from mdrt.benchmarks.metrics import confusion
 from mdrt.benchmarks.scenes.renderer import CLASSES, render
 from mdrt.kernels import Grid
+from mdrt.runtime import contract
 from mdrt.runtime.errors import BundleError, MdrtError, PromptError, ProviderError
 from mdrt.runtime.segmenter import EMBEDDED, Segmentation
 from mdrt.runtime.session import OrtSession
@@ -215,6 +216,7 @@ def test_a_manifest_that_is_not_its_graphs_is_refused(tmp_path, keys, words):
     for key in keys[:-1]:
         inner = inner[key]
     inner[keys[-1]] = "x7" if keys[-1] == "name" else 7
+    manifest[contract.DIGEST] = contract.digest(manifest)
     path.write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match=words + ".*mdrt export"):
         mdrt.Segmenter(bundle)
