@@ -121,9 +121,10 @@ def record_file(path: Path) -> FileRecord:
 def _directory(path: Path) -> Path:
     """The bundle directory that `path` stands for."""
     if path.suffix == ".plan":
+        graph = path.with_suffix(".onnx")
+        instead = graph if graph.is_file() else f"a bundle directory or its {UNET}"
         raise BundleError(
-            f"{path} is a TensorRT engine, and the engine backend does not exist yet; "
-            f"use {path.with_suffix('.onnx')}"
+            f"{path} is a TensorRT engine, and the engine backend does not exist yet; use {instead}"
         )
     if path.is_dir():
         return path

@@ -91,6 +91,12 @@ def test_engine_plan_says_that_no_backend_exists(bundle: Path) -> None:
     assert "TensorRT" in message(bundle / "unet.plan")
 
 
+def test_only_a_file_that_exists_is_advised(tmp_path: Path) -> None:
+    text = message(tmp_path / "nowhere.plan")
+    assert "nowhere.onnx" not in text
+    assert "bundle directory" in text
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     assert "mdrt export" in message(tmp_path / "absent")
     assert "manifest.json" in message(tmp_path)
