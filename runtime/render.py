@@ -64,6 +64,12 @@ def overlay(
     return page
 
 
+def percent(share: float) -> str:
+    """The share of a class that is present, in whole per cent."""
+    text = f"{share:.0%}"
+    return "<1%" if text == "0%" else text
+
+
 def _outlines(labels: NDArray[np.uint8] | NDArray[np.uint16], rows: slice) -> NDArray[np.bool_]:
     """Where the label changes from the left or from above, for a band of rows."""
     above = min(rows.start, 1)
@@ -85,7 +91,7 @@ def _legend(result: Segmentation, background: str | None) -> Image.Image:
     present = [i for i in order if shares[i] > 0 and result.classes[i] != background]
     room = max(1, (height - size) // int(size * 1.6))
     shown = present if len(present) <= room else present[: room - 1]
-    lines = [f"{result.classes[i]}  {shares[i]:.0%}" for i in shown]
+    lines = [f"{result.classes[i]}  {percent(shares[i])}" for i in shown]
     if len(shown) < len(present):
         lines.append(f"and {len(present) - len(shown)} more")
     width = int(max((font.getlength(line) for line in lines), default=0)) + size * 3

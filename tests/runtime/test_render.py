@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mdrt.kernels import Grid
-from mdrt.runtime.render import ALPHA, label_image, overlay, palette
+from mdrt.runtime.render import ALPHA, label_image, overlay, palette, percent
 from mdrt.runtime.segmenter import Segmentation
 
 
@@ -55,6 +55,13 @@ def test_overlay_of_many_classes_and_tiny_pictures():
     names = tuple(f"class {i}" for i in range(64))
     page = overlay(np.zeros((8, 8, 3), np.uint8), result(labels, names))
     assert page.height == 160
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(1e-6, "<1%"), (0.0049, "<1%"), (0.0051, "1%"), (0.994, "99%"), (1, "100%")]
+)
+def test_what_is_present_is_never_nothing(share, text):
+    assert percent(share) == text
 
 
 def blocks(height, width):
