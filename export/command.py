@@ -137,6 +137,13 @@ def export_command(
     except exporter.ProofError as error:
         errors.print(proof_table(error.rows))
         raise
+    if precision == "bf16":
+        errors.print(
+            "[yellow]warning:[/] ONNX Runtime cannot run bf16 on a CPU: this bundle needs "
+            "--provider cuda or tensorrt. For CPUs export with --precision fp32, half as large "
+            "with --weights fp16.",
+            soft_wrap=True,
+        )
     if as_json:
         click.echo(json.dumps(_record(report) | {"peak_bytes": _peak_bytes()}, indent=2))
     else:

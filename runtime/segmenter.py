@@ -21,7 +21,7 @@ from .bundle import Bundle, load_bundle
 from .errors import BundleError, MdrtError
 from .images import check_image, read_image
 from .prompts import ClassName, Prompts, PromptTokenizer, synonyms
-from .session import OrtSession, Session, wants_winograd
+from .session import OrtSession, Session, check_precision, wants_winograd
 from .tiles import Canvas, Stitcher
 from .trace import Trace
 
@@ -176,13 +176,14 @@ class Segmenter:
         Raises:
             BundleError: the bundle is missing, damaged, of another schema, or its graphs are not
                 what its manifest says.
-            ProviderError: the provider is unknown or not installed, or `winograd` is True and
-                cannot be had.
+            ProviderError: the provider is unknown or not installed or cannot compute in the
+                bundle's precision, or `winograd` is True and cannot be had.
         """
         self.bundle: Bundle = load_bundle(EMBEDDED if engine is None else engine, verify)
         self.manifest = self.bundle.manifest
         paths = self.bundle.graphs(twins=False)
         if open_graph is None:
+            check_precision(self.manifest.precision, provider)
             paths = self.bundle.graphs(twins=wants_winograd(winograd, self.bundle, provider))
             open_graph = partial(
                 OrtSession, provider=provider, threads=threads, profile=trace is not None

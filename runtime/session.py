@@ -221,6 +221,19 @@ def resolve_provider(provider: str) -> str:
     return PROVIDERS[provider]
 
 
+def check_precision(precision: str, provider: str) -> None:
+    """See that a provider has kernels for what a bundle's graphs compute in.
+
+    Raises:
+        ProviderError: bfloat16, of which ONNX Runtime has few on the CPU.
+    """
+    if precision == "bf16" and provider == "cpu":
+        raise ProviderError(
+            "the bundle computes in bf16, which ONNX Runtime cannot on a CPU; use --provider cuda "
+            "or tensorrt, or export with --precision fp32 (half as large with --weights fp16)"
+        )
+
+
 def wants_winograd(asked: bool | None, bundle: Bundle, provider: str) -> bool:
     """Whether to take the graphs with Winograd convolutions; None takes them where they can run.
 

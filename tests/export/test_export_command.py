@@ -31,7 +31,7 @@ def calls(sd1_report: ExportReport, monkeypatch: pytest.MonkeyPatch) -> list[Exp
     return seen
 
 
-def test_defaults_are_the_papers(calls: list[ExportOptions]) -> None:
+def test_defaults_are_the_papers(calls: list[ExportOptions], sd1_report: ExportReport) -> None:
     result = CliRunner().invoke(export_command, ["model", "-o", "bundle"])
     assert result.exit_code == 0, result.output
     assert calls == [ExportOptions()]
@@ -57,6 +57,16 @@ def test_options_arrive(calls: list[ExportOptions], tmp_path: Path) -> None:
     record = json.loads(result.stdout)
     assert {row["tensor"] for row in record["proof"]} >= {"latent", "features_s64"}
     assert all(row["passed"] for row in record["proof"])
+
+
+@pytest.mark.parametrize(("precision", "warned"), [("bf16", 1), ("fp16", 0)])
+def test_bfloat16_is_said_to_need_a_gpu(
+    calls: list[ExportOptions], precision: str, warned: int
+) -> None:
+    arguments = ["model", "-o", "bundle", "--json", "--precision", precision]
+    result = CliRunner().invoke(export_command, arguments)
+    json.loads(result.stdout)
+    assert result.stderr.count("--provider cuda") == warned
 
 
 def test_class_list_is_split(calls: list[ExportOptions]) -> None:

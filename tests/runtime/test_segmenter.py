@@ -1,5 +1,6 @@
 """The whole pipeline on the embedded model."""
 
+import dataclasses
 import json
 import shutil
 
@@ -13,6 +14,7 @@ from mdrt.benchmarks.metrics import confusion
 from mdrt.benchmarks.scenes.renderer import CLASSES, render
 from mdrt.kernels import Grid
 from mdrt.runtime import contract
+from mdrt.runtime.bundle import load_bundle, write_manifest
 from mdrt.runtime.errors import BundleError, MdrtError, PromptError, ProviderError
 from mdrt.runtime.segmenter import EMBEDDED, Segmentation
 from mdrt.runtime.session import OrtSession
@@ -252,3 +254,12 @@ def test_session_checks_names_types_and_shapes(segmenter, tmp_path):
     broken.write_bytes(b"not a graph")
     with pytest.raises(BundleError, match="cannot load"):
         OrtSession(broken)
+
+
+def test_a_bfloat16_bundle_on_a_cpu_names_the_remedies(tmp_path):
+    bundle = shutil.copytree(EMBEDDED, tmp_path / "bundle")
+    manifest = load_bundle(bundle).manifest
+    plain = {"files": dict(manifest.files), "created_by": dict(manifest.created_by)}
+    write_manifest(bundle, dataclasses.replace(manifest, precision="bf16", **plain))
+    with pytest.raises(ProviderError, match=r"bf16.*cuda.*--precision fp32.*--weights fp16"):
+        mdrt.Segmenter(bundle)
