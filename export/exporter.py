@@ -29,6 +29,7 @@ from .graphs import Graph, posterior_mean, text_graph, unet_graph, vae_graph, wr
 from .options import ExportOptions
 from .precision import lowered
 from .probe import Selection, Structure, context_width, probe, select
+from .quiet import quiet
 from .staging import staged
 from .tokens import tokenizer_spec, write_tokenizer
 from .twin import write_twin
@@ -291,7 +292,7 @@ class _Job:
 def _vae_shape(pipeline: Pipeline) -> tuple[int, int]:
     """The VAE's latent channels and pixels per latent cell, from a run on the meta device."""
     try:
-        with torch.device("meta"), torch.no_grad():
+        with quiet(), torch.device("meta"), torch.no_grad():
             vae = getattr(diffusers, pipeline.vae_class).from_config(pipeline.vae_config())
             latent = posterior_mean(vae.eval(), torch.empty(1, 3, _VAE_PROBE, _VAE_PROBE))
     except (TypeError, ValueError) as error:

@@ -18,6 +18,7 @@ from diffusers.models.attention_processor import Attention
 
 from ..runtime.contract import AttentionOutput, FeatureOutput, features_name, logits_name
 from ..runtime.errors import ExportError
+from .quiet import quiet
 
 _PROMPT_TOKENS = 7  # any length: strides and channels do not depend on it
 
@@ -72,7 +73,7 @@ def probe(config: Mapping[str, Any]) -> Structure:
         ExportError: the UNet wants inputs that a text prompt cannot give.
     """
     try:
-        with torch.device("meta"):
+        with quiet(), torch.device("meta"):
             unet = UNet2DConditionModel.from_config(dict(config)).eval()
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ExportError(f"the UNet's configuration cannot be built: {_line(error)}") from error

@@ -109,6 +109,20 @@ def test_unet_of_other_channels(broken: Path, output: Path) -> None:
     assert "9 channels" in message(broken, output)
 
 
+@pytest.mark.parametrize("part", ["unet", "vae"])
+def test_libraries_say_nothing(
+    broken: Path, output: Path, part: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A configuration key that diffusers does not know is no matter of the user's."""
+    change_json(broken / part / "config.json", a_key_of_the_future=[1])
+    diffusers.utils.logging.add_handler(caplog.handler)
+    try:
+        message(broken, output, feature_strides=(48,))
+    finally:
+        diffusers.utils.logging.remove_handler(caplog.handler)
+    assert caplog.messages == []
+
+
 def test_unknown_noise_schedule(broken: Path, output: Path) -> None:
     change_json(broken / "scheduler" / "scheduler_config.json", beta_schedule="wavy")
     assert "wavy" in message(broken, output)
