@@ -7,7 +7,7 @@ weights are read, nothing is computed, and every shape is exact.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -131,8 +131,9 @@ def select(
     """
     at = [(block, block.reduction * vae_factor) for block in structure.up_blocks]
     layers = [(layer, layer.reduction * vae_factor) for layer in structure.attention]
-    _check_strides("feature", feature_strides, {stride for _, stride in at})
-    _check_strides("attention", attention_strides, {stride for _, stride in layers})
+    offered = {"feature": {stride for _, stride in at}, "attention": {s for _, s in layers}}
+    _check_strides("feature", feature_strides, offered)
+    _check_strides("attention", attention_strides, offered)
     blocks = [(b, s) for wanted in feature_strides for b, s in at if s == wanted]
     attention: list[AttentionOutput] = []
     for wanted in attention_strides:
@@ -147,18 +148,21 @@ def select(
     )
 
 
-def _check_strides(kind: str, wanted: Sequence[int], available: set[int]) -> None:
-    listed = ", ".join(str(stride) for stride in sorted(available, reverse=True)) or "none"
+def _check_strides(
+    kind: str, wanted: Sequence[int], offered: Mapping[str, Collection[int]]
+) -> None:
+    """Check one kind of strides; the error names what is offered of both, to be typed as it is."""
+    offer = "this model offers " + " and ".join(
+        f"--{kind}-strides " + (",".join(map(str, sorted(strides, reverse=True))) or "none")
+        for kind, strides in offered.items()
+    )
     if not wanted:
-        raise ExportError(f"no {kind} strides given; this model offers {listed}")
+        raise ExportError(f"no {kind} strides given; {offer}")
     if len(set(wanted)) != len(wanted):
         raise ExportError(f"{kind} strides {list(wanted)} repeat one; give each once")
     for stride in wanted:
-        if stride not in available:
-            raise ExportError(
-                f"{kind} stride {stride} has nothing at it; this model offers {listed} "
-                f"(--{kind}-strides)"
-            )
+        if stride not in offered[kind]:
+            raise ExportError(f"{kind} stride {stride} has nothing at it; {offer}")
 
 
 def _check_conditioning(config: Any) -> None:

@@ -91,7 +91,8 @@ def test_component_is_missing(broken: Path, output: Path) -> None:
 def test_stride_with_nothing_at_it(sd1: Path, output: Path, kind: str) -> None:
     text = message(sd1, output, **{f"{kind}_strides": (64, 48)})
     assert f"{kind} stride 48" in text
-    assert "64, 32, 16, 8" in text
+    assert "--feature-strides 64,32,16,8" in text  # both: the next try should be the last
+    assert "--attention-strides 64,32,16,8" in text
 
 
 def test_no_attention_at_the_deepest_down_block_alone(sd1: Path, output: Path) -> None:
