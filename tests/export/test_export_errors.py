@@ -110,6 +110,14 @@ def test_unet_of_other_channels(broken: Path, output: Path) -> None:
     assert "9 channels" in message(broken, output)
 
 
+def test_vae_is_nowhere(sd1: Path, tmp_path: Path, output: Path) -> None:
+    text = message(sd1, output, vae=tmp_path / "nowhere")
+    assert f"--vae {tmp_path / 'nowhere'} does not exist" in text
+    assert "nowhere/vae" not in text
+    (tmp_path / "file").write_text("")
+    assert "is a file, expected" in message(sd1, output, vae=tmp_path / "file")
+
+
 @pytest.mark.parametrize("part", ["unet", "vae"])
 def test_libraries_say_nothing(
     broken: Path, output: Path, part: str, caplog: pytest.LogCaptureFixture
