@@ -7,7 +7,7 @@ import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.console import Console
@@ -21,6 +21,8 @@ from .options import BFLOAT16_OPSET, DEFAULT_OPSET, OPSETS, WEIGHTS, ExportOptio
 if TYPE_CHECKING:
     from .exporter import ExportReport
     from .proof import Row
+
+_TABLE_WIDTH: Final = 160  # columns, as wide as any proof is
 
 
 @click.command("export", short_help="Turn a Stable Diffusion pipeline into a bundle.")
@@ -135,7 +137,7 @@ def export_command(
         with errors.status("exporting") as status:
             report = exporter.export(model, output, options, progress=status.update)
     except exporter.ProofError as error:
-        errors.print(proof_table(error.rows))
+        _print_whole(errors, proof_table(error.rows))
         raise
     if precision == "bf16":
         errors.print(
@@ -147,13 +149,20 @@ def export_command(
     if as_json:
         click.echo(json.dumps(_record(report) | {"peak_bytes": _peak_bytes()}, indent=2))
     else:
-        Console().print(proof_table(report.proof))
+        _print_whole(Console(), proof_table(report.proof))
         size = sum(record.bytes for record in report.manifest.files.values())
         click.echo(
             f"{report.path}: {size / 1e6:.1f} MB, proved; "
             f"peak memory {_peak_bytes() / 1e9:.1f} GB, "
             f"weights {report.weight_bytes / 1e9:.1f} GB"
         )
+
+
+def _print_whole(console: Console, table: Table) -> None:
+    """Print a table with its names uncut: a file or a pipe has no width to keep to."""
+    if not console.is_terminal:
+        console.width = max(console.width, _TABLE_WIDTH)
+    console.print(table)
 
 
 def proof_table(rows: Sequence[Row]) -> Table:
