@@ -130,7 +130,7 @@ def export_command(
     except ImportError as error:
         raise MdrtError(
             f"mdrt export needs {error.name}, which is not installed; "
-            "run `pip install mdrt[export]`"
+            "run `pip install -e '.[export]'` in mdrt's own folder"
         ) from error
     errors = Console(stderr=True)
     try:
