@@ -135,7 +135,9 @@ def latency_command(
     try:
         from .speed import work
     except ImportError as error:
-        raise MdrtError(f"mdrt bench needs {error.name}; run `pip install mdrt[bench]`") from error
+        raise MdrtError(
+            f"mdrt bench needs {error.name}; run `pip install -e '.[bench]'` in mdrt's own folder"
+        ) from error
     with errors.status("measuring") as status:
         status.update("the machine's own limits")
         peaks = work.peaks(threads)
@@ -207,7 +209,8 @@ def parity_command(
         from .speed import parity
     except ImportError as error:
         raise MdrtError(
-            f"mdrt bench parity needs {error.name}; run `pip install mdrt[export,bench]`"
+            f"mdrt bench parity needs {error.name}; "
+            "run `pip install -e '.[export,bench]'` in mdrt's own folder"
         ) from error
     task = _task(engine, pipeline, size, count, None)
     with Console(stderr=True).status("comparing") as status:
