@@ -315,12 +315,15 @@ def test_only_stop_words_is_a_sensible_result(picture_file, tmp_path):
     assert len(json.loads(result.stdout)["classes"]) == 3
 
 
-@pytest.mark.parametrize("size", [(1, 1), (20_000, 3), (2, 900)])
-def test_extreme_sizes(tmp_path, size):
+@pytest.mark.parametrize(
+    ("size", "more"),
+    [((1, 1), []), ((20_000, 40), []), ((20_000, 3), ["--max-size", 4000]), ((2, 900), [])],
+)
+def test_extreme_sizes(tmp_path, size, more):
     path = tmp_path / "x.png"
     Image.new("RGB", size, (90, 150, 220)).save(path)
     out = tmp_path / "out"
-    result = run(path, "--classes", "sky, grass", "--max-size", 4000, "--out", out)
+    result = run(path, "--classes", "sky, grass", *more, "--out", out)
     assert result.exit_code == 0, result.output
     assert Image.open(out / "x.png").size == size
 
