@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
-from rich.text import Text
 
 from .contract import MODES, MOST_SEGMENTS, POOLINGS
 from .errors import MdrtError, PromptError
@@ -30,12 +16,11 @@ from .output import (
     check_targets,
     choose_stems,
     output_folder,
-    printable,
-    record,
     result_files,
-    write_result,
+    write_atomically,
 )
-from .prompts import ClassName, load_classes, with_background
+from .overlap import overlap
+from .prompts import load_classes, with_background
 from .session import PROVIDERS
 
 RECOMMENDED = "[default: what the bundle recommends]"
@@ -58,17 +43,6 @@ class _Segments(click.ParamType):  # type: ignore[type-arg]
                 f"{value!r} is neither 'auto' nor a number from 1 to {MOST_SEGMENTS}", param, ctx
             )
         return count
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What every picture of one call has in common."""
-
-    classes: Sequence[ClassName] | None
-    segments: int | Literal["auto"] | None
-    background: str | None
-    out: Path
-    overlay: bool
 
 
 @click.command("segment")
@@ -170,6 +144,11 @@ class _Job:
     help="Large convolutions by minimal filtering: on a CPU about three times as fast, within "
     "about 1e-5 of direct ones.  [default: where the bundle and this machine have it]",
 )
+@click.option(
+    "--profile",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write what ran when, stages and graph nodes, as a trace for Perfetto or Chrome.",
+)
 def segment_command(
     images: tuple[str, ...],
     classes: str | None,
@@ -189,6 +168,7 @@ def segment_command(
     provider: str,
     threads: int | None,
     winograd: bool | None,
+    profile: Path | None,
 ) -> None:
     """Segment pictures (files, or folders of them) into named classes or unnamed segments.
 
@@ -200,7 +180,9 @@ def segment_command(
     mdrt segment photos/ --classes classes.txt --engine sd15 --out masks
     mdrt segment beach.jpg --unsupervised --segments 6
     """
+    from .batch import Batch, Job, progress_bar, say
     from .segmenter import Options, Segmenter
+    from .trace import Trace
 
     if unsupervised and classes is not None:
         raise click.UsageError("--classes and --unsupervised exclude each other")
@@ -217,7 +199,10 @@ def segment_command(
     inputs = [*paths, Path(classes)] if classes is not None and os.path.isfile(classes) else paths
     results = [result_files(out, stem, overlay) for stem in stems.values()]
     check_targets(results, inputs, overwrite)
-    segmenter = Segmenter(engine, provider=provider, threads=threads, winograd=winograd)
+    trace = None if profile is None else Trace()
+    segmenter = Segmenter(
+        engine, provider=provider, threads=threads, winograd=winograd, trace=trace
+    )
     if names is None and not unsupervised:
         names = list(segmenter.manifest.classes)
         if not names:
@@ -228,7 +213,7 @@ def segment_command(
     console = Console(stderr=True)
     native = segmenter.manifest.native_size
     if max_size is not None and max_size < native:
-        _say(
+        say(
             console,
             "warning",
             f"--max-size {max_size} is below the model's native size; "
@@ -238,57 +223,22 @@ def segment_command(
         segmenter.encode_text(names)  # a wrong class list fails once, before any picture
         if unknown := segmenter.unknown(names):
             known = ", ".join(segmenter.manifest.classes)
-            _say(
+            say(
                 console,
                 "warning",
                 f"{segmenter.manifest.model_id} never saw {', '.join(unknown)}; it knows: {known}. "
                 "Export a Stable Diffusion checkpoint for other names.",
             )
-    job = _Job(names, None if names is not None else segments, background, out, overlay)
-    failures = 0
-    with output_folder(out), _progress(console) as progress:
-        overall = progress.add_task("pictures", total=len(paths), visible=len(paths) > 1)
-        for path in paths:
-            try:
-                values = _segment_one(segmenter, path, stems[path], job, options, progress)
-            except Exception as error:  # one picture's surprise must not cost the others
-                failures += 1
-                reason = str(error)
-                if not isinstance(error, MdrtError):
-                    reason = f"{path}: {type(error).__name__}: {' '.join(reason.split())}"
-                _say(progress.console, "error", reason)
-            else:
-                _show(values, as_json, console if as_json else Console())
-            progress.advance(overall)
-    if failures:
+    job = Job(names, None if names is not None else segments, background, out, overlay)
+    with output_folder(out), progress_bar(console) as progress:
+        batch = Batch(segmenter, job, options, stems, progress, as_json, trace)
+        done = overlap(paths, batch.read, batch.segment, batch.finish)
+    if trace is not None and profile is not None:
+        trace.collect(segmenter.vae, segmenter.text, segmenter.unet)
+        write_atomically(profile, trace.write)
+        say(console, "profile", f"open {profile} in https://ui.perfetto.dev or chrome://tracing")
+    if failures := done.count(False):
         raise click.ClickException(f"{failures} of {len(paths)} pictures failed")
-
-
-def _segment_one(
-    segmenter: Any, path: Path, stem: str, job: _Job, options: Any, progress: Progress
-) -> dict[str, Any]:
-    from .images import read_image
-
-    start = time.perf_counter()
-    pixels = read_image(path)
-    read = time.perf_counter() - start
-    task = progress.add_task(printable(path.name), total=None)
-    try:
-        result = segmenter(
-            pixels,
-            job.classes,
-            segments=job.segments,
-            options=options,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
-        )
-    finally:
-        progress.remove_task(task)
-    result.timings["image"] += read
-    values = record(result, printable(path), segmenter.manifest.model_id, job.background)
-    files = write_result(
-        job.out, stem, pixels, result, values, background=job.background, with_overlay=job.overlay
-    )
-    return values | {"files": files}
 
 
 def _pictures(arguments: Sequence[str]) -> Iterator[Path]:
@@ -308,48 +258,3 @@ def _is_picture(path: Path) -> bool:
     """Whether an entry of a folder is meant: no sub-folder, and nothing hidden."""
     hidden = path.name.startswith(".")
     return path.suffix.lower() in PICTURES and not hidden and not path.is_dir()
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,  # an empty line is all that a log would get of it
-    )
-
-
-def _say(console: Console, kind: str, text: str) -> None:
-    """A warning or an error: one line; names in it are text, never markup."""
-    style = "red" if kind == "error" else "yellow"
-    console.print(Text(f"{kind}: ", style).append(printable(text), "default"), soft_wrap=True)
-
-
-def _show(values: dict[str, Any], as_json: bool, console: Console) -> None:
-    if as_json:
-        sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
-        return
-    title = Text(f"{values['image']}  {values['size'][1]}×{values['size'][0]}")
-    table = Table(title=title, title_justify="left")
-    for name in ("class", "share", "confidence"):
-        table.add_column(name, justify="left" if name == "class" else "right")
-    for entry in sorted(values["classes"], key=lambda entry: -entry["share"]):
-        if entry["pixels"]:
-            table.add_row(
-                Text(entry["name"]), f"{entry['share']:.1%}", f"{entry['confidence']:.3f}"
-            )
-    console.print(table)
-    settings, seconds = values["settings"], sum(values["seconds"].values())
-    console.print(
-        f"{values['model']}, {settings['mode']}, {settings['pooling'] or settings['method']}, "
-        f"timestep {settings['timestep']}, {settings['tiles']} tile(s), "
-        f"{'Winograd, ' if settings['winograd'] else ''}{seconds:.2f} s",
-        highlight=False,
-        markup=False,
-    )
-    console.print(Text("wrote " + ", ".join(values["files"].values())), soft_wrap=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Protocol
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,7 +97,8 @@ class OrtSession:
             _settle_on_cpu(options)
         if profile:
             options.enable_profiling = True
-            options.profile_file_prefix = str(Path(tempfile.gettempdir()) / "mdrt")
+            # it adds the time of day, in which two sessions may agree
+            options.profile_file_prefix = str(Path(tempfile.gettempdir()) / f"mdrt-{uuid4().hex}")
         self.path = path
         try:
             self._session = ort.InferenceSession(

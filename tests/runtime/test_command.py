@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from mdrt.cli import main
-from mdrt.runtime import images, output
+from mdrt.runtime import batch, images, output
 
 
 def run(*arguments):
@@ -101,7 +101,7 @@ def test_a_surprise_in_one_picture_does_not_stop_the_others(picture_file, tmp_pa
             raise ZeroDivisionError("two\nlines")
         return read_image(path)
 
-    monkeypatch.setattr(images, "read_image", read)
+    monkeypatch.setattr(batch, "read_image", read)
     out = tmp_path / "out"
     result = run(tmp_path / "odd.png", picture_file, "--classes", "sky, water", "--out", out)
     assert_one_line_error(result, "1 of 2 pictures failed")
