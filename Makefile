@@ -29,9 +29,9 @@ model: .venv-dev/installed  ## train the embedded model from nothing (an hour on
 	    --mode released --pooling softmax --timestep 400 --classes "$(CLASSES)"
 
 figures: .venv-dev/installed  ## the figures of the README and the docs
-	PYTHONSAFEPATH=1 .venv-dev/bin/python -m mdrt.benchmarks.scenes.score --scenes 200
-	PYTHONSAFEPATH=1 .venv-dev/bin/python -m mdrt.benchmarks.embedded
-	PYTHONSAFEPATH=1 .venv-dev/bin/python -m mdrt.benchmarks.kernels_bench
+	.venv-dev/bin/mdrt bench scenes --scenes 200
+	.venv-dev/bin/mdrt bench embedded
+	.venv-dev/bin/mdrt bench kernels
 
 clean:
 	rm -rf .venv-run .venv-dev build out *.egg-info

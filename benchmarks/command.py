@@ -1,268 +1,51 @@
-"""`mdrt bench`: latency beside other ways to run the same model, and parity with PyTorch."""
+"""`mdrt bench`: every measurement, each imported when it is asked for."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Final
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from ..runtime.bundle import load_bundle
-from ..runtime.errors import MdrtError
-from ..runtime.hashes import cache_folder
-from ..runtime.output import write_atomically
-from ..runtime.segmenter import EMBEDDED
-from .speed.contenders import CONTENDERS, PYTORCH
-from .speed.task import Task, names
+from ..lazy import Lazy, LazyGroup
 
-_ENGINE = click.option(
-    "-e",
-    "--engine",
-    type=click.Path(path_type=Path),
-    default=EMBEDDED,
-    help="A bundle directory or its unet.onnx.  [default: the embedded model]",
-)
-_PIPELINE = click.option(
-    "--pipeline",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="The diffusers pipeline that the bundle was exported from.",
-)
-_SIZE = click.option("--size", type=click.IntRange(min=8), help="Side of the square picture.")
-_CLASSES = click.option(
-    "--classes",
-    "count",
-    type=click.IntRange(1, 1000),
-    default=19,
-    show_default=True,
-    help="Number of classes: Cityscapes' 19, then invented ones.",
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-_THREADS = click.option("--threads", type=click.IntRange(min=1), help="[default: every core]")
+_SPEED: Final = "mdrt.benchmarks.speed.command"
+
+BENCHES: Final = {
+    "embedded": Lazy(
+        "mdrt.benchmarks.embedded", "main", "The embedded model: cold, warm, and its memory."
+    ),
+    "growth": Lazy(
+        _SPEED, "growth_command", "Time and memory against classes, size and pictures.", "bench"
+    ),
+    "kernels": Lazy(
+        "mdrt.benchmarks.kernels_bench",
+        "main",
+        "What comes after the network, beside the naive way.",
+    ),
+    "latency": Lazy(_SPEED, "latency_command", "Stage by stage beside other runtimes.", "bench"),
+    "parity": Lazy(
+        _SPEED, "parity_command", "A bundle beside its pipeline in PyTorch.", "export,bench"
+    ),
+    "pipeline": Lazy(
+        "mdrt.benchmarks.random_pipeline",
+        "main",
+        "Write a Stable Diffusion pipeline of real size with random weights.",
+        "export",
+    ),
+    "scenes": Lazy(
+        "mdrt.benchmarks.scenes.score", "main", "Accuracy of the embedded model on held-out scenes."
+    ),
+}
 
 
-class _Numbers(click.ParamType):  # type: ignore[type-arg]
-    name = "N,N,…"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            numbers = tuple(int(part) for part in value.split(",") if part.strip())
-        except ValueError:
-            numbers = (0,)
-        if any(number < 1 for number in numbers):
-            self.fail(f"{value!r}: expected positive numbers, as in 1,19,171", param, ctx)
-        return numbers
-
-
-def _out(name: str) -> Callable[[Any], Any]:
-    return click.option(
-        "-o",
-        "--out",
-        type=click.Path(path_type=Path),
-        help=f"Folder for {name}.json and {name}.png.",
-    )
-
-
-@click.group("bench", short_help="Measure speed, memory and parity.")
+@click.group("bench", cls=LazyGroup, lazy=BENCHES)
 def bench_command() -> None:
-    """Measure speed and memory beside other runtimes, and parity with PyTorch.
+    """Measure speed, memory, parity and accuracy.
 
     \b
     mdrt bench latency
     mdrt bench latency -e sd15 --pipeline ./sd15-diffusers --against torch,mnn --out bench
     mdrt bench growth -e sd15 --sizes-at 512,1024 --out bench
     mdrt bench parity -e sd15 --pipeline ./sd15-diffusers
+    mdrt bench scenes --scenes 200
     """
-
-
-@bench_command.command("latency")
-@_ENGINE
-@_PIPELINE
-@_SIZE
-@_CLASSES
-@click.option(
-    "--against",
-    default="onnxruntime",
-    show_default=True,
-    metavar="NAMES",
-    help=f"Comma-separated, of {', '.join(name for name in CONTENDERS if name != 'mdrt')}; "
-    "none for mdrt alone.",
-)
-@click.option("--images", type=click.IntRange(min=1), default=3, show_default=True)
-@click.option("--warmup", type=click.IntRange(min=0), default=1, show_default=True)
-@click.option(
-    "--rounds",
-    type=click.IntRange(min=1),
-    default=2,
-    show_default=True,
-    help="Every contender in turn, in fresh processes, this many times.",
-)
-@_THREADS
-@_out("latency")
-@_JSON
-def latency_command(
-    engine: Path,
-    pipeline: Path | None,
-    size: int | None,
-    count: int,
-    against: str,
-    images: int,
-    warmup: int,
-    rounds: int,
-    threads: int | None,
-    out: Path | None,
-    as_json: bool,
-) -> None:
-    """Time mdrt and other runtimes on the same pictures, stage by stage."""
-    from .speed.latency import race
-    from .speed.report import draw_race, race_table, work_table
-
-    others = [name.strip() for name in against.split(",") if name.strip() not in ("", "none")]
-    for name in others:
-        if name not in CONTENDERS:
-            raise click.UsageError(f"--against {name}: choose of {', '.join(CONTENDERS)}")
-        if name in PYTORCH and pipeline is None:
-            raise click.UsageError(f"--against {name} needs --pipeline, the weights PyTorch reads")
-    contenders = list(dict.fromkeys(["mdrt", *others]))
-    task = _task(engine, pipeline, size, count, threads)
-    errors = Console(stderr=True)
-    try:
-        from .speed import work
-    except ImportError as error:
-        raise MdrtError(
-            f"mdrt bench needs {error.name}; run `pip install -e '.[bench]'` in mdrt's own folder"
-        ) from error
-    with errors.status("measuring") as status:
-        status.update("the machine's own limits")
-        peaks = work.peaks(threads)
-        read = work.reading(load_bundle(engine, verify=False))
-        status.update("counting multiply-adds")
-        counts = work.multiply_adds(load_bundle(engine, verify=False), task.size)
-        try:
-            report = race(
-                task, contenders, rounds=rounds, pictures=images, warmup=warmup, say=status.update
-            )
-        except RuntimeError as error:
-            raise MdrtError(str(error)) from error
-    report |= {"peaks": peaks, "multiply_adds": counts, "read_s": read}
-    _show(report, [race_table(report), work_table(report)], as_json)
-    if out is not None:
-        _write(report, lambda file: draw_race(report, file), out, "latency")
-
-
-@bench_command.command("growth")
-@_ENGINE
-@_SIZE
-@_CLASSES
-@click.option("--classes-at", type=_Numbers(), default="1,19,171,847", show_default=True)
-@click.option("--sizes-at", type=_Numbers(), default="256,512,1024,2048", show_default=True)
-@click.option("--images-at", type=_Numbers(), default="1,4,16", show_default=True)
-@_THREADS
-@_out("growth")
-@_JSON
-def growth_command(
-    engine: Path,
-    size: int | None,
-    count: int,
-    classes_at: tuple[int, ...],
-    sizes_at: tuple[int, ...],
-    images_at: tuple[int, ...],
-    threads: int | None,
-    out: Path | None,
-    as_json: bool,
-) -> None:
-    """Time and memory against classes, picture size and the number of pictures, one at a time."""
-    from .speed.growth import draw_growth, grow, growth_table
-
-    task = _task(engine, None, size, count, threads)
-    points = {"classes": classes_at, "size": sizes_at, "images": images_at}
-    with Console(stderr=True).status("measuring") as status:
-        report = grow(task, points, status.update)
-    _show(report, [growth_table(report)], as_json)
-    if out is not None:
-        _write(report, lambda file: draw_growth(report, file), out, "growth")
-
-
-@bench_command.command("parity")
-@_ENGINE
-@click.option(
-    "--pipeline",
-    required=True,
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="The diffusers pipeline that the bundle was exported from.",
-)
-@_SIZE
-@_CLASSES
-@_JSON
-def parity_command(
-    engine: Path, pipeline: Path, size: int | None, count: int, as_json: bool
-) -> None:
-    """Compare a bundle with its pipeline in PyTorch: every tensor, then every pixel's label."""
-    try:
-        from ..export.command import proof_table
-        from .speed import parity
-    except ImportError as error:
-        raise MdrtError(
-            f"mdrt bench parity needs {error.name}; "
-            "run `pip install -e '.[export,bench]'` in mdrt's own folder"
-        ) from error
-    task = _task(engine, pipeline, size, count, None)
-    with Console(stderr=True).status("comparing") as status:
-        rows = parity.tensors(load_bundle(engine, verify=False), pipeline, task.size, status.update)
-        agreements = parity.labels(task, status.update)
-    if as_json:
-        found = {
-            "tensors": [asdict(row) | {"passed": row.passed} for row in rows],
-            "labels": [asdict(agreement) for agreement in agreements],
-        }
-        click.echo(json.dumps(found, indent=2))
-    else:
-        console = Console()
-        console.print(proof_table(rows))
-        table = Table("convolutions", "mode", "pixels with PyTorch's label")
-        for agreement in agreements:
-            table.add_row(agreement.graphs, agreement.mode, f"{agreement.share:.3%}")
-        console.print(table)
-    if not all(row.passed for row in rows):
-        raise click.ClickException("a tensor is beyond its tolerance")
-
-
-def _show(report: dict[str, Any], tables: Sequence[Table], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(report, indent=2))
-        return
-    console = Console()
-    for table in tables:
-        console.print(table)
-
-
-def _write(
-    report: dict[str, Any], draw: Callable[[BinaryIO], object], folder: Path, name: str
-) -> None:
-    """The report and its chart into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(report, indent=2) + "\n"
-    write_atomically(folder / f"{name}.json", lambda file: file.write(text.encode()))
-    write_atomically(folder / f"{name}.png", draw)
-    click.echo(f"wrote {folder / name}.json and {folder / name}.png", err=True)
-
-
-def _task(
-    engine: Path, pipeline: Path | None, size: int | None, count: int, threads: int | None
-) -> Task:
-    bundle = load_bundle(engine, verify=False)
-    manifest = bundle.manifest
-    size = size or manifest.native_size
-    if size % manifest.size_multiple:
-        raise click.UsageError(
-            f"--size {size}: expected a multiple of {manifest.size_multiple} for this bundle"
-        )
-    cache = cache_folder() / "bench"
-    source = None if pipeline is None else str(pipeline.resolve())
-    return Task(str(bundle.path.resolve()), source, size, names(count), str(cache), threads)

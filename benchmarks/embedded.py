@@ -1,7 +1,4 @@
-"""The first impression, measured: `mdrt segment` cold, warm, and its peak memory.
-
-python -m mdrt.benchmarks.embedded [--runs N]
-"""
+"""The first impression, measured: `mdrt segment` cold, warm, and its peak memory."""
 
 from __future__ import annotations
 
@@ -60,7 +57,3 @@ def main(runs: int) -> None:
     table.add_row("warm call, named", f"{warm(runs, classes=CLASSES):.3f} s")
     table.add_row("warm call, unnamed (auto)", f"{warm(runs, segments='auto'):.3f} s")
     Console().print(table)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,5 @@
 """Time and memory of `mdrt.kernels` beside the naive computation.
 
-    python -m mdrt.benchmarks.kernels_bench [--json PATH] [--repeats N] [--only NAME]
-
 Every side of every case runs in a process of its own: it builds its inputs, notes its memory,
 then runs: ours once to warm up and then the measured repeats, the naive one once. Peak memory is
 the largest resident size of the process (Linux) above what it held after imports and inputs.
@@ -9,7 +7,6 @@ the largest resident size of the process (Linux) above what it held after import
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -19,9 +16,11 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 
@@ -163,7 +162,7 @@ def run(
             continue
         report(f"{name}: {side}")
         times = 0 if side.startswith("naive") else repeats
-        command = [sys.executable, "-m", __spec__.name, "--measure", name, side, str(times)]
+        command = [sys.executable, "-P", "-m", __name__, name, side, str(times)]
         rows.append(json.loads(subprocess.run(command, check=True, stdout=-1).stdout))
     naive = {(row["case"], row["side"]): row for row in rows}
     for row in rows:
@@ -208,22 +207,23 @@ def _print(figures: Result) -> None:
     Console().print(table)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--only", choices=CASES)
-    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.measure:
-        name, side, repeats = options.measure
-        print(json.dumps(measure(name, side, int(repeats))))
-        return
-    figures = run(options.repeats, options.only, lambda line: print(line, file=sys.stderr))
+@click.command()
+@click.option("--only", type=click.Choice(list(CASES)), help="One case.")
+@click.option("--repeats", type=click.IntRange(min=1), default=7, show_default=True)
+@click.option(
+    "--json", "path", type=click.Path(path_type=Path), help="Also write the figures here."
+)
+def main(only: str | None, repeats: int, path: Path | None) -> None:
+    """Time and memory of what comes after the network, beside the naive computation."""
+    if find_spec("torch") is None:
+        raise click.ClickException(
+            "the naive way needs torch; run `pip install -e '.[export]'` in mdrt's own folder"
+        )
+    figures = run(repeats, only, lambda line: click.echo(line, err=True))
     _print(figures)
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2))
+    if path is not None:
+        path.write_text(json.dumps(figures, indent=2))
 
 
-if __name__ == "__main__":
-    main()
+if __name__ == "__main__":  # one side of one case, for `run`
+    print(json.dumps(measure(sys.argv[1], sys.argv[2], int(sys.argv[3]))))

@@ -1,7 +1,5 @@
 """Stable Diffusion pipelines of real size with random weights: speed does not depend on values.
 
-    python -m mdrt.benchmarks.random_pipeline sd14 -o sd14
-
 No download, seeded, one component in memory at a time. The configurations are those of the
 published checkpoints; weights are normal with variance 1 / fan-in, so that activations keep a
 plausible size through the depth. The tokenizer holds the words of `WORDS` and letters.
@@ -160,7 +158,3 @@ def main(shape: str, output: Path, seed: int) -> None:
     save_random_pipeline(output, shape, seed)
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     click.echo(f"{output}: {size / 1e9:.2f} GB")
-
-
-if __name__ == "__main__":
-    main()

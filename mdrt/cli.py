@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import importlib
 import signal
 from importlib.metadata import version
 from typing import Any, NoReturn
 
 import click
 
+from .lazy import Lazy, LazyGroup
 from .runtime.errors import MdrtError
 
 COMMANDS = {
-    "bench": ("mdrt.benchmarks.command", "bench_command"),
-    "export": ("mdrt.export.command", "export_command"),
-    "segment": ("mdrt.runtime.command", "segment_command"),
+    "bench": Lazy(
+        "mdrt.benchmarks.command", "bench_command", "Measure speed, memory, parity and accuracy."
+    ),
+    "export": Lazy(
+        "mdrt.export.command",
+        "export_command",
+        "Convert a diffusers pipeline to a bundle of ONNX graphs.",
+        "export",
+    ),
+    "segment": Lazy("mdrt.runtime.command", "segment_command", "Segment pictures."),
 }
-"""Subcommand → module and attribute, imported only when asked for."""
 
 
 class _Terminated(SystemExit):
@@ -28,18 +34,8 @@ def _terminate(number: int, _frame: object) -> NoReturn:
     raise _Terminated(128 + number)  # the status of a process that the signal ended
 
 
-class _Commands(click.Group):
-    """Lazy subcommands, and one line instead of a traceback for a user's mistake."""
-
-    def list_commands(self, context: click.Context) -> list[str]:
-        return sorted(COMMANDS)
-
-    def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
-            return None
-        module, attribute = COMMANDS[name]
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
+class _Commands(LazyGroup):
+    """One line instead of a traceback for a user's mistake."""
 
     def invoke(self, context: click.Context) -> Any:
         before = signal.signal(signal.SIGTERM, _terminate)
@@ -59,7 +55,7 @@ class _Commands(click.Group):
             signal.signal(signal.SIGTERM, before)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("mdrt"), prog_name="mdrt")
 def main() -> None:
     """Segment any picture into classes you name, with a frozen Stable Diffusion model.

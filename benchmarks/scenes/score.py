@@ -142,7 +142,3 @@ def main(
             json.dumps({"figures": figures, "iou": per_class, "areas": areas}, indent=2)
         )
     console.print({"area": areas, "IoU, all names": per_class["MaskDiffusion, all names"]})
-
-
-if __name__ == "__main__":
-    main()

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -34,18 +35,23 @@ class Contender(Protocol):
 
 
 class OurRuntime:
-    """mdrt itself, or its pipeline on another runtime's sessions."""
+    """mdrt itself, on a quantised bundle, or its pipeline on another runtime's sessions."""
 
     def __init__(self, task: Task, runtime: str) -> None:
         from ...runtime.segmenter import Options, Segmenter
 
-        if runtime == "mdrt":
-            self.segmenter = Segmenter(task.bundle, threads=task.threads)
-        else:
+        bundle, graphs = Path(task.bundle), None
+        if runtime.startswith("int8-"):
+            from .quantise import quantised_bundle
+
+            bundle = quantised_bundle(bundle, Path(task.cache), runtime.removeprefix("int8-"))
+        elif runtime != "mdrt":
             from .runtimes import opener
 
             graphs = opener(runtime, task.threads, Path(task.cache))
-            self.segmenter = Segmenter(task.bundle, verify=False, open_graph=graphs)
+        self.segmenter = Segmenter(
+            bundle, threads=task.threads, verify=runtime == "mdrt", open_graph=graphs
+        )
         self.classes = list(task.classes)
         self.options = Options(mode="paper", pooling="exp", timestep=0)
 
@@ -144,11 +150,12 @@ class Official(Torch):
         return self.post_process(features, logits, size), self.seconds
 
 
+_RUNTIMES: Final = (
+    "mdrt", "onnxruntime", "openvino", "mnn", "openvino-bf16", "int8-dynamic", "int8-weights",
+)  # fmt: skip
+
 CONTENDERS: Final[dict[str, Callable[[Task], Contender]]] = {
-    "mdrt": lambda task: OurRuntime(task, "mdrt"),
-    "onnxruntime": lambda task: OurRuntime(task, "onnxruntime"),
-    "openvino": lambda task: OurRuntime(task, "openvino"),
-    "mnn": lambda task: OurRuntime(task, "mnn"),
+    **{name: partial(OurRuntime, runtime=name) for name in _RUNTIMES},
     "torch": Torch,
     "torch-compile": lambda task: Torch(task, compiled=True),
     "official": Official,

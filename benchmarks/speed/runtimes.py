@@ -38,13 +38,13 @@ class StockOrtSession:
 
 
 class OpenVinoSession:
-    """A graph on OpenVINO, read from the same ONNX file, float32 throughout."""
+    """A graph on OpenVINO, read from the same ONNX file; arithmetic in "f32" or "bf16"."""
 
-    def __init__(self, path: Path, threads: int | None) -> None:
+    def __init__(self, path: Path, threads: int | None, precision: str = "f32") -> None:
         import openvino as ov
 
         settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": precision,
             "PERFORMANCE_HINT": "LATENCY",
         }
         if threads is not None:
@@ -121,8 +121,8 @@ def mnn_file(path: Path, folder: Path) -> Path:
 
 
 def opener(runtime: str, threads: int | None, folder: Path) -> Callable[[Path], Session]:
-    """What loads a graph into `runtime`, "onnxruntime", "openvino" or "mnn" (which keeps
-    what it converts in `folder`)."""
+    """What loads a graph into `runtime`: a key of the table below. MNN keeps what it converts in
+    `folder`."""
 
     def on_mnn(path: Path) -> Session:
         if path.name == contract.TEXT_ENCODER:  # int64 ids throughout, and nothing to convolve
@@ -132,6 +132,7 @@ def opener(runtime: str, threads: int | None, folder: Path) -> Callable[[Path], 
     makers: dict[str, Callable[[Path], Session]] = {
         "onnxruntime": lambda path: StockOrtSession(path, threads),
         "openvino": lambda path: OpenVinoSession(path, threads),
+        "openvino-bf16": lambda path: OpenVinoSession(path, threads, "bf16"),
         "mnn": on_mnn,
     }
     return makers[runtime]
