@@ -30,7 +30,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, Final, TypeVar
 
 from .errors import BundleError
@@ -213,7 +213,10 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as plain JSON values, the schema version and the digest first."""
-        values = asdict(self)
+        # asdict copies dicts alone, not the read-only views that from_json made of them
+        views = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain = {name: dict(view) for name, view in views.items() if isinstance(view, Mapping)}
+        values = asdict(replace(self, **plain))
         own = digest(values)
         return {"schema_version": values.pop("schema_version"), DIGEST: own, **values}
 

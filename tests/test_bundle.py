@@ -13,6 +13,7 @@ import pytest
 from mdrt.runtime import contract
 from mdrt.runtime.bundle import load_bundle, record_file, write_manifest
 from mdrt.runtime.errors import BundleError
+from mdrt.runtime.segmenter import EMBEDDED
 
 FILES = (*contract.GRAPHS, contract.TOKENIZER, "unet.onnx.data")
 
@@ -250,3 +251,9 @@ def test_noise_of_another_shape(bundle: Path, noise: np.ndarray) -> None:
     opened = load_bundle(bundle)
     with pytest.raises(BundleError, match=r"expected float32 \(4, N, N\)"):
         opened.noise()
+
+
+def test_a_manifest_that_was_read_can_be_written_again(tmp_path):
+    manifest = load_bundle(EMBEDDED).manifest
+    write_manifest(tmp_path, manifest)
+    assert (tmp_path / "manifest.json").read_bytes() == (EMBEDDED / "manifest.json").read_bytes()

@@ -138,6 +138,8 @@ def latency_command(
             )
         except RuntimeError as error:
             raise MdrtError(str(error)) from error
+    for reason in report["failed"].values():
+        errors.print(f"left out: {reason}", highlight=False, markup=False)
     report |= {"peaks": peaks, "multiply_adds": counts, "read_s": read}
     _show(report, [race_table(report), work_table(report)], as_json)
     if out is not None:

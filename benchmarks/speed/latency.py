@@ -45,21 +45,29 @@ def race(
     Returns:
         A plain dict: machine, versions, task, and for every contender medians a stage, p50 and
         p95 of the whole, seconds to load and from the process's start to its first label map,
-        peak bytes, and agreement with the first contender's labels of the pixels.
+        peak bytes, and agreement with the first contender's labels of the pixels; for one that
+        failed, why.
 
     Raises:
-        RuntimeError: a contender's process failed; the message holds its last words.
+        RuntimeError: the first contender failed; the message holds its last words.
     """
     events: dict[str, list[Report]] = {name: [] for name in contenders}
+    failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for turn in range(rounds):
             for name in contenders:
-                if turn and name in PYTORCH:  # minutes a picture: one round has to do
+                if name in failed or (turn and name in PYTORCH):  # which take minutes a picture
                     continue
                 say(f"round {turn + 1} of {rounds}: {name}")
-                events[name] += contend(task, name, Path(scratch), pictures, warmup)
+                try:
+                    events[name] += contend(task, name, Path(scratch), pictures, warmup)
+                except RuntimeError as error:
+                    if name == contenders[0]:
+                        raise
+                    failed[name] = str(error)
+                    del events[name]
         agreement = {
-            name: _agreement(Path(scratch), contenders[0], name, pictures) for name in contenders
+            name: _agreement(Path(scratch), contenders[0], name, pictures) for name in events
         }
     results = {name: summary(found) for name, found in events.items()}
     for name, share in agreement.items():
@@ -72,6 +80,7 @@ def race(
         "machine": machine(),
         "versions": versions(),
         "contenders": results,
+        "failed": failed,
     }
 
 
