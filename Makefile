@@ -7,7 +7,7 @@ SOURCES := $(shell find $(ROOMS) pyproject.toml -type f ! -path '*/__pycache__/*
 OLD_PYTHON = mdrt needs Python 3.11 or newer; found %d.%d; run make PYTHON=python3.12, or whichever is installed
 NEW_VENV = $(PYTHON) -c 'import sys; v = sys.version_info[:2]; v < (3, 11) and sys.exit("$(OLD_PYTHON)" % v)' && $(PYTHON) -m venv
 
-.PHONY: demo test lint model figures clean
+.PHONY: demo test lint model figures speed clean
 
 demo: .venv-run/installed  ## segment the example pictures, with names and without
 	.venv-run/bin/mdrt segment examples --classes examples/classes.txt --out out/named
@@ -33,14 +33,43 @@ figures: .venv-dev/installed  ## the figures of the README and the docs
 	.venv-dev/bin/mdrt bench embedded
 	.venv-dev/bin/mdrt bench kernels
 
+SPEED = work/speed
+BENCH = .venv-bench/bin/mdrt bench
+speed: $(SPEED)/sd14-onnx $(SPEED)/sd14-taesd $(SPEED)/sd14-int8  ## the figures of docs/speed.md, at Stable Diffusion 1.4's size
+	$(BENCH) latency --engine $(SPEED)/sd14-onnx --pipeline $(SPEED)/sd14 --images 2 --out $(SPEED) \
+	    --against $(SPEED)/sd14-taesd,onnxruntime,openvino,mnn,torch,official
+	$(BENCH) latency --engine $(SPEED)/sd14-onnx --images 2 --rounds 1 --out $(SPEED)/precision \
+	    --against $(SPEED)/sd14-int8,openvino-bf16
+	$(BENCH) growth --engine $(SPEED)/sd14-taesd --images-at 1,8 --out $(SPEED)
+	$(BENCH) kernels
+
+$(SPEED)/sd14 $(SPEED)/taesd: $(SPEED)/%: | .venv-bench/installed
+	$(BENCH) pipeline $* --output $@
+
+$(SPEED)/sd14-onnx: | $(SPEED)/sd14
+	.venv-bench/bin/mdrt export $(SPEED)/sd14 --output $@
+
+$(SPEED)/sd14-taesd: | $(SPEED)/sd14 $(SPEED)/taesd
+	.venv-bench/bin/mdrt export $(SPEED)/sd14 --vae $(SPEED)/taesd --output $@
+
+$(SPEED)/sd14-int8: | $(SPEED)/sd14-onnx
+	$(BENCH) quantise $(SPEED)/sd14-onnx --output $@
+
 clean:
-	rm -rf .venv-run .venv-dev build out *.egg-info
+	rm -rf .venv-run .venv-dev .venv-bench build out work *.egg-info
 
 .venv-run/installed: constraints.txt $(SOURCES)
 	@test -x .venv-run/bin/python || { $(NEW_VENV) .venv-run; }
 	rm -rf build  # setuptools would install what an older tree left there
 	.venv-run/bin/python $(PIP) .
 	.venv-run/bin/python $(PIP) --force-reinstall --no-deps .
+	touch $@
+
+.venv-bench/installed: constraints.txt $(SOURCES)
+	@test -x .venv-bench/bin/python || { $(NEW_VENV) .venv-bench; }
+	rm -rf build
+	.venv-bench/bin/python $(PIP) '.[export,bench]'
+	.venv-bench/bin/python $(PIP) --force-reinstall --no-deps .
 	touch $@
 
 .venv-dev/installed: constraints.txt $(SOURCES)

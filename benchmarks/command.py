@@ -32,6 +32,12 @@ BENCHES: Final = {
         "Write a Stable Diffusion pipeline of real size with random weights.",
         "export",
     ),
+    "quantise": Lazy(
+        "mdrt.benchmarks.speed.quantise",
+        "main",
+        "Write a bundle with 8-bit matrix products, to compare.",
+        "export",
+    ),
     "scenes": Lazy(
         "mdrt.benchmarks.scenes.score", "main", "Accuracy of the embedded model on held-out scenes."
     ),

@@ -53,31 +53,40 @@ _VAE: Final[dict[str, Any]] = {
     "sample_size": 512,
 }
 
-SHAPES: Final[dict[str, tuple[dict[str, Any], dict[str, Any], bool]]] = {
-    "sd14": (_UNET_1, _CLIP_L, False),
-    "sd14-taesd": (_UNET_1, _CLIP_L, True),
-    "sd21": (_UNET_2, _CLIP_H, False),
+SHAPES: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
+    "sd14": (_UNET_1, _CLIP_L),
+    "sd21": (_UNET_2, _CLIP_H),
 }
-"""Name → UNet, text encoder, and whether the VAE is TAESD's AutoencoderTiny."""
+"""Name → UNet, text encoder; the VAE is the same."""
+TAESD: Final = "taesd"
+"""Another VAE, which goes with either: `mdrt export sd14 --vae taesd`."""
 
 
 def save_random_pipeline(folder: Path, shape: str, seed: int = 0) -> None:
-    """Write a diffusers pipeline directory, float32.
+    """Write a diffusers pipeline directory, or TAESD's, float32.
 
     Args:
         folder: where it goes; must not exist.
-        shape: a key of `SHAPES`.
+        shape: a key of `SHAPES`, or `TAESD`.
         seed: of the weights; the same seed writes the same files.
 
     Raises:
         FileExistsError: `folder` exists.
     """
-    unet, text, tiny = SHAPES[shape]
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = folder.with_name(folder.name + ".part")
     if folder.exists():
         raise FileExistsError(f"{folder} exists")
     shutil.rmtree(aside, ignore_errors=True)
+    if shape == TAESD:
+        torch.manual_seed(seed)
+        _random(AutoencoderTiny).save_pretrained(aside)
+    else:
+        _save_parts(aside, *SHAPES[shape], seed)
+    aside.rename(folder)
+
+
+def _save_parts(aside: Path, unet: dict[str, Any], text: dict[str, Any], seed: int) -> None:
     write_tokenizer(aside / "tokenizer", WORDS, _MAX_LENGTH)
     vocabulary = len(json.loads((aside / "tokenizer" / "vocab.json").read_text()))
     text_config = CLIPTextConfig(
@@ -90,7 +99,7 @@ def save_random_pipeline(folder: Path, shape: str, seed: int = 0) -> None:
     )
     makers: dict[str, Callable[[], Any]] = {
         "unet": lambda: UNet2DConditionModel(**unet),
-        "vae": lambda: AutoencoderTiny() if tiny else AutoencoderKL(**_VAE),
+        "vae": lambda: AutoencoderKL(**_VAE),
         "text_encoder": lambda: CLIPTextModel(text_config),
     }
     for part, make in makers.items():
@@ -106,10 +115,9 @@ def save_random_pipeline(folder: Path, shape: str, seed: int = 0) -> None:
             "text_encoder": ["transformers", "CLIPTextModel"],
             "tokenizer": ["transformers", "CLIPTokenizer"],
             "unet": ["diffusers", "UNet2DConditionModel"],
-            "vae": ["diffusers", "AutoencoderTiny" if tiny else "AutoencoderKL"],
+            "vae": ["diffusers", "AutoencoderKL"],
         },
     )
-    aside.rename(folder)
 
 
 _SCHEDULER: Final = {
@@ -150,7 +158,7 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 @click.command()
-@click.argument("shape", type=click.Choice(list(SHAPES)))
+@click.argument("shape", type=click.Choice([*SHAPES, TAESD]))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
 @click.option("--seed", default=0, show_default=True)
 def main(shape: str, output: Path, seed: int) -> None:

@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from ...runtime import contract
 from ...runtime.bundle import load_bundle
 from ...runtime.errors import MdrtError
 from ...runtime.hashes import cache_folder
@@ -79,8 +80,8 @@ def _out(name: str) -> Callable[[Any], Any]:
     default="onnxruntime",
     show_default=True,
     metavar="NAMES",
-    help=f"Comma-separated, of {', '.join(name for name in CONTENDERS if name != 'mdrt')}; "
-    "none for mdrt alone.",
+    help=f"Comma-separated, of {', '.join(name for name in CONTENDERS if name != 'mdrt')}, "
+    "or other bundles' directories; none for mdrt alone.",
 )
 @click.option("--images", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--warmup", type=click.IntRange(min=0), default=1, show_default=True)
@@ -113,8 +114,10 @@ def latency_command(
 
     others = [name.strip() for name in against.split(",") if name.strip() not in ("", "none")]
     for name in others:
-        if name not in CONTENDERS:
-            raise click.UsageError(f"--against {name}: choose of {', '.join(CONTENDERS)}")
+        if name not in CONTENDERS and not Path(name, contract.MANIFEST).is_file():
+            raise click.UsageError(
+                f"--against {name}: choose of {', '.join(CONTENDERS)}, or name a bundle's directory"
+            )
         if name in PYTORCH and pipeline is None:
             raise click.UsageError(f"--against {name} needs --pipeline, the weights PyTorch reads")
     contenders = list(dict.fromkeys(["mdrt", *others]))

@@ -2,6 +2,7 @@
 
     python -m mdrt.benchmarks.speed.contenders NAME FOLDER COUNT WARMUP STARTED < task.json
 
+NAME is a key of `CONTENDERS`, or a bundle's directory for mdrt on that one. It
 prints one JSON line when loaded, one for every picture, and one with the peak memory. Label maps
 go to FOLDER. STARTED is when the process was started, in seconds of `time.time`.
 """
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -35,23 +37,18 @@ class Contender(Protocol):
 
 
 class OurRuntime:
-    """mdrt itself, on a quantised bundle, or its pipeline on another runtime's sessions."""
+    """mdrt itself, or its pipeline on another runtime's sessions."""
 
     def __init__(self, task: Task, runtime: str) -> None:
         from ...runtime.segmenter import Options, Segmenter
 
-        bundle, graphs = Path(task.bundle), None
-        if runtime.startswith("int8-"):
-            from .quantise import quantised_bundle
-
-            bundle = quantised_bundle(bundle, Path(task.cache), runtime.removeprefix("int8-"))
-        elif runtime != "mdrt":
+        if runtime == "mdrt":
+            self.segmenter = Segmenter(task.bundle, threads=task.threads)
+        else:
             from .runtimes import opener
 
             graphs = opener(runtime, task.threads, Path(task.cache))
-        self.segmenter = Segmenter(
-            bundle, threads=task.threads, verify=runtime == "mdrt", open_graph=graphs
-        )
+            self.segmenter = Segmenter(task.bundle, verify=False, open_graph=graphs)
         self.classes = list(task.classes)
         self.options = Options(mode="paper", pooling="exp", timestep=0)
 
@@ -150,9 +147,7 @@ class Official(Torch):
         return self.post_process(features, logits, size), self.seconds
 
 
-_RUNTIMES: Final = (
-    "mdrt", "onnxruntime", "openvino", "mnn", "openvino-bf16", "int8-dynamic", "int8-weights",
-)  # fmt: skip
+_RUNTIMES: Final = ("mdrt", "onnxruntime", "openvino", "openvino-bf16", "mnn")
 
 CONTENDERS: Final[dict[str, Callable[[Task], Contender]]] = {
     **{name: partial(OurRuntime, runtime=name) for name in _RUNTIMES},
@@ -167,14 +162,19 @@ def main() -> None:
     name, folder, count, warmup, began = sys.argv[1:]
     task = Task.from_dict(json.load(sys.stdin))
     started = time.perf_counter()
-    contender = CONTENDERS[name](task)
+    if name in CONTENDERS:
+        contender = CONTENDERS[name](task)
+    else:  # mdrt on another bundle
+        contender = OurRuntime(replace(task, bundle=name), "mdrt")
     _say(event="loaded", seconds=time.perf_counter() - started)
     for index in range(-int(warmup), int(count)):
         image = task.image(max(index, 0))
         started = time.perf_counter()
         labels, stages = contender(image)
         segmented = time.perf_counter()
-        Image.fromarray(labels.astype(np.uint16)).save(Path(folder) / f"{name}-{index}.png")
+        Image.fromarray(labels.astype(np.uint16)).save(
+            Path(folder) / f"{Path(name).name}-{index}.png"
+        )
         written = time.perf_counter()
         stages = stages | {"output": written - segmented}
         event = "warmup" if index < 0 else "picture"

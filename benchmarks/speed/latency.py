@@ -67,11 +67,12 @@ def race(
                     failed[name] = str(error)
                     del events[name]
         agreement = {
-            name: _agreement(Path(scratch), contenders[0], name, pictures) for name in events
+            name: _agreement(Path(scratch), contenders[0], Path(name).name, pictures)
+            for name in events
         }
-    results = {name: summary(found) for name, found in events.items()}
+    results = {Path(name).name: summary(found) for name, found in events.items()}
     for name, share in agreement.items():
-        results[name][f"agreement with {contenders[0]}"] = share
+        results[Path(name).name][f"agreement with {contenders[0]}"] = share
     return {
         "task": task.to_dict(),
         "rounds": rounds,

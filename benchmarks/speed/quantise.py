@@ -1,69 +1,55 @@
-"""A bundle's UNet with 8-bit integers in its matrix products, by ONNX Runtime's own tools.
-
-    python -m mdrt.benchmarks.speed.quantise BUNDLE TARGET dynamic|weights
-
-"dynamic" quantises weights beforehand, a scale for every output channel, and activations as they
-come; "weights" quantises weights alone, a scale for every 128 of them, and multiplies in float32.
-"""
+"""A bundle's UNet with 8-bit integers in its matrix products, to see whether that pays."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+import click
+
+from ...export.staging import staged
+from ...export.twin import write_twin
 from ...runtime import contract
 from ...runtime.bundle import load_bundle, record_file, write_manifest
 
-KINDS: Final = ("dynamic", "weights")
 _BLOCK: Final = 128
 
 
-def quantised_bundle(bundle: Path, folder: Path, kind: str) -> Path:
-    """The quantised twin of a bundle in `folder`, made in a process of its own if it is not there.
+@click.command("quantise")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@click.option(
+    "--activations/--weights-alone",
+    default=True,
+    show_default=True,
+    help="Multiply in integers, activations quantised as they come; or in float32.",
+)
+def main(bundle: Path, output: Path, activations: bool) -> None:
+    """Write a copy of BUNDLE whose UNet multiplies matrices of 8-bit integers.
 
-    Raises:
-        RuntimeError: it cannot be made.
+    ONNX Runtime's own tools make it. Compare it by `mdrt bench latency --against OUTPUT`.
     """
-    key = load_bundle(bundle, verify=False).manifest.files[contract.UNET].sha256[:12]
-    target = folder / f"{bundle.name}-{key}-{kind}"
-    if not target.exists():
-        command = [sys.executable, "-P", "-m", __name__, str(bundle), str(target), kind]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
-            raise RuntimeError(f"{bundle} cannot be quantised: {lines[-1]}")
-    return target
-
-
-def main() -> None:
-    source, target, kind = sys.argv[1:]
-    bundle = load_bundle(source, verify=False)
-    aside = Path(f"{target}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(
-        bundle.path, aside, ignore=shutil.ignore_patterns("unet.*"), copy_function=os.link
-    )
-    (aside / contract.MANIFEST).unlink()
-    if kind == "dynamic":
-        _dynamic(bundle.unet, aside / contract.UNET)
-    else:
-        _weights(bundle.unet, aside / contract.UNET)
-    _write_twin(aside, bundle.manifest)
-    files = {
-        path.relative_to(aside).as_posix(): record_file(path)
-        for path in sorted(aside.rglob("*"))
-        if path.is_file()
-    }
-    write_manifest(aside, replace(bundle.manifest, files=files))
-    aside.rename(target)
+    source = load_bundle(bundle, verify=False)
+    with staged(output, overwrite=False) as aside:
+        for name in source.manifest.files:
+            if not name.startswith("unet."):
+                (aside / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(source.path / name, aside / name)
+        (_dynamic if activations else _weights)(source.unet, aside / contract.UNET)
+        _write_twin(aside, source.manifest)
+        files = {
+            path.relative_to(aside).as_posix(): record_file(path)
+            for path in sorted(aside.rglob("*"))
+            if path.is_file()
+        }
+        write_manifest(aside, replace(source.manifest, files=files))
+    click.echo(f"{output}: {sum(record.bytes for record in files.values()) / 1e9:.2f} GB")
 
 
 def _dynamic(source: Path, target: Path) -> None:
+    """A scale for every output channel of the weights, and for every tensor of activations."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     quantize_dynamic(
@@ -78,6 +64,7 @@ def _dynamic(source: Path, target: Path) -> None:
 
 
 def _weights(source: Path, target: Path) -> None:
+    """A scale for every `_BLOCK` weights; activations stay as they are."""
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
@@ -89,8 +76,6 @@ def _weights(source: Path, target: Path) -> None:
 
 
 def _write_twin(bundle: Path, manifest: contract.Manifest) -> None:
-    from ...export.twin import write_twin
-
     cells = manifest.native_size // manifest.vae_factor
     hidden = (1, manifest.tokenizer.max_length, manifest.text.hidden)
     sizes = {
@@ -99,7 +84,3 @@ def _write_twin(bundle: Path, manifest: contract.Manifest) -> None:
         contract.ENCODER_HIDDEN_STATES: hidden,
     }
     write_twin(bundle / contract.UNET, sizes)
-
-
-if __name__ == "__main__":
-    main()
