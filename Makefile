@@ -36,9 +36,9 @@ figures: .venv-dev/installed  ## the figures of the README and the docs
 SPEED = work/speed
 BENCH = .venv-bench/bin/mdrt bench
 speed: $(SPEED)/sd14-onnx $(SPEED)/sd14-taesd $(SPEED)/sd14-int8  ## the figures of docs/speed.md, at Stable Diffusion 1.4's size
-	$(BENCH) latency --engine $(SPEED)/sd14-onnx --pipeline $(SPEED)/sd14 --rounds 1 --out $(SPEED) \
+	$(BENCH) latency --engine $(SPEED)/sd14-onnx --pipeline $(SPEED)/sd14 --images 2 --rounds 1 --out $(SPEED) \
 	    --against $(SPEED)/sd14-taesd,onnxruntime,openvino,mnn,torch,official
-	$(BENCH) latency --engine $(SPEED)/sd14-onnx --rounds 1 --out $(SPEED)/precision \
+	$(BENCH) latency --engine $(SPEED)/sd14-onnx --images 2 --rounds 1 --out $(SPEED)/precision \
 	    --against $(SPEED)/sd14-int8,openvino-bf16
 	$(BENCH) growth --engine $(SPEED)/sd14-taesd --images-at 1,8 --out $(SPEED)
 

@@ -39,7 +39,10 @@ BENCHES: Final = {
         "export",
     ),
     "scenes": Lazy(
-        "mdrt.benchmarks.scenes.score", "main", "Accuracy of the embedded model on held-out scenes."
+        "mdrt.benchmarks.scenes.score",
+        "main",
+        "Accuracy of the embedded model on held-out scenes.",
+        "bench",
     ),
 }
 

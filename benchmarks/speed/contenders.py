@@ -157,7 +157,7 @@ CONTENDERS: Final[dict[str, Callable[[Task], Contender]]] = {
 }
 PYTORCH: Final = ("torch", "torch-compile", "official")
 EAGER: Final = ("torch", "official")
-"""They take minutes and nothing is compiled for a size: a picture of a quarter of the side warms."""
+"""These take minutes and compile nothing for a size: a quarter of the side warms them up."""
 
 
 def main() -> None:

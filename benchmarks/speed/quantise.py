@@ -36,7 +36,7 @@ def main(bundle: Path, output: Path, activations: bool) -> None:
         for name in source.manifest.files:
             if not name.startswith("unet."):
                 (aside / name).parent.mkdir(exist_ok=True)
-                shutil.copyfile(source.path / name, aside / name)
+                _link(source.path / name, aside / name)
         (_dynamic if activations else _weights)(source.unet, aside / contract.UNET)
         _write_twin(aside, source.manifest)
         files = {
@@ -46,6 +46,14 @@ def main(bundle: Path, output: Path, activations: bool) -> None:
         }
         write_manifest(aside, replace(source.manifest, files=files))
     click.echo(f"{output}: {sum(record.bytes for record in files.values()) / 1e9:.2f} GB")
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for a file; a copy where the file system has no such thing."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _dynamic(source: Path, target: Path) -> None:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
+import mdrt
+from mdrt.benchmarks.speed import latency
+from mdrt.benchmarks.speed.task import Task
 from mdrt.cli import main
+from mdrt.runtime.bundle import load_bundle
+from mdrt.runtime.segmenter import EMBEDDED
 
 pytest.importorskip("onnx")
 PIPELINE = Path(__file__).parents[2] / "benchmarks" / "scenes" / "storybook"
@@ -33,6 +44,80 @@ def test_latency_reports_every_stage_of_every_contender() -> None:
     assert found["contenders"]["onnxruntime"]["agreement with mdrt"] == 1
     assert found["multiply_adds"]["vae"] > found["multiply_adds"]["text"] >= 0
     assert found["peaks"]["product"] > 1e9
+
+
+def test_latency_takes_another_bundle_and_draws(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    other = tmp_path / "other"
+    shutil.copytree(EMBEDDED, other)
+    arguments = ("--images", "1", "--rounds", "1", "--classes", "4", "--json")
+    found = json.loads(
+        bench("latency", *arguments, "--against", str(other), "--out", str(tmp_path / "out"))
+    )
+    assert found == json.loads((tmp_path / "out" / "latency.json").read_text())
+    assert list(found["contenders"]) == ["mdrt", "other"]
+    assert found["contenders"]["other"]["agreement with mdrt"] == 1
+    assert Image.open(tmp_path / "out" / "latency.png").width > 500
+
+
+def test_a_contender_that_fails_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = latency.contend
+
+    def contend(task: Task, name: str, *rest: Any) -> Any:
+        if name == "onnxruntime":
+            raise RuntimeError("onnxruntime failed: no memory")
+        return real(task, name, *rest)
+
+    monkeypatch.setattr(latency, "contend", contend)
+    arguments = ["bench", "latency", "--images", "1", "--rounds", "2", "--classes", "2", "--json"]
+    done = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert "left out: onnxruntime failed: no memory" in done.stderr
+    found = json.loads(done.stdout)
+    assert list(found["contenders"]) == ["mdrt"]
+    assert found["failed"] == {"onnxruntime": "onnxruntime failed: no memory"}
+
+
+def test_growth_varies_one_thing_at_a_time(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    points = ("--classes-at", "1,40", "--sizes-at", "256,512", "--images-at", "1,3")
+    found = json.loads(bench("growth", *points, "--classes", "2", "--json", "--out", str(tmp_path)))
+    values = {axis: [p["value"] for p in points] for axis, points in found["axes"].items()}
+    assert values == {"classes": [1, 40], "size": [256, 512], "images": [1, 3]}
+    for points_of in found["axes"].values():
+        for point in points_of:
+            assert {"vae", "unet", "assign"} <= point["stages_s"].keys()
+            assert 0 < point["after_share"] < 1
+            assert point["peak_bytes"] > 50e6
+    assert Image.open(tmp_path / "growth.png").width > 500
+    assert (tmp_path / "growth.json").exists()
+
+
+def test_a_quantised_bundle_is_whole_and_smaller(tmp_path: Path) -> None:
+    target = tmp_path / "int8"
+    bench("quantise", str(EMBEDDED), "--output", str(target))
+    weights = [
+        {name: record.bytes for name, record in load_bundle(path).manifest.files.items()}
+        for path in (EMBEDDED, target)
+    ]
+    assert weights[1].keys() >= weights[0].keys()
+    picture = PIPELINE.parents[2] / "examples" / "valley.png"
+    labels = [mdrt.Segmenter(path)(picture, ["sky", "water"]).labels for path in (EMBEDDED, target)]
+    assert 0.9 < np.mean(labels[0] == labels[1]) <= 1
+
+
+def test_help_imports_nothing_heavy_and_needs_no_extra() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['onnx'] = None\n"
+        "from click.testing import CliRunner; from mdrt.cli import main\n"
+        "done = CliRunner().invoke(main, ['bench', '--help']); assert done.exit_code == 0\n"
+        "assert 'pipeline' in done.stdout and 'onnxruntime' not in sys.modules\n"
+        "done = CliRunner().invoke(main, ['bench', 'pipeline', 'sd14', '-o', 'x'])\n"
+        "assert done.exit_code == 1, done.output; print(done.output)"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "needs torch; run `pip install -e '.[export]'`" in done.stdout
 
 
 def test_parity_compares_every_tensor_and_label() -> None:
