@@ -214,9 +214,8 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """The manifest as plain JSON values, the schema version and the digest first."""
         # asdict copies dicts alone, not the read-only views that from_json made of them
-        views = {f.name: getattr(self, f.name) for f in fields(self)}
-        plain = {name: dict(view) for name, view in views.items() if isinstance(view, Mapping)}
-        values = asdict(replace(self, **plain))
+        plain = replace(self, created_by=dict(self.created_by), files=dict(self.files))
+        values = asdict(plain)
         own = digest(values)
         return {"schema_version": values.pop("schema_version"), DIGEST: own, **values}
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Final
 
-from .session import OrtSession
+from .session import OrtSession, Session
 
 _PROCESS: Final = 1
 _GRAPH_ROWS: Final = 1000  # rows of graphs come after those of threads
@@ -44,9 +44,10 @@ class Trace:
                     self._row(), name, start - self._started_ns, end - start, "stage", details
                 )
 
-    def collect(self, *sessions: OrtSession) -> None:
-        """Add what ONNX Runtime noted of each session; it stops noting with that."""
-        for number, session in enumerate(sessions):
+    def collect(self, *sessions: Session) -> None:
+        """Add what ONNX Runtime noted of each of its sessions; it stops noting with that."""
+        ours = (session for session in sessions if isinstance(session, OrtSession))
+        for number, session in enumerate(ours):
             row = _GRAPH_ROWS + number
             began_ns, events = session.end_profile()
             offset = began_ns - self._epoch_ns

@@ -182,7 +182,7 @@ def main() -> None:
         stages = stages | {"output": written - segmented}
         event = "warmup" if index < 0 else "picture"
         since = time.time() - float(began)
-        first = index == -int(warmup)
+        first = index == -int(warmup) and not small
         _say(event=event, whole=written - started, stages=stages, since_start=since, first=first)
     _say(event="done", peak_bytes=_peak_bytes())
 

@@ -117,7 +117,7 @@ def summary(events: Sequence[Report]) -> Report:
     }
     return {
         "load_s": statistics.median(e["seconds"] for e in events if e["event"] == "loaded"),
-        "first_s": statistics.median(first),
+        "first_s": statistics.median(first) if first else None,
         "p50_s": statistics.median(wholes),
         "p95_s": float(np.percentile(wholes, 95)),
         "stages_s": stages,

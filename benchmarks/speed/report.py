@@ -39,7 +39,7 @@ def race_table(report: Report) -> Table:
         "whole, p95": lambda r: _seconds(r["p95_s"]),
         f"times {first}": lambda r: f"{r['p50_s'] / results[first]['p50_s']:.2f}×",
         "loading": lambda r: _seconds(r["load_s"]),
-        "start to first": lambda r: _seconds(r["first_s"]),
+        "start to first": lambda r: "" if r["first_s"] is None else _seconds(r["first_s"]),
         "peak memory": lambda r: f"{r['peak_bytes'] / 1e9:.2f} GB",
         f"labels as {first}": lambda r: f"{r[f'agreement with {first}']:.2%}",
     }
@@ -95,7 +95,7 @@ def draw_race(report: Report, file: BinaryIO) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel(f"seconds a picture, {report['task']['size']}², warm medians")
     axes.set_xlim(right=max(left) * 1.12)
-    axes.legend(frameon=False, ncols=4, loc="lower right", fontsize="small")
+    axes.legend(frameon=False, ncols=9, loc="lower left", bbox_to_anchor=(0, 1), fontsize="small")
     figure.tight_layout()
     figure.savefig(file, dpi=120, format="png")
     pyplot.close(figure)
