@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import click
+import onnx
 
 from ...export.staging import staged
 from ...export.twin import write_twin
@@ -38,6 +39,7 @@ def main(bundle: Path, output: Path, activations: bool) -> None:
                 (aside / name).parent.mkdir(exist_ok=True)
                 _link(source.path / name, aside / name)
         (_dynamic if activations else _weights)(source.unet, aside / contract.UNET)
+        _check(aside / contract.UNET, bundle)
         _write_twin(aside, source.manifest)
         files = {
             path.relative_to(aside).as_posix(): record_file(path)
@@ -46,6 +48,15 @@ def main(bundle: Path, output: Path, activations: bool) -> None:
         }
         write_manifest(aside, replace(source.manifest, files=files))
     click.echo(f"{output}: {sum(record.bytes for record in files.values()) / 1e9:.2f} GB")
+
+
+def _check(graph: Path, bundle: Path) -> None:
+    """Refuse a copy in which nothing was quantised: half-precision weights are no constants."""
+    operators = {node.op_type for node in onnx.load(graph, load_external_data=False).graph.node}
+    if not operators & {"MatMulInteger", "MatMulNBits"}:
+        raise click.ClickException(
+            f"{bundle} has no matrix product with float32 weights; export it with --weights fp32"
+        )
 
 
 def _link(source: Path, target: Path) -> None:
@@ -73,7 +84,6 @@ def _dynamic(source: Path, target: Path) -> None:
 
 def _weights(source: Path, target: Path) -> None:
     """A scale for every `_BLOCK` weights; activations stay as they are."""
-    import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
     quantizer = MatMulNBitsQuantizer(
