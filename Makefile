@@ -7,7 +7,7 @@ SOURCES := $(shell find $(ROOMS) pyproject.toml -type f ! -path '*/__pycache__/*
 OLD_PYTHON = mdrt needs Python 3.11 or newer; found %d.%d; run make PYTHON=python3.12, or whichever is installed
 NEW_VENV = $(PYTHON) -c 'import sys; v = sys.version_info[:2]; v < (3, 11) and sys.exit("$(OLD_PYTHON)" % v)' && $(PYTHON) -m venv
 
-.PHONY: demo test lint model figures speed clean
+.PHONY: demo test gpu-test lint model figures speed clean
 
 demo: .venv-run/installed  ## segment the example pictures, with names and without
 	.venv-run/bin/mdrt segment examples --classes examples/classes.txt --out out/named
@@ -16,6 +16,11 @@ demo: .venv-run/installed  ## segment the example pictures, with names and witho
 
 test: lint  ## lint, types, then every test, on the installed package
 	.venv-dev/bin/pytest
+
+gpu-test: .venv-dev/installed  ## what needs an NVIDIA GPU; says so where there is none
+	@if nvidia-smi -L 2>/dev/null; then .venv-dev/bin/python $(PIP) 'cupy-cuda12x[ctk]>=14'; \
+	    else echo "No NVIDIA GPU here (nvidia-smi finds none): the tests below are skipped."; fi
+	.venv-dev/bin/pytest -m gpu -rs
 
 lint: .venv-dev/installed
 	.venv-dev/bin/ruff format --check .

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .grid import Array, Grid, Mode, Size, array_module, check_classes
+from . import cuda
+from .grid import Array, Grid, Mode, Size, array_module, check_classes, on_gpu
 from .norms import NORM_FLOOR
 from .resize import bands, resize_matrices
 
@@ -60,6 +61,9 @@ def assign(scores: Sequence[Grid], size: Size, norms: Array | None = None) -> As
 
     `scores` come from `score_maps`; `norms` (H, W) from `pixel_norms`, if a confidence is wanted.
     """
+    _check_scores(scores)
+    if on_gpu(scores[0].values):
+        return Assignment(*cuda.labels(scores, size, norms))
     xp = array_module(scores[0].values)
     classes = len(scores[0].values)
     labels = xp.zeros(size, dtype="uint8" if classes <= 256 else "uint16")
@@ -76,11 +80,17 @@ def assign(scores: Sequence[Grid], size: Size, norms: Array | None = None) -> As
 
 def full_scores(scores: Sequence[Grid], size: Size, norms: Array) -> Array:
     """Every class's score over ‖f‖ at every output pixel, (classes, H, W) float32."""
+    _check_scores(scores)
     xp = array_module(scores[0].values)
     full = xp.empty((len(scores[0].values), *size), dtype="float32")
     for (rows, columns), block in _score_tiles(scores, size):
         full[:, rows, columns] = block / norms[rows, columns]
     return full  # type: ignore[no-any-return]
+
+
+def _check_scores(scores: Sequence[Grid]) -> None:
+    values = [level.values for level in scores]
+    check_classes("scores", values, values)
 
 
 def _score_tiles(scores: Sequence[Grid], size: Size) -> Iterator[tuple[tuple[slice, slice], Array]]:
@@ -89,7 +99,6 @@ def _score_tiles(scores: Sequence[Grid], size: Size) -> Iterator[tuple[tuple[sli
     Rows are interpolated first; columns of all levels then are one matrix product a tile,
     [S_1 | S_2 | …] [R_x1 | R_x2 | …]ᵀ, over only those low-resolution columns the tile touches.
     """
-    check_classes("scores", [level.values for level in scores], [level.values for level in scores])
     xp = array_module(scores[0].values)
     matrices = [resize_matrices(level, size) for level in scores]
     across = bands(xp.concatenate([columns for _, columns in matrices], axis=1), TILE_COLUMNS)

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-from .grid import Array, Grid, Size, array_module
+import numpy as np
+from numpy.typing import NDArray
+
+from . import cuda
+from .grid import Array, Grid, Size, array_module, on_gpu
 from .resize import resize
 
 Pooling: TypeAlias = Literal["exp", "softmax", "logit"]
@@ -22,13 +26,17 @@ def token_softmax(logits: Array) -> Array:
 
 
 def class_maps(
-    logits: Sequence[Array], token_class: Array, classes: int, pooling: Pooling = "exp"
+    logits: Sequence[Array],
+    token_class: NDArray[np.integer],
+    classes: int,
+    pooling: Pooling = "exp",
 ) -> Array:
     """One map per class on the largest attention grid: (classes, gh, gw) float32 in [0, 1].
 
     `logits` holds one array (heads, tokens, h, w) a layer; layers may differ in heads and grid.
     Each is resized bilinearly to the largest grid, pooled over layers and heads and over the
-    tokens of its class, which `token_class` (tokens,) names by integers in [0, classes).
+    tokens of its class, which `token_class` (tokens,), always of NumPy, names by integers in
+    [0, classes).
 
     - "exp" (Eq. 4): mean of exp(logit), divided by its maximum. Each class is shifted by its own
       largest resized logit; the factor cancels in the division, and nothing overflows.
@@ -36,12 +44,14 @@ def class_maps(
       tokens were selected); their mean, divided by its maximum. A map of zeros stays so.
     - "logit": mean of the raw logits, stretched from [min, max] to [0, 1]; a constant map is 1.
     """
-    xp = array_module(logits[0])
-    membership = _membership(xp.asarray(token_class), classes)
+    membership = _membership(token_class, classes)
     if any(layer.shape[1] != membership.shape[1] for layer in logits):
         tokens = [layer.shape[1] for layer in logits]
         raise ValueError(f"logits have {tokens} tokens, token_class has {membership.shape[1]}")
     grid = max(layer.shape[2] for layer in logits), max(layer.shape[3] for layer in logits)
+    if pooling == "exp" and on_gpu(logits[0]):
+        return cuda.pooled_attention(logits, token_class, classes, grid)
+    membership = array_module(logits[0]).asarray(membership)
     if pooling == "exp":
         return _relative(_exp_sum(logits, membership, grid))
     if pooling == "softmax":
@@ -51,15 +61,14 @@ def class_maps(
     raise ValueError(f"pooling {pooling!r} is not one of exp, softmax, logit")
 
 
-def _membership(token_class: Array, classes: int) -> Array:
+def _membership(token_class: NDArray[np.integer], classes: int) -> Array:
     """(classes, tokens) float32, 1 where the token belongs to the class; none may be empty."""
-    xp = array_module(token_class)
     outside = [int(c) for c in token_class if not 0 <= int(c) < classes]
     if outside:
         raise ValueError(f"token_class holds {outside[0]}, expected integers in [0, {classes})")
-    membership: Array = token_class[None, :] == xp.arange(classes)[:, None]
+    membership: Array = token_class[None, :] == np.arange(classes)[:, None]
     membership = membership.astype("float32")
-    missing = xp.flatnonzero(membership.sum(axis=1) == 0)
+    missing = np.flatnonzero(membership.sum(axis=1) == 0)
     if len(missing):
         raise ValueError(f"class {int(missing[0])} has no token")
     return membership

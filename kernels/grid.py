@@ -20,6 +20,11 @@ def array_module(array: Array) -> ModuleType:
     return sys.modules[type(array).__module__.partition(".")[0]]
 
 
+def on_gpu(array: Array) -> bool:
+    """Whether an array is CuPy's: then the kernels of `mdrt.kernels.cuda` take over."""
+    return array_module(array).__name__ == "cupy"
+
+
 @dataclass(frozen=True)
 class Grid:
     """A map on a grid of the canvas the network saw.

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .grid import Array, Grid, Size, array_module
+from . import cuda
+from .grid import Array, Grid, Size, array_module, on_gpu
 from .resize import resize_matrices
 
 NORM_FLOOR = 1e-12
@@ -24,6 +25,8 @@ NORM_FLOOR = 1e-12
 
 def pixel_norms(features: Sequence[Grid], size: Size) -> Array:
     """‖f‖ of the concatenated, resized features, (H, W) float32, at least `NORM_FLOOR`."""
+    if on_gpu(features[0].values):
+        return cuda.pixel_norms(features, size, NORM_FLOOR)
     xp = array_module(features[0].values)
     norms = xp.sqrt(xp.maximum(squared_norms(features, size), NORM_FLOOR**2))
     return norms.astype("float32")  # type: ignore[no-any-return]
