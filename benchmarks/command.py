@@ -11,6 +11,12 @@ from ..lazy import Lazy, LazyGroup
 _SPEED: Final = "mdrt.benchmarks.speed.command"
 
 BENCHES: Final = {
+    "device": Lazy(
+        "mdrt.benchmarks.device.command",
+        "main",
+        "Work and compiled kernels of the GPU path, counted without a GPU.",
+        "export",
+    ),
     "embedded": Lazy(
         "mdrt.benchmarks.embedded", "main", "The embedded model: cold, warm, and its memory."
     ),

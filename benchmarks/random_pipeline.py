@@ -44,7 +44,7 @@ _CLIP_H: Final = {
     "num_attention_heads": 16,
     "hidden_act": "gelu",
 }
-_VAE: Final[dict[str, Any]] = {
+VAE: Final[dict[str, Any]] = {
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "up_block_types": ("UpDecoderBlock2D",) * 4,
     "block_out_channels": (128, 256, 512, 512),
@@ -99,7 +99,7 @@ def _save_parts(aside: Path, unet: dict[str, Any], text: dict[str, Any], seed: i
     )
     makers: dict[str, Callable[[], Any]] = {
         "unet": lambda: UNet2DConditionModel(**unet),
-        "vae": lambda: AutoencoderKL(**_VAE),
+        "vae": lambda: AutoencoderKL(**VAE),
         "text_encoder": lambda: CLIPTextModel(text_config),
     }
     for part, make in makers.items():
