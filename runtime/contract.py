@@ -27,13 +27,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import types
-import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass
+from typing import Any, Final
 
 from .errors import BundleError
+from .typed import Document, plain
 
 SCHEMA_VERSION: Final = 2
 
@@ -62,7 +61,9 @@ PRECISIONS: Final = ("fp32", "fp16", "bf16")
 MOST_SEGMENTS: Final = 256  # unnamed segments of one picture; labels stay uint8
 PREDICTION_TYPES: Final = ("epsilon", "v_prediction", "sample")
 
-_T = TypeVar("_T")
+_REMEDY: Final = "run `mdrt export` again"
+_DOCUMENT: Final = Document("manifest", _REMEDY)
+_require: Final = _DOCUMENT.require
 
 
 def features_name(stride: int) -> str:
@@ -213,9 +214,7 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as plain JSON values, the schema version and the digest first."""
-        # asdict copies dicts alone, not the read-only views that from_json made of them
-        plain = replace(self, created_by=dict(self.created_by), files=dict(self.files))
-        values = asdict(plain)
+        values = plain(self)
         own = digest(values)
         return {"schema_version": values.pop("schema_version"), DIGEST: own, **values}
 
@@ -227,8 +226,7 @@ class Manifest:
             BundleError: another schema version, an edited value, or a missing, unknown or
                 ill-typed key.
         """
-        if not isinstance(values, dict):
-            raise BundleError(f"manifest is a {_kind(values)}, expected an object; {_REMEDY}")
+        values = _DOCUMENT.read_object(values)
         version = values.get("schema_version")
         if type(version) is not int or version != SCHEMA_VERSION:
             raise BundleError(
@@ -242,7 +240,7 @@ class Manifest:
                 f"manifest has SHA-256 {found[:12]}…, expected {str(values[DIGEST])[:12]}…: "
                 f"it was changed after export; {_REMEDY}"
             )
-        return _build(cls, {key: values[key] for key in values if key != DIGEST}, "")
+        return _DOCUMENT.build(cls, {key: values[key] for key in values if key != DIGEST})
 
 
 def digest(values: Mapping[str, Any]) -> str:
@@ -253,53 +251,3 @@ def digest(values: Mapping[str, Any]) -> str:
     content = {key: values[key] for key in values if key != DIGEST}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-_REMEDY: Final = "run `mdrt export` again"
-
-
-def _require(true: bool, key: str, found: object, expected: object) -> None:
-    if not true:
-        if isinstance(expected, tuple):
-            expected = "one of " + ", ".join(expected)
-        raise BundleError(f"manifest key {key} is {found!r}, expected {expected}; {_REMEDY}")
-
-
-def _kind(value: object) -> str:
-    return "null" if value is None else type(value).__name__
-
-
-def _build(cls: type[_T], values: object, where: str) -> _T:
-    """Build a dataclass from a JSON object, naming the key that does not fit."""
-    if not isinstance(values, dict):
-        raise BundleError(f"manifest key {where} is a {_kind(values)}, expected an object")
-    assert is_dataclass(cls)
-    hints = typing.get_type_hints(cls)
-    known = {field.name for field in fields(cls)}
-    prefix = f"{where}." if where else ""
-    if missing := sorted(known - values.keys()):
-        raise BundleError(f"manifest lacks the key {prefix}{missing[0]}; {_REMEDY}")
-    if unknown := sorted(values.keys() - known):
-        raise BundleError(
-            f"manifest has the unknown key {prefix}{unknown[0]}; this mdrt reads schema version "
-            f"{SCHEMA_VERSION}; {_REMEDY}"
-        )
-    return cls(**{name: _convert(hints[name], values[name], prefix + name) for name in known})
-
-
-def _convert(hint: Any, value: object, where: str) -> Any:
-    """Check a JSON value against a field's type: scalars, tuples, mappings, dataclasses."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if is_dataclass(hint):
-        return _build(typing.cast("type[Any]", hint), value, where)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if origin is not None and issubclass(origin, Mapping) and isinstance(value, dict):
-        items = {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-        return types.MappingProxyType(items)
-    if hint is float and type(value) in (int, float):
-        return float(typing.cast("float", value))
-    if hint in (int, str) and type(value) is hint:
-        return value
-    expected = hint.__name__ if isinstance(hint, type) else str(origin and origin.__name__)
-    raise BundleError(f"manifest key {where} is a {_kind(value)}, expected {expected}; {_REMEDY}")
