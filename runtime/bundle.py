@@ -23,7 +23,9 @@ from .contract import (
     twin_name,
 )
 from .errors import BundleError
-from .hashes import remembered_sha256, sha256
+from .files import check_hash, check_size
+from .hashes import sha256
+from .plan import check_plans, plan_name
 
 _REMEDY: Final = "run `mdrt export` again"
 
@@ -86,24 +88,33 @@ def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
     """Open and check a bundle.
 
     Args:
-        path: a bundle directory, or the `unet.onnx` inside one.
+        path: a bundle directory, or the `unet.onnx` or `unet.plan` inside one.
         verify: hash every file (a large one only if it is not as it was last hashed); without it
             only presence and size are checked.
 
     Raises:
-        BundleError: no bundle there, an engine file, an unreadable manifest,
-            another schema version, a file missing, truncated or changed.
+        BundleError: no bundle there, an unreadable manifest, another schema version, a file
+            missing, truncated or changed; engines that `check_plans` refuses, and all others
+            too: nothing runs them yet.
     """
-    directory = _directory(Path(path))
+    path = Path(path)
+    directory = _directory(path)
     manifest = _read_manifest(directory / MANIFEST)
     for name in (*GRAPHS, NOISE, TOKENIZER):
         if name not in manifest.files:
             raise BundleError(f"{directory / MANIFEST} does not list {name}; {_REMEDY}")
     for name, record in manifest.files.items():
-        _check_size(directory, name, record)
+        _check_inside(directory, name)
+        check_size(directory / name, record, _REMEDY)
     if verify:
         for name, record in manifest.files.items():
-            _check_hash(directory / name, record)
+            check_hash(directory / name, record, _REMEDY)
+    if path.name == plan_name(UNET):
+        check_plans(directory, manifest)
+        raise BundleError(
+            f"{path} is a TensorRT engine, and the engine backend does not exist yet; "
+            f"use {directory / UNET}"
+        )
     return Bundle(directory, manifest)
 
 
@@ -120,19 +131,15 @@ def record_file(path: Path) -> FileRecord:
 
 def _directory(path: Path) -> Path:
     """The bundle directory that `path` stands for."""
-    if path.suffix == ".plan":
-        graph = path.with_suffix(".onnx")
-        instead = graph if graph.is_file() else f"a bundle directory or its {UNET}"
-        raise BundleError(
-            f"{path} is a TensorRT engine, and the engine backend does not exist yet; use {instead}"
-        )
     if path.is_dir():
         return path
+    if path.name == plan_name(UNET) or (path.name == UNET and path.exists()):
+        return path.parent
     if not path.exists():
         raise BundleError(f"no bundle at {path}; write one with `mdrt export MODEL -o {path}`")
-    if path.name == UNET:
-        return path.parent
-    raise BundleError(f"{path} is a file, expected a bundle directory or its {UNET}")
+    raise BundleError(
+        f"{path} is a file, expected a bundle directory, its {UNET} or its {plan_name(UNET)}"
+    )
 
 
 def _read_manifest(path: Path) -> Manifest:
@@ -149,25 +156,7 @@ def _read_manifest(path: Path) -> Manifest:
         raise BundleError(f"{path}: {error}") from None
 
 
-def _check_size(directory: Path, name: str, record: FileRecord) -> None:
+def _check_inside(directory: Path, name: str) -> None:
     relative = PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts:
         raise BundleError(f"{directory / MANIFEST} lists {name}, which lies outside; {_REMEDY}")
-    path = directory / name
-    if not path.is_file():
-        raise BundleError(f"{path} is missing from the bundle; {_REMEDY}")
-    size = path.stat().st_size
-    if size != record.bytes:
-        raise BundleError(f"{path} has {size} bytes, expected {record.bytes}; {_REMEDY}")
-
-
-def _check_hash(path: Path, record: FileRecord) -> None:
-    try:
-        found = remembered_sha256(path)
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read ({error.strerror}); {_REMEDY}") from error
-    if found != record.sha256:
-        raise BundleError(
-            f"{path} has SHA-256 {found[:12]}…, expected {record.sha256[:12]}…: "
-            f"it was changed after export; {_REMEDY}"
-        )

@@ -87,15 +87,9 @@ def test_bundle_is_found_by_its_unet(bundle: Path) -> None:
     assert load_bundle(bundle / "unet.onnx").path == bundle
 
 
-def test_engine_plan_says_that_no_backend_exists(bundle: Path) -> None:
-    assert "unet.onnx" in message(bundle / "unet.plan")
-    assert "TensorRT" in message(bundle / "unet.plan")
-
-
-def test_only_a_file_that_exists_is_advised(tmp_path: Path) -> None:
-    text = message(tmp_path / "nowhere.plan")
-    assert "nowhere.onnx" not in text
-    assert "bundle directory" in text
+def test_a_plan_in_no_bundle(tmp_path: Path) -> None:
+    assert "has no manifest.json" in message(tmp_path / "unet.plan")
+    assert "no bundle at" in message(tmp_path / "nowhere.plan")
 
 
 def test_nothing_there(tmp_path: Path) -> None:

@@ -1,0 +1,39 @@
+"""A file beside its record: is it there, whole, and the one that was written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .contract import FileRecord
+from .errors import BundleError
+from .hashes import remembered_sha256
+
+
+def check_size(path: Path, record: FileRecord, remedy: str) -> None:
+    """See that a file exists and is as long as its record says.
+
+    Raises:
+        BundleError: it is missing, or shorter or longer.
+    """
+    if not path.is_file():
+        raise BundleError(f"{path} is missing from the bundle; {remedy}")
+    size = path.stat().st_size
+    if size != record.bytes:
+        raise BundleError(f"{path} has {size} bytes, expected {record.bytes}; {remedy}")
+
+
+def check_hash(path: Path, record: FileRecord, remedy: str) -> None:
+    """See that a file's content is its record's; a large one is read only if it changed.
+
+    Raises:
+        BundleError: another content, or it cannot be read.
+    """
+    try:
+        found = remembered_sha256(path)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error.strerror}); {remedy}") from error
+    if found != record.sha256:
+        raise BundleError(
+            f"{path} has SHA-256 {found[:12]}…, expected {record.sha256[:12]}…: "
+            f"it was changed after it was written; {remedy}"
+        )
