@@ -15,14 +15,20 @@ from rich.table import Table
 
 from ..runtime.contract import MODES, POOLINGS, PRECISIONS, Recommended
 from ..runtime.errors import ExportError, MdrtError
+from ..runtime.plan import LIBRARIES
 from ..runtime.prompts import load_classes, synonyms
+from .engines.command import build, engine_table, profile_option
+from .engines.library import open_library
+from .engines.options import EngineOptions
+from .engines.profiles import parse_profiles
 from .options import BFLOAT16_OPSET, DEFAULT_OPSET, OPSETS, WEIGHTS, ExportOptions
+from .tables import print_whole
 
 if TYPE_CHECKING:
     from .exporter import ExportReport
     from .proof import Row
 
-_TABLE_WIDTH: Final = 160  # columns, as wide as any proof is
+_INSTALLED: Final = "installed"
 
 
 @click.command("export", short_help="Turn a Stable Diffusion pipeline into a bundle.")
@@ -92,6 +98,14 @@ _TABLE_WIDTH: Final = 160  # columns, as wide as any proof is
     default="",
     help="Names a closed-vocabulary model knows: comma-separated, or a file with one a line.",
 )
+@click.option(
+    "--trt",
+    type=click.Choice([_INSTALLED, *LIBRARIES]),
+    is_flag=False,
+    flag_value=_INSTALLED,
+    help="Then build TensorRT engines, as `mdrt build` does; --trt=LIBRARY says with what.",
+)
+@profile_option
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
 @click.option("--json", "as_json", is_flag=True, help="Print the proof as JSON.")
 def export_command(
@@ -107,6 +121,8 @@ def export_command(
     timestep: int,
     mode: str,
     classes: str,
+    trt: str | None,
+    profiles: tuple[str, ...],
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -125,6 +141,9 @@ def export_command(
         classes=_names(classes),
         overwrite=overwrite,
     )
+    if profiles and trt is None:
+        raise click.UsageError("--profile goes with --trt")
+    engines = EngineOptions(profile=parse_profiles(profiles))
     try:
         from . import exporter
     except ImportError as error:
@@ -132,12 +151,14 @@ def export_command(
             f"mdrt export needs {error.name}, which is not installed; "
             "run `pip install -e '.[export]'` in mdrt's own folder"
         ) from error
+    # what is missing is said before the export, which takes minutes
+    library = None if trt is None else open_library(None if trt == _INSTALLED else trt)
     errors = Console(stderr=True)
     try:
         with errors.status("exporting") as status:
             report = exporter.export(model, output, options, progress=status.update)
     except exporter.ProofError as error:
-        _print_whole(errors, proof_table(error.rows))
+        print_whole(errors, proof_table(error.rows))
         raise
     if precision == "bf16":
         errors.print(
@@ -146,23 +167,21 @@ def export_command(
             "with --weights fp16.",
             soft_wrap=True,
         )
-    if as_json:
-        click.echo(json.dumps(_record(report) | {"peak_bytes": _peak_bytes()}, indent=2))
-    else:
-        _print_whole(Console(), proof_table(report.proof))
-        size = sum(record.bytes for record in report.manifest.files.values())
+    values = _record(report) | {"peak_bytes": _peak_bytes()}
+    if not as_json:
+        print_whole(Console(), proof_table(report.proof))
         click.echo(
-            f"{report.path}: {size / 1e6:.1f} MB, proved; "
-            f"peak memory {_peak_bytes() / 1e9:.1f} GB, "
+            f"{report.path}: {values['bytes'] / 1e6:.1f} MB, proved; "
+            f"peak memory {values['peak_bytes'] / 1e9:.1f} GB, "
             f"weights {report.weight_bytes / 1e9:.1f} GB"
         )
-
-
-def _print_whole(console: Console, table: Table) -> None:
-    """Print a table with its names uncut: a file or a pipe has no width to keep to."""
-    if not console.is_terminal:
-        console.width = max(console.width, _TABLE_WIDTH)
-    console.print(table)
+    if library is not None:
+        records = build(report.path, library, engines)
+        values["engines"] = [record.to_json() for record in records.values()]
+        if not as_json:
+            print_whole(Console(), engine_table(records))
+    if as_json:
+        click.echo(json.dumps(values, indent=2))
 
 
 def proof_table(rows: Sequence[Row]) -> Table:

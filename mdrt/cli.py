@@ -15,6 +15,9 @@ COMMANDS = {
     "bench": Lazy(
         "mdrt.benchmarks.command", "bench_command", "Measure speed, memory, parity and accuracy."
     ),
+    "build": Lazy(
+        "mdrt.export.engines.command", "build_command", "Build TensorRT engines of a bundle."
+    ),
     "export": Lazy(
         "mdrt.export.command",
         "export_command",

@@ -33,3 +33,7 @@ class OutputError(MdrtError):
 
 class ExportError(MdrtError):
     """A model cannot be exported, or its exported graphs failed their proof."""
+
+
+class EngineError(MdrtError):
+    """An engine cannot be built: its library is missing or refused, or an option is impossible."""

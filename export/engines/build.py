@@ -1,0 +1,94 @@
+"""The engines of a bundle: built aside one by one, then renamed beside their graphs together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.progress import Progress
+
+from ...runtime.bundle import Bundle
+from ...runtime.contract import GRAPHS, FileRecord
+from ...runtime.plan import PlanRecord, Range, plan_name, sidecar_name, sources
+from .builder import build_engine
+from .gpu import compute_capability
+from .library import Library
+from .options import EngineOptions
+from .profiles import complete, input_shapes
+
+
+def build_engines(
+    bundle: Bundle, library: Library, options: EngineOptions, bars: Progress
+) -> dict[str, PlanRecord]:
+    """Build the engine of every graph of a bundle; twins for CPUs are passed over.
+
+    Args:
+        bundle: checked, every file hashed: the sidecars repeat its hashes.
+        library: what builds.
+        options: what to build for.
+        bars: shows the builder's phases.
+
+    Returns:
+        Each graph's sidecar, as it now lies beside the engine.
+
+    Raises:
+        EngineError: an option is impossible, or the library refused. Earlier engines stay.
+    """
+    options.check(library.name)
+    profile = complete(options.profile, bundle.manifest)
+    capabilities = options.compute_capabilities
+    if library.name == "tensorrt" or options.strip_weights:
+        capabilities = (compute_capability(),)
+    job = _Job(bundle, library, options, profile, capabilities, bars)
+    with TemporaryDirectory(prefix=".plans.", dir=bundle.path) as aside:
+        folder = Path(aside)
+        records = {graph: job.build(graph, folder) for graph in GRAPHS}
+        for graph in GRAPHS:
+            for name in (plan_name(graph), sidecar_name(graph)):
+                (folder / name).replace(bundle.path / name)
+    return records
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the engines of one bundle share."""
+
+    bundle: Bundle
+    library: Library
+    options: EngineOptions
+    profile: Mapping[str, Range]
+    capabilities: tuple[str, ...]
+    bars: Progress
+
+    def build(self, graph: str, folder: Path) -> PlanRecord:
+        """Write one graph's engine and sidecar into `folder`."""
+        manifest = self.bundle.manifest
+        shapes = input_shapes(manifest, graph, self.profile)
+        engine = build_engine(
+            self.library, self.bundle.path / graph, shapes, self.options, self.bars
+        )
+        (folder / plan_name(graph)).write_bytes(engine.plan)
+        record = PlanRecord(
+            graph=graph,
+            sources=sources(manifest, graph),
+            library=self.library.name,
+            library_version=self.library.version,
+            created_by=version("mdrt"),
+            precision=manifest.precision,
+            profile=self.profile,
+            shapes=shapes,
+            compute_capabilities=self.capabilities,
+            options=engine.options,
+            layers=engine.layers,
+            kernels=engine.kernels,
+            plan=FileRecord(hashlib.sha256(engine.plan).hexdigest(), engine.plan.nbytes),
+            seconds=round(engine.seconds, 3),
+        )
+        text = json.dumps(record.to_json(), indent=2) + "\n"
+        (folder / sidecar_name(graph)).write_text(text, encoding="utf-8")
+        return record

@@ -1,0 +1,61 @@
+"""What a user may choose about the engines of a bundle, in one checked value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...runtime.errors import EngineError
+from ...runtime.plan import Range
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Options of one build; None leaves a choice to the library.
+
+    Attributes:
+        profile: ranges by dimension, as `parse_profiles` gives them; others take their default.
+        workspace: the most scratch memory a layer may use on the device, in MiB.
+        optimization_level: how long the builder searches, 0 to 5.
+        timing_cache: a file of measured kernels, read if it exists and written again.
+        compute_capabilities: GPUs to build for, as "8.9".
+        weight_streaming: let the runtime keep weights in host memory.
+        strip_weights: leave weights out of the engine; the runtime fills them in from the graph.
+    """
+
+    profile: Mapping[str, Range] = field(default_factory=dict)
+    workspace: int | None = None
+    optimization_level: int | None = None
+    timing_cache: Path | None = None
+    compute_capabilities: tuple[str, ...] = ()
+    weight_streaming: bool = False
+    strip_weights: bool = False
+
+    def check(self, library: str) -> None:
+        """See that a library has what is asked of it.
+
+        Raises:
+            EngineError: it has not, or two options exclude each other there.
+        """
+        if library == "tensorrt" and self.compute_capabilities:
+            raise EngineError(
+                "tensorrt builds for the GPU of this machine alone; drop --compute-capability, "
+                "or take --library tensorrt-rtx"
+            )
+        if self.strip_weights and self.compute_capabilities:
+            raise EngineError(
+                "--strip-weights builds for the GPU of this machine alone; "
+                "drop it or --compute-capability"
+            )
+        if any(capability.startswith("7.") for capability in self.compute_capabilities):
+            # pytorch/TensorRT#4643: there a float32 product gives zeros and no error
+            raise EngineError(
+                "tensorrt-rtx has no float32 matrix products before compute capability 8.0, and "
+                "the attention logits of every bundle are float32; drop --compute-capability 7.x"
+            )
+        if library == "tensorrt-rtx" and self.timing_cache is not None:
+            raise EngineError(
+                "tensorrt-rtx measures nothing while it builds, so a timing cache has no effect; "
+                "drop --timing-cache, or take --library tensorrt"
+            )

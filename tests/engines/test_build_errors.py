@@ -1,0 +1,118 @@
+"""What cannot be built is said in one line before anything is written; no library is needed."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from mdrt.cli import main
+from mdrt.export.engines import gpu, library
+from mdrt.export.engines.options import EngineOptions
+from mdrt.runtime.errors import EngineError
+
+
+def message(*arguments: object) -> str:
+    """What `mdrt` says, which must be one line."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+@pytest.fixture
+def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "installed_version", lambda _name: None)
+
+
+@pytest.mark.usefixtures("no_library")
+def test_no_library(bundle: Path) -> None:
+    text = message("build", bundle)
+    assert "neither tensorrt nor tensorrt-rtx is installed" in text
+    assert "pip install tensorrt-rtx" in text
+    text = message("build", bundle, "--library", "tensorrt")
+    assert "tensorrt is not installed; run `pip install tensorrt`" in text
+
+
+@pytest.mark.usefixtures("no_library")
+def test_export_asks_for_the_library_first() -> None:
+    pytest.importorskip("torch")
+    assert "pip install tensorrt" in message("export", "nowhere", "-o", "bundle", "--trt=tensorrt")
+
+
+def test_the_first_installed_library_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "installed_version", {"tensorrt-rtx": "1.7"}.get)
+    monkeypatch.setattr(library.importlib, "import_module", lambda name: f"module {name}")
+    assert library.open_library() == library.Library("tensorrt-rtx", "1.7", "module tensorrt_rtx")
+    monkeypatch.setattr(library, "installed_version", {"tensorrt": "11", "tensorrt-rtx": "1"}.get)
+    assert library.open_library().name == "tensorrt"
+    assert library.open_library("tensorrt-rtx").name == "tensorrt-rtx"
+
+
+def test_a_library_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_name: str) -> None:
+        raise ImportError("libnvinfer.so.11: no such file")
+
+    monkeypatch.setattr(library, "installed_version", {"tensorrt": "11.0"}.get)
+    monkeypatch.setattr(library.importlib, "import_module", fail)
+    with pytest.raises(EngineError, match=r"tensorrt 11\.0 is installed but .* libnvinfer"):
+        library.open_library()
+
+
+def test_options_a_library_lacks() -> None:
+    with pytest.raises(EngineError, match="drop --compute-capability"):
+        EngineOptions(compute_capabilities=("8.9",)).check("tensorrt")
+    with pytest.raises(EngineError, match="drop --timing-cache"):
+        EngineOptions(timing_cache=Path("cache")).check("tensorrt-rtx")
+    with pytest.raises(EngineError, match=r"drop --compute-capability 7\.x"):
+        EngineOptions(compute_capabilities=("8.9", "7.5")).check("tensorrt-rtx")
+    with pytest.raises(EngineError, match="drop it or --compute-capability"):
+        EngineOptions(strip_weights=True, compute_capabilities=("8.9",)).check("tensorrt-rtx")
+    EngineOptions(compute_capabilities=("8.9",)).check("tensorrt-rtx")
+    EngineOptions(timing_cache=Path("cache")).check("tensorrt")
+
+
+def test_a_profile_that_cannot_be_read(bundle: Path) -> None:
+    assert "expected one of batch, size" in message("build", bundle, "--profile", "height=64")
+
+
+def test_export_takes_profiles_with_engines_only() -> None:
+    result = CliRunner().invoke(main, ["export", "model", "-o", "b", "--profile", "batch=1"])
+    assert result.exit_code == 2
+    assert "--profile goes with --trt" in result.stderr
+
+
+class Driver:
+    """NVIDIA's driver, as far as it is asked."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+    def cuInit(self, _flags: int) -> int:
+        return self.status
+
+    def cuDeviceGet(self, _device: Any, _index: int) -> int:
+        return 0
+
+    def cuDeviceGetAttribute(self, value: Any, attribute: int, _device: Any) -> int:
+        value._obj.value = {75: 8, 76: 9}[attribute]
+        return 0
+
+
+def test_the_gpu_is_asked_for_its_compute_capability(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend = SimpleNamespace(CDLL=lambda _name: Driver(0), byref=ctypes.byref, c_int=ctypes.c_int)
+    monkeypatch.setattr(gpu, "ctypes", pretend)
+    assert gpu.compute_capability() == "8.9"
+    pretend.CDLL = lambda _name: Driver(100)
+    with pytest.raises(EngineError, match=r"the driver answers 100.*--library tensorrt-rtx"):
+        gpu.compute_capability()
+
+
+def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "_DRIVER", "libnowhere.so.1")
+    with pytest.raises(EngineError, match="libnowhere"):
+        gpu.compute_capability()
