@@ -14,8 +14,8 @@ class Float32SoftmaxProcessor:
     """Scaled dot-product attention with an explicit softmax, for diffusers' `Attention`.
 
     Computes softmax(QKᵀ/√d)·V. The softmax is float32 whatever the layer's
-    precision. With `observe`, QKᵀ/√d is computed in float32 too and passed to
-    it as (batch, heads, pixels, tokens).
+    precision. With `observe`, QKᵀ/√d is passed to it as (batch, heads, pixels,
+    tokens), computed in float32 from the layer's own queries and keys.
     """
 
     def __init__(self, observe: Observe | None = None) -> None:
@@ -47,12 +47,14 @@ class Float32SoftmaxProcessor:
             query = attn.norm_q(query)
         if attn.norm_k is not None:
             key = attn.norm_k(key)
-        if self._observe is not None or attn.upcast_attention:
+        if attn.upcast_attention:
             query, key = query.float(), key.float()
-        # scaled before the product: a half-precision QKᵀ of SD 2.x overflows after it
-        logits = ((query * attn.scale) @ key.transpose(-1, -2)).float()
+        logits = _product(query, key, attn.scale)
         if self._observe is not None:
-            self._observe(logits)
+            # A second product where the layer computes in half: TensorRT makes one kernel of such
+            # a layer, and of none whose own QKᵀ is float32, as logits that are returned must be.
+            wide = query.dtype is torch.float32
+            self._observe(logits if wide else _product(query.float(), key.float(), attn.scale))
         if attention_mask is not None:
             logits = logits + attention_mask.float()
 
@@ -64,6 +66,11 @@ class Float32SoftmaxProcessor:
         if attn.residual_connection:
             hidden_states = hidden_states + residual
         return hidden_states / attn.rescale_output_factor
+
+
+def _product(query: torch.Tensor, key: torch.Tensor, scale: float) -> torch.Tensor:
+    """QKᵀ/√d as float32; scaled first: a half-precision QKᵀ of SD 2.x overflows before it."""
+    return ((query * scale) @ key.transpose(-1, -2)).float()
 
 
 def _split_heads(projected: torch.Tensor, heads: int) -> torch.Tensor:
