@@ -62,23 +62,12 @@ $(SPEED)/sd14-int8: | $(SPEED)/sd14-onnx
 clean:
 	rm -rf .venv-run .venv-dev .venv-bench build out work *.egg-info
 
-.venv-run/installed: constraints.txt $(SOURCES)
-	@test -x .venv-run/bin/python || { $(NEW_VENV) .venv-run; }
+INSTALLED_run = .
+INSTALLED_dev = .[export,dev]
+INSTALLED_bench = .[export,bench]
+.venv-%/installed: constraints.txt $(SOURCES)
+	@test -x .venv-$*/bin/python || { $(NEW_VENV) .venv-$*; }
 	rm -rf build  # setuptools would install what an older tree left there
-	.venv-run/bin/python $(PIP) .
-	.venv-run/bin/python $(PIP) --force-reinstall --no-deps .
-	touch $@
-
-.venv-bench/installed: constraints.txt $(SOURCES)
-	@test -x .venv-bench/bin/python || { $(NEW_VENV) .venv-bench; }
-	rm -rf build
-	.venv-bench/bin/python $(PIP) '.[export,bench]'
-	.venv-bench/bin/python $(PIP) --force-reinstall --no-deps .
-	touch $@
-
-.venv-dev/installed: constraints.txt $(SOURCES)
-	@test -x .venv-dev/bin/python || { $(NEW_VENV) .venv-dev; }
-	rm -rf build
-	.venv-dev/bin/python $(PIP) '.[export,dev]'
-	.venv-dev/bin/python $(PIP) --force-reinstall --no-deps .
+	.venv-$*/bin/python $(PIP) '$(INSTALLED_$*)'
+	.venv-$*/bin/python $(PIP) --force-reinstall --no-deps .
 	touch $@
