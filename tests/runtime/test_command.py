@@ -273,7 +273,7 @@ def test_unknown_names_are_warned_of(picture_file, tmp_path):
         (["--classes", "sky", "--timestep", "-1"], ["timestep is -1"]),
         (["--classes", "sky", "--provider", "tpu"], ["unknown provider", "cpu"]),
         (["--classes", "sky", "--engine", "nowhere"], ["no bundle at nowhere"]),
-        (["--classes", "sky", "--engine", "unet.plan"], ["TensorRT", "unet.onnx"]),
+        (["--classes", "sky", "--engine", "unet.plan"], ["no bundle", "mdrt export"]),
         (["--classes", "sky", "--mode", "fast"], ["paper"]),
         (["--classes", "sky", "--max-size", "0"], ["max-size"]),
     ],
