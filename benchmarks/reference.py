@@ -113,29 +113,39 @@ class Reference:
         maps = naive.class_maps(own, owner[of_classes], len(classes), pooling)
         return self._assign(features, maps, image.shape[:2], image.shape[:2], mode)
 
-    def unsupervised(
+    def points(
         self,
         image: npt.NDArray[np.uint8],
         k: int,
         noise: npt.NDArray[np.float32],
         *,
         method: Method = "spectral",
-        mode: Literal["paper", "released"] = "paper",
         timestep: int = 0,
-    ) -> npt.NDArray[np.int64]:
-        """Eq. 7, then Eq. 5–6 on one-hot maps: (H, W) int64 in [0, k), numbered arbitrarily."""
+    ) -> tuple[list[Tensor], Tensor]:
+        """Without names: the features, and what k-means clusters, (100², d) in raster order.
+
+        That is the rows of the k smallest eigenvectors (Eq. 7), or the L2-normalised features.
+        """
         features = self._observe(image, "", noise, timestep).features
-        if method == "spectral":
-            matrix = naive.normalised_affinity(naive.affinity(features, _GRID)).numpy()
-            start = np.full(len(matrix), len(matrix) ** -0.5)
-            # the largest of D^-½ S D^-½ are the smallest of the Laplacian I − D^-½ S D^-½
-            _, vectors = eigsh(matrix, k=k, which="LA", v0=start, tol=0)
-            points = torch.nn.functional.normalize(torch.from_numpy(vectors), dim=1)
-        else:
-            points = naive.feature_points(features, _GRID)
-        labels = naive.kmeans(points, k).reshape(_GRID)
-        weights = naive.cluster_weights(labels, k, self.dtype)
-        return self._assign(features, weights, _GRID, image.shape[:2], mode)
+        if method == "kmeans":
+            return features, naive.feature_points(features, _GRID)
+        matrix = naive.normalised_affinity(naive.affinity(features, _GRID)).numpy()
+        start = np.full(len(matrix), len(matrix) ** -0.5)
+        # the largest of D^-½ S D^-½ are the smallest of the Laplacian I − D^-½ S D^-½
+        _, vectors = eigsh(matrix, k=k, which="LA", v0=start, tol=0)
+        return features, torch.nn.functional.normalize(torch.from_numpy(vectors), dim=1)
+
+    def assign_clusters(
+        self,
+        features: list[Tensor],
+        clusters: Tensor,
+        size: Sequence[int],
+        mode: Literal["paper", "released"] = "paper",
+    ) -> npt.NDArray[np.int64]:
+        """Eq. 5–6 on the one-hot maps of the clusters (100²,) of `points`: (H, W) int64."""
+        k = int(clusters.max()) + 1
+        weights = naive.cluster_weights(clusters.reshape(_GRID), k, self.dtype)
+        return self._assign(features, weights, _GRID, size, mode)
 
     def _assign(
         self,

@@ -60,23 +60,27 @@ def gram_kmeans(
 
 
 def starts(gram: Gram, squares: Array, k: int, random: np.random.Generator) -> list[int]:
-    """k-means++ (Arthur and Vassilvitskii 2007): the points to start from, at most k.
+    """Greedy k-means++ (Arthur and Vassilvitskii 2007): the points to start from, at most k.
 
-    Each is drawn with a chance proportional to its squared distance from those before; drawing
-    ends early when every point coincides with one of them.
+    Of a few points drawn with a chance proportional to their squared distance from those before,
+    the one that leaves the smallest sum of them is taken: as quick, and a run ends in the best
+    optimum known more often. Drawing ends early when every point coincides with one chosen.
     """
-    xp = array_module(squares)
-    chosen = [int(random.integers(len(squares)))]
+    xp, n = array_module(squares), len(squares)
+    trials = 2 + int(np.log(k))  # as many as scikit-learn draws
+    chosen = [int(random.integers(n))]
     nearest = _distances(gram, squares, _one_hot(squares, chosen))[0]
     while len(chosen) < k:
         cumulative = xp.cumsum(nearest)
         total = float(cumulative[-1])
         if total <= 0:
             break
-        drawn = int(xp.searchsorted(cumulative, xp.asarray(random.random() * total), side="right"))
-        chosen.append(min(drawn, len(squares) - 1))
-        latest = _distances(gram, squares, _one_hot(squares, chosen[-1:]))[0]
-        nearest = xp.minimum(nearest, latest)
+        targets = xp.asarray(random.random(trials) * total)
+        drawn = xp.minimum(xp.searchsorted(cumulative, targets, side="right"), n - 1).tolist()
+        after = xp.minimum(nearest, _distances(gram, squares, _one_hot(squares, drawn)))
+        best = int(after.sum(axis=1).argmin())
+        chosen.append(drawn[best])
+        nearest = after[best]
     return chosen
 
 

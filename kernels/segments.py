@@ -19,6 +19,10 @@ Method: TypeAlias = Literal["spectral", "kmeans"]
 MAX_SEGMENTS = 16
 """Most segments that "auto" looks for."""
 
+RESTARTS: dict[Method, int] = {"spectral": 8, "kmeans": 24}
+"""Runs of k-means, by what it clusters: the best optimum known takes most runs in the embedding,
+and about every second in the features."""
+
 NULL_AFFINITY = 1e-6
 """An eigenvector whose affinity eigenvalue is below this is arbitrary: it is left out."""
 
@@ -51,9 +55,10 @@ def cluster(
             k = eigengap(eigenvalues)
     if method == "spectral":
         informative = eigenvalues[:k] < 1 - NULL_AFFINITY
-        clusters = kmeans(normalised_rows(eigenvectors[:, :k][:, informative]), k, seed)
+        points = normalised_rows(eigenvectors[:, :k][:, informative])
+        clusters = kmeans(points, k, seed, RESTARTS[method])
     else:  # the inner products of L2-normalised features are the affinity, their lengths 1
-        clusters = gram_kmeans(affinity.matvec, affinity.xp.ones(pixels), k, seed)
+        clusters = gram_kmeans(affinity.matvec, affinity.xp.ones(pixels), k, seed, RESTARTS[method])
     return _in_order_of_appearance(clusters.labels).reshape(size), clusters.k
 
 
