@@ -24,6 +24,7 @@ from mdrt.kernels import (
     spectral_embedding,
 )
 from mdrt.kernels.kmeans import lloyd, starts
+from mdrt.kernels.spectral import WIDE_GAP
 
 from .strategies import SEEDS, SIZES, Levels, levels, relative_error
 
@@ -110,10 +111,32 @@ def test_features_that_are_not_finite_are_refused():
 
 
 def test_eigengap():
-    assert eigengap(np.array([0, 0.01, 0.02, 0.5, 0.6])) == 3
-    assert eigengap(np.array([0, 0.9, 0.91, 0.95])) == 3  # the first gap is below the minimum
-    assert eigengap(np.array([0, 0.9, 0.91, 0.95]), minimum=1) == 1
+    assert eigengap(np.array([0, 0.01, 0.02, 0.5, 0.51])) == 3
+    assert eigengap(np.array([0, 0.2, 0.6, 0.7, 0.75, 0.76, 0.77])) == 4  # the last that is wide
+    assert eigengap(np.array([0, 0.98, 0.981, 0.991, 0.992])) == 3  # none is: the widest
+    assert eigengap(np.array([0, 0.98, 0.981, 0.991]), minimum=1) == 1
     assert eigengap(np.array([0.0])) == 1
+
+
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=17), st.integers(1, 2), st.floats(0.01, 1))
+def test_eigengap_is_the_naive_one(values, minimum, scale):
+    eigenvalues = scale * np.sort(values)
+    assert eigengap(eigenvalues, minimum) == naive.eigengap(eigenvalues, WIDE_GAP, minimum)
+
+
+@given(SEEDS, st.integers(2, 8), st.floats(0, 0.97), st.floats(0, 0.01))
+@settings(max_examples=25)
+def test_regions_that_differ_are_counted(seed, regions, likeness, noise):
+    """Blocks of one direction each, every two of them with the cosine `likeness`."""
+    random = np.random.default_rng(seed)
+    own = np.sqrt(1 - likeness) * np.eye(regions)
+    directions = np.hstack([own, np.full((regions, 1), np.sqrt(likeness))])
+    truth = np.arange(4 * regions)[None].repeat(12, axis=0) // 4
+    values = directions[truth] + noise * random.standard_normal((*truth.shape, regions + 1))
+    grid = Grid(values.transpose(2, 0, 1).astype(np.float32))
+    labels, k = cluster([grid], size=truth.shape)
+    assert k == regions
+    np.testing.assert_array_equal(labels, truth)
 
 
 @given(SEEDS, st.integers(1, 60), st.integers(1, 5), st.integers(1, 8))
