@@ -2,8 +2,8 @@
 
 Protocol: 256² scenes with the zoomed views, seeds 0…N−1 (never trained on), mIoU over one
 confusion matrix of all scenes at full resolution and all 14 classes. "all" puts every name in
-the prompt, "dynamic" only the names visible. Unsupervised: k = number of visible classes,
-Hungarian matching per image.
+the prompt, "dynamic" only the names visible. Unsupervised: k = number of visible classes, or
+found from the eigengap; Hungarian matching per image, a segment left without a class is an error.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import click
 import numpy as np
@@ -20,6 +21,7 @@ from rich.progress import track
 from rich.table import Table
 
 from ... import kernels
+from ...kernels import Method
 from ...runtime.segmenter import Options, Segmentation, Segmenter
 from ..metrics import confusion, iou, match, roc_area
 from .renderer import CLASSES, Scene, render
@@ -32,13 +34,22 @@ BARS = {
 }
 """The first bar, on 200 scenes."""
 
+UNSUPERVISED: tuple[tuple[str, Literal["auto"] | None, Method], ...] = (
+    ("unsupervised, spectral", None, "spectral"),
+    ("unsupervised, kmeans", None, "kmeans"),
+    ("unsupervised, k found", "auto", "spectral"),
+)
+"""Name, how many segments (None: as many as classes are visible), and how they are found."""
+
 
 @dataclass
 class Scores:
-    """Confusion matrices by method, and the class maps' areas under the ROC curve."""
+    """Confusion matrices by method, the class maps' areas under the ROC curve, and how many more
+    segments were found than classes are visible, by scene."""
 
     counts: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     areas: dict[str, list[float]] = field(default_factory=dict)
+    surplus: list[int] = field(default_factory=list)
 
     def add(self, method: str, truth: NDArray[np.uint8], labels: NDArray[np.integer]) -> None:
         """Count one label map in `CLASSES` order; -1 is an error whatever the truth."""
@@ -48,11 +59,12 @@ class Scores:
         self.counts[method] = self.counts.get(method, 0) + counts
 
     def figures(self) -> dict[str, float]:
-        """Mean area, then mIoU of each method in per cent."""
+        """Mean area, then mIoU of each method in per cent, and the mean absolute error of k."""
         areas = [np.nanmean(values) for values in self.areas.values() if values]
         table = {"area under ROC": float(np.mean(areas))}
         for method, counts in self.counts.items():
             table[method] = float(np.nanmean(iou(counts)[: len(CLASSES)]))
+        table["error of the k found"] = float(np.abs(self.surplus).mean())
         return table
 
 
@@ -76,14 +88,16 @@ def _score_scene(segmenter: Segmenter, scene: Scene, options: Options, scores: S
     every = segmenter(scene.image, CLASSES, options=options)
     scores.add("attention alone, all names", scene.mask, attention_labels(every))
     scores.add("MaskDiffusion, all names", scene.mask, every.labels)
-    for method in ("spectral", "kmeans"):
+    visible = len(scene.visible)
+    for name, segments, method in UNSUPERVISED:
         found = segmenter(
             scene.image,
-            segments=len(scene.visible),
+            segments=segments or visible,
             options=Options(timestep=options.timestep, method=method),
         )
-        matched = match(scene.mask, found.labels, len(CLASSES))
-        scores.add(f"unsupervised, {method}", scene.mask, matched)
+        scores.add(name, scene.mask, match(scene.mask, found.labels, len(CLASSES)))
+        if segments == "auto":
+            scores.surplus.append(len(found.classes) - visible)
 
 
 def score(
