@@ -11,7 +11,7 @@ NEW_VENV = $(PYTHON) -c 'import sys; v = sys.version_info[:2]; v < (3, 11) and s
 
 demo: .venv-run/installed  ## segment the example pictures, with names and without
 	.venv-run/bin/mdrt segment examples --classes examples/classes.txt --out out/named
-	.venv-run/bin/mdrt segment examples --unsupervised --segments 5 --out out/unnamed
+	.venv-run/bin/mdrt segment examples --unsupervised --out out/unnamed
 	@echo "Look at out/named/*.overlay.png and out/unnamed/*.overlay.png"
 
 test: lint  ## lint, types, then every test, on the installed package
