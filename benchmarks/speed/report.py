@@ -95,7 +95,7 @@ def draw_race(report: Report, file: BinaryIO) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel(f"seconds a picture, {report['task']['size']}², warm medians")
     axes.set_xlim(right=max(left) * 1.12)
-    axes.legend(frameon=False, ncols=9, loc="lower left", bbox_to_anchor=(0, 1), fontsize="small")
+    axes.legend(frameon=False, ncols=5, loc="lower left", bbox_to_anchor=(0, 1), fontsize="small")
     figure.tight_layout()
     figure.savefig(file, dpi=120, format="png")
     pyplot.close(figure)
