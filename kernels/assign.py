@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from . import cuda
 from .grid import Array, Grid, Mode, Size, array_module, check_classes, on_gpu
 from .norms import NORM_FLOOR
@@ -100,15 +102,16 @@ def _score_tiles(scores: Sequence[Grid], size: Size) -> Iterator[tuple[tuple[sli
     [S_1 | S_2 | …] [R_x1 | R_x2 | …]ᵀ, over only those low-resolution columns the tile touches.
     """
     xp = array_module(scores[0].values)
-    matrices = [resize_matrices(level, size) for level in scores]
-    across = bands(xp.concatenate([columns for _, columns in matrices], axis=1), TILE_COLUMNS)
+    heights = [resize_matrices(level, size)[0] for level in scores]
+    widths = [resize_matrices(level, size, xp=np)[1] for level in scores]
+    across = bands(widths, TILE_COLUMNS, xp)
 
     classes = len(scores[0].values)
     step = max(1, TILE_VALUES // (classes * min(TILE_COLUMNS, size[1])))
     for top in range(0, size[0], step):
         block = slice(top, min(top + step, size[0]))
         tall = xp.concatenate(
-            [rows[block] @ level.values for (rows, _), level in zip(matrices, scores, strict=True)],
+            [rows[block] @ level.values for rows, level in zip(heights, scores, strict=True)],
             axis=2,
         )  # (classes, block, Σ w_l)
         for strip in across:

@@ -76,17 +76,18 @@ def _normalised_weights(
     """U_lᵀ (V A / ‖f‖) per level, (classes, h_l, w_l), summed over blocks of output rows."""
     xp = array_module(weights.values)
     classes = len(weights.values)
-    weight_rows, weight_columns = resize_matrices(weights, size)
-    wide = weights.values @ weight_columns.T  # (classes, gh, W)
-    matrices = [resize_matrices(level, size) for level in features]
-    across = bands(xp.concatenate([columns for _, columns in matrices], axis=1), BAND_COLUMNS)
+    down = resize_matrices(weights, size, xp=np)[0]
+    wide = weights.values @ resize_matrices(weights, size)[1].T  # (classes, gh, W)
+    heights = [resize_matrices(level, size)[0] for level in features]
+    widths = [resize_matrices(level, size, xp=np)[1] for level in features]
+    across = bands(widths, BAND_COLUMNS, xp)
     ends = np.cumsum([level.size[1] for level in features])
     totals = [xp.zeros((classes, *level.size), dtype="float32") for level in features]
-    for block in bands(weight_rows, max(1, BLOCK_VALUES // (classes * size[1]))):
+    for block in bands([down], max(1, BLOCK_VALUES // (classes * size[1])), xp):
         scaled = (block.matrix @ wide[:, block.inputs]) / norms[block.outputs]
         narrow = xp.zeros((classes, len(block.matrix), int(ends[-1])), dtype="float32")
         for band in across:
             narrow[:, :, band.inputs] += scaled[:, :, band.outputs] @ band.matrix
-        for total, (rows, _), end in zip(totals, matrices, ends, strict=True):
+        for total, rows, end in zip(totals, heights, ends, strict=True):
             total += rows[block.outputs].T @ narrow[:, :, end - total.shape[2] : end]
     return totals

@@ -6,6 +6,7 @@ grid, transposed to bring weights from the output grid down to a feature level.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import NamedTuple
 
@@ -29,9 +30,12 @@ def resize_matrix(
     return xp.asarray(hats.clip(min=0).astype(dtype))  # type: ignore[no-any-return]
 
 
-def resize_matrices(grid: Grid, size: Size, dtype: str = "float32") -> tuple[Array, Array]:
-    """(R_y, R_x), shaped (H, h) and (W, w), that bring the covered part of `grid` to `size`."""
-    xp = array_module(grid.values)
+def resize_matrices(
+    grid: Grid, size: Size, dtype: str = "float32", xp: ModuleType | None = None
+) -> tuple[Array, Array]:
+    """(R_y, R_x), shaped (H, h) and (W, w), that bring the covered part of `grid` to `size`; of
+    the grid's own module, or of `xp`."""
+    xp = xp or array_module(grid.values)
     rows, columns = (
         resize_matrix(n_out, n_in, share, xp, dtype)
         for n_out, n_in, share in zip(size, grid.size, grid.extent, strict=True)
@@ -56,17 +60,18 @@ class Band(NamedTuple):
     """(outputs, m), the matrix restricted to both."""
 
 
-def bands(matrix: Array, outputs: int) -> list[Band]:
-    """Cut a resize matrix (n_out, n_in), or several side by side, into bands of `outputs` rows.
+def bands(matrices: Sequence[Array], outputs: int, xp: ModuleType) -> list[Band]:
+    """Cut resize matrices (n_out, n_l) side by side into bands of `outputs` rows, arrays of `xp`.
 
-    Products with a band skip the zeros, which are nearly all of a large matrix.
+    Products with a band skip the zeros, which are nearly all of a large matrix. The matrices are
+    NumPy's: where the zeros are is known without waiting for a GPU.
     """
-    xp = array_module(matrix)
+    matrix = np.concatenate(matrices, axis=1)
     cut = []
     for start in range(0, len(matrix), outputs):
         band = slice(start, min(start + outputs, len(matrix)))
-        touched = xp.flatnonzero(matrix[band].any(axis=0))
-        cut.append(Band(band, touched, xp.ascontiguousarray(matrix[band][:, touched])))
+        touched = np.flatnonzero(matrix[band].any(axis=0))
+        cut.append(Band(band, xp.asarray(touched), xp.asarray(matrix[band][:, touched])))
     return cut
 
 
