@@ -22,6 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from standins import cupy as standin
 
 from mdrt.kernels import (
     Grid,
@@ -36,8 +37,6 @@ from mdrt.kernels import (
 from mdrt.kernels.affinity import Affinity
 from mdrt.kernels.cuda import module
 from mdrt.kernels.spectral import spectral_embedding
-
-from . import standin
 
 COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ to run CUDA on a CPU")
 few = settings(

@@ -1,8 +1,4 @@
-"""A stand-in for CuPy without a GPU: NumPy's arrays, and RawModule by the host's compiler.
-
-`RawModule` builds the very CUDA source with `cuda_shim.h` and runs it on the CPU, so everything
-from a public function of `mdrt.kernels` down to the device code is the product's own.
-"""
+"""CUDA kernels on the CPU: the very source, built by the host's compiler with `cuda_shim.h`."""
 
 from __future__ import annotations
 
@@ -14,7 +10,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
@@ -25,15 +20,8 @@ SANITIZE: Final = "MDRT_SANITIZE"
 WARNINGS: Final = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
 SANITIZERS: Final = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g"]
 PROBLEMS: Final = {1: "arguments do not fit the parameters", 2: "a barrier not all threads reach"}
-NAME: Final = "cupy"  # as array_module sees it
 LAUNCHED: Final[list[str]] = []
 """The kernels launched so far; their number seeds the order of the next one's threads."""
-
-
-class ndarray(np.ndarray):
-    """An array that says it is CuPy's."""
-
-    __module__ = NAME
 
 
 class RawModule:
@@ -67,7 +55,7 @@ def _by_address(argument: Any) -> tuple[int, int, Any]:
     Python's own numbers become 64 bits wide, as in CuPy.
     """
     if isinstance(argument, np.ndarray):
-        assert isinstance(argument, ndarray), "an array of the host reached a kernel"
+        assert type(argument).__module__ == "cupy", "an array of the host reached a kernel"
         pointer = ctypes.c_void_p(argument.ctypes.data)
         return ctypes.addressof(pointer), -argument.itemsize, (pointer, argument)
     scalar = np.array(argument)
@@ -90,25 +78,3 @@ def build(code: str) -> ctypes.CDLL:
         )
         assert done.returncode == 0, done.stderr
         return ctypes.CDLL(str(library))
-
-
-class StandIn(ModuleType):
-    """The module: NumPy's functions, whose arrays are this module's."""
-
-    ndarray = ndarray
-    RawModule = RawModule
-    asnumpy = staticmethod(np.asarray)
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(np, name)
-        if not callable(found):
-            return found
-
-        def call(*arguments: Any, **options: Any) -> Any:
-            result = found(*arguments, **options)
-            return result.view(ndarray) if isinstance(result, np.ndarray) else result
-
-        return call
-
-
-cupy: Final = StandIn(NAME)
