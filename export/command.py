@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from ..runtime.contract import MODES, POOLINGS, PRECISIONS, Recommended
+from ..runtime.engines.library import open_library
+from ..runtime.engines.plan import LIBRARIES
 from ..runtime.errors import ExportError, MdrtError
-from ..runtime.plan import LIBRARIES
 from ..runtime.prompts import load_classes, synonyms
 from .engines.command import build, engine_table, profile_option
-from .engines.library import open_library
 from .engines.options import EngineOptions
 from .engines.profiles import parse_profiles
 from .options import BFLOAT16_OPSET, DEFAULT_OPSET, OPSETS, WEIGHTS, ExportOptions

@@ -9,6 +9,8 @@ result.labels, result.classes, result.confidence
 
 from .runtime.errors import (
     BundleError,
+    DeviceMemoryError,
+    EngineError,
     ImageError,
     MdrtError,
     OutputError,
@@ -20,6 +22,8 @@ from .runtime.segmenter import Options, Segmentation, Segmenter
 
 __all__ = [
     "BundleError",
+    "DeviceMemoryError",
+    "EngineError",
     "ImageError",
     "MdrtError",
     "Options",

@@ -173,7 +173,7 @@ def _show(values: dict[str, Any], as_json: bool, console: Console) -> None:
     settings, seconds = values["settings"], sum(values["seconds"].values())
     console.print(
         f"{values['model']}, {settings['mode']}, {settings['pooling'] or settings['method']}, "
-        f"timestep {settings['timestep']}, {settings['tiles']} tile(s), "
+        f"timestep {settings['timestep']}, {settings['tiles']} tile(s), {settings['backend']}, "
         f"{'Winograd, ' if settings['winograd'] else ''}{seconds:.2f} s",
         highlight=False,
         markup=False,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -22,20 +23,22 @@ from .contract import (
     Manifest,
     twin_name,
 )
+from .engines.plan import PlanRecord, check_plans, plan_name
 from .errors import BundleError
 from .files import check_hash, check_size
 from .hashes import sha256
-from .plan import check_plans, plan_name
 
 _REMEDY: Final = "run `mdrt export` again"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A checked bundle: its directory and its manifest."""
+    """A checked bundle: its directory, its manifest, and its engines' sidecars by graph if it was
+    opened by an engine."""
 
     path: Path
     manifest: Manifest
+    plans: Mapping[str, PlanRecord] = field(default_factory=dict)
 
     @property
     def vae_encoder(self) -> Path:
@@ -88,14 +91,15 @@ def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
     """Open and check a bundle.
 
     Args:
-        path: a bundle directory, or the `unet.onnx` or `unet.plan` inside one.
+        path: a bundle directory, or the `unet.onnx` or `unet.plan` inside one. By its engine it
+            is opened to be run by TensorRT: then the ONNX files need not be there, unless the
+            engines were stripped of their weights.
         verify: hash every file (a large one only if it is not as it was last hashed); without it
             only presence and size are checked.
 
     Raises:
         BundleError: no bundle there, an unreadable manifest, another schema version, a file
-            missing, truncated or changed; engines that `check_plans` refuses, and all others
-            too: nothing runs them yet.
+            missing, truncated or changed; an engine that `check_plans` refuses.
     """
     path = Path(path)
     directory = _directory(path)
@@ -103,19 +107,20 @@ def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
     for name in (*GRAPHS, NOISE, TOKENIZER):
         if name not in manifest.files:
             raise BundleError(f"{directory / MANIFEST} does not list {name}; {_REMEDY}")
-    for name, record in manifest.files.items():
+    plans = check_plans(directory, manifest) if path.name == plan_name(UNET) else {}
+    stripped = any(record.options.stripped for record in plans.values())
+    needed = {
+        name: record
+        for name, record in manifest.files.items()
+        if stripped or not plans or not _is_graph(name)
+    }
+    for name, record in needed.items():
         _check_inside(directory, name)
         check_size(directory / name, record, _REMEDY)
     if verify:
-        for name, record in manifest.files.items():
+        for name, record in needed.items():
             check_hash(directory / name, record, _REMEDY)
-    if path.name == plan_name(UNET):
-        check_plans(directory, manifest)
-        raise BundleError(
-            f"{path} is a TensorRT engine, and the engine backend does not exist yet; "
-            f"use {directory / UNET}"
-        )
-    return Bundle(directory, manifest)
+    return Bundle(directory, manifest, plans)
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
@@ -154,6 +159,11 @@ def _read_manifest(path: Path) -> Manifest:
         raise BundleError(f"{path} cannot be read ({error}); {_REMEDY}") from error
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from None
+
+
+def _is_graph(name: str) -> bool:
+    """Whether a file is a graph, its twin, or the weights of one."""
+    return any(name.startswith(graph.removesuffix("onnx")) for graph in GRAPHS)
 
 
 def _check_inside(directory: Path, name: str) -> None:

@@ -10,18 +10,18 @@ from typing import Any, Literal
 import click
 from rich.console import Console
 
+from .atomic import write_atomically
 from .contract import MODES, MOST_SEGMENTS, POOLINGS
 from .errors import MdrtError, PromptError
+from .ort import PROVIDERS
 from .output import (
     check_targets,
     choose_stems,
     output_folder,
     result_files,
-    write_atomically,
 )
 from .overlap import overlap
 from .prompts import load_classes, with_background
-from .session import PROVIDERS
 
 RECOMMENDED = "[default: what the bundle recommends]"
 
@@ -130,10 +130,8 @@ class _Segments(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option(
     "--provider",
-    default="cpu",
-    show_default=True,
     metavar="|".join(PROVIDERS),
-    help="Where ONNX Runtime runs the graphs.",
+    help="Where ONNX Runtime runs the graphs of unet.onnx.  [default: cpu]",
 )
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Threads of one operator.  [default: every core]"
@@ -143,6 +141,12 @@ class _Segments(click.ParamType):  # type: ignore[type-arg]
     default=None,
     help="Large convolutions by minimal filtering: on a CPU about three times as fast, within "
     "about 1e-5 of direct ones.  [default: where the bundle and this machine have it]",
+)
+@click.option(
+    "--cuda-graphs/--no-cuda-graphs",
+    default=True,
+    help="Capture what TensorRT engines (unet.plan) run repeatedly, so that it starts at once.  "
+    "[default: yes]",
 )
 @click.option(
     "--profile",
@@ -165,9 +169,10 @@ def segment_command(
     overlay: bool,
     overwrite: bool,
     as_json: bool,
-    provider: str,
+    provider: str | None,
     threads: int | None,
     winograd: bool | None,
+    cuda_graphs: bool,
     profile: Path | None,
 ) -> None:
     """Segment pictures (files, or folders of them) into named classes or unnamed segments.
@@ -201,7 +206,12 @@ def segment_command(
     check_targets(results, inputs, overwrite)
     trace = None if profile is None else Trace()
     segmenter = Segmenter(
-        engine, provider=provider, threads=threads, winograd=winograd, trace=trace
+        engine,
+        provider=provider,
+        threads=threads,
+        winograd=winograd,
+        cuda_graphs=cuda_graphs,
+        trace=trace,
     )
     if names is None and not unsupervised:
         names = list(segmenter.manifest.classes)
@@ -229,6 +239,10 @@ def segment_command(
                 f"{segmenter.manifest.model_id} never saw {', '.join(unknown)}; it knows: {known}. "
                 "Export a Stable Diffusion checkpoint for other names.",
             )
+    if names is None or options.mode == "released":
+        segmenter.encode_text(None)
+    if trace is None:
+        segmenter.release_text()  # every text is encoded; its weights are not needed again
     job = Job(names, None if names is not None else segments, background, out, overlay)
     with output_folder(out), progress_bar(console) as progress:
         batch = Batch(segmenter, job, options, stems, progress, as_json, trace)

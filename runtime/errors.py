@@ -27,6 +27,10 @@ class ProviderError(MdrtError):
     """An execution provider is unknown, or not available on this machine."""
 
 
+class DeviceMemoryError(MdrtError):
+    """The memory of the device that computes does not suffice."""
+
+
 class OutputError(MdrtError):
     """A result cannot be written where it was asked for."""
 
@@ -36,4 +40,5 @@ class ExportError(MdrtError):
 
 
 class EngineError(MdrtError):
-    """An engine cannot be built: its library is missing or refused, or an option is impossible."""
+    """An engine cannot be built or run: its library is missing or refused, it is for another GPU,
+    or an option is impossible."""

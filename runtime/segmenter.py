@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -15,17 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import kernels
-from ..kernels import Grid, Method, Mode, Pooling
+from ..kernels import Array, Grid, Method, Mode, Pooling
 from . import contract, tiles
+from .backend import choose_backend, on_other_sessions
 from .bundle import Bundle, load_bundle
-from .errors import BundleError, MdrtError
+from .device import Device
+from .errors import BundleError, DeviceMemoryError, MdrtError
 from .images import check_image, read_image
 from .prompts import ClassName, Prompts, PromptTokenizer, synonyms
-from .session import OrtSession, Session, check_precision, wants_winograd
+from .session import Session
 from .tiles import Canvas, Stitcher
 from .trace import Trace
 
-Array = NDArray[np.float32]
 Shape = tuple[int | None, ...]
 
 PIXELS_AT_ONCE: Final = 4 * 256 * 256
@@ -89,8 +90,9 @@ class Segmentation:
         scores: (classes, H, W) float32, the same for every class; None unless asked for.
         weights: the maps a_c that the prototypes were averaged with: attention class maps
             (Eq. 4), or one-hot segments; a grid of (classes, rows, columns) in [0, 1].
-        timings: seconds per stage, in the order in which they ran.
-        settings: what was used: mode, pooling, timestep, method, Winograd convolutions, tiles.
+        timings: seconds per stage, in the order in which they ran; on a GPU, of its own clock.
+        settings: what was used: mode, pooling, timestep, method, backend, Winograd convolutions,
+            tiles.
     """
 
     labels: NDArray[np.uint8] | NDArray[np.uint16]
@@ -120,7 +122,7 @@ class Segmentation:
 class EncodedText:
     """Prompts and their embeddings, computed once per class list.
 
-    `hidden` is (prompts, max_length, hidden) float32.
+    `hidden` is (prompts, max_length, hidden) float32, on the model's device.
     """
 
     prompts: Prompts
@@ -129,15 +131,25 @@ class EncodedText:
 
 @dataclass
 class _Clock:
+    """Times stages by the device's marks, which it need not wait for."""
+
+    device: Device
     trace: Trace | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
+    stages: list[tuple[str, Any, Any]] = field(default_factory=list)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
+        start = self.device.mark()
         with self.trace.span(name) if self.trace else nullcontext():
             yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+        self.stages.append((name, start, self.device.mark()))
+
+    def seconds(self) -> dict[str, float]:
+        """By stage, in the order of their first start; when all is done."""
+        total: dict[str, float] = {}
+        for name, start, end in self.stages:
+            total[name] = total.get(name, 0.0) + self.device.seconds(start, end)
+        return total
 
 
 class Segmenter:
@@ -152,23 +164,26 @@ class Segmenter:
         self,
         engine: str | Path | None = None,
         *,
-        provider: str = "cpu",
+        provider: str | None = None,
         threads: int | None = None,
         winograd: bool | None = None,
         verify: bool = True,
+        cuda_graphs: bool = True,
         trace: Trace | None = None,
         open_graph: Callable[[Path], Session] | None = None,
     ) -> None:
         """Load a bundle.
 
         Args:
-            engine: bundle directory or its `unet.onnx`; None takes the embedded model.
-            provider: where ONNX Runtime runs, see `session.PROVIDERS`.
+            engine: bundle directory or its `unet.onnx`, run by ONNX Runtime; or its `unet.plan`,
+                run by TensorRT. None takes the embedded model.
+            provider: where ONNX Runtime runs, see `ort.PROVIDERS`; None: on the CPU.
             threads: of one operator; None takes every core.
             winograd: large convolutions by minimal filtering, on a CPU about three times as fast
                 and within about 1e-5 of the direct ones; None: where bundle and install have it.
             verify: check every file's SHA-256 before trusting it; a large one's is remembered
                 until the file changes.
+            cuda_graphs: capture what TensorRT engines run repeatedly.
             trace: where to note when each stage and each node of the graphs ran.
             open_graph: loads a graph into a session of another runtime, in the place of ONNX
                 Runtime with the options above.
@@ -178,24 +193,28 @@ class Segmenter:
                 what its manifest says.
             ProviderError: the provider is unknown or not installed or cannot compute in the
                 bundle's precision, or `winograd` is True and cannot be had.
+            EngineError: an engine does not load: its library is missing, or it is for another GPU.
+            DeviceMemoryError: the model does not fit into the GPU's memory.
         """
         self.bundle: Bundle = load_bundle(EMBEDDED if engine is None else engine, verify)
         self.manifest = self.bundle.manifest
-        paths = self.bundle.graphs(twins=False)
         if open_graph is None:
-            check_precision(self.manifest.precision, provider)
-            paths = self.bundle.graphs(twins=wants_winograd(winograd, self.bundle, provider))
-            open_graph = partial(
-                OrtSession, provider=provider, threads=threads, profile=trace is not None
+            self.backend = choose_backend(
+                self.bundle, provider, threads, winograd, trace is not None, cuda_graphs
             )
-        self.winograd = paths != self.bundle.graphs(twins=False)
-        sessions = [open_graph(path) for path in paths]
-        self.vae, self.text, self.unet = sessions
-        _check_axes(self.bundle, self.vae, self.text, self.unet)
+        else:
+            self.backend = on_other_sessions(self.bundle, open_graph)
+        self.device = self.backend.device
+        self.vae, text, self.unet = map(self.backend.open, self.backend.files)
+        _check_axes(self.bundle, self.vae, text, self.unet)
+        self._text: Session | None = text
+        self.rows = self.backend.rows
+        """Most rows of a batch; lowered when the device's memory does not suffice for more."""
         self._tokenizer = PromptTokenizer(self.bundle.tokenizer, self.manifest.tokenizer)
-        self.noise = self.bundle.noise()
+        with self.device.active():
+            self.noise = self.device.upload(self.bundle.noise())
         self._trace = trace
-        self._texts: dict[tuple[str, ...], EncodedText] = {}
+        self._texts: dict[tuple[str, ...], Array] = {}
 
     def __call__(
         self,
@@ -219,6 +238,7 @@ class Segmenter:
             ImageError, PromptError: what arrived cannot be segmented.
             MdrtError: both or neither of `classes` and `segments` were given, or the bundle has
                 no such timestep.
+            DeviceMemoryError: memory did not suffice, not even for one row at a time.
         """
         if (classes is None) == (segments is None):
             raise MdrtError("give either classes (names) or segments (a number or 'auto')")
@@ -230,15 +250,16 @@ class Segmenter:
                 )
             segments = int(segments)
         options = self.settle(options or Options(), classes is not None)
-        clock = _Clock(self._trace)
-        with clock.stage("image"):
-            pixels = read_image(image) if isinstance(image, str | Path) else check_image(image)
-        quiet = progress or (lambda done, total: None)
-        run = _Run(self, pixels, options, clock, quiet, classes is not None)
-        if classes is not None:
-            return run.named(classes)
-        assert segments is not None
-        return run.unnamed(segments)
+        clock = _Clock(self.device, self._trace)
+        with self.device.active():
+            with clock.stage("image"):
+                pixels = read_image(image) if isinstance(image, str | Path) else check_image(image)
+            quiet = progress or (lambda done, total: None)
+            run = _Run(self, pixels, options, clock, quiet, classes is not None)
+            if classes is not None:
+                return run.named(classes)
+            assert segments is not None
+            return run.unnamed(segments)
 
     def settle(self, options: Options, named: bool) -> Options:
         """The options with what the bundle recommends in the place of None.
@@ -260,20 +281,39 @@ class Segmenter:
         pooling = options.pooling or cast("Pooling", recommended.pooling)
         return replace(options, mode=mode, pooling=pooling, timestep=timestep)
 
+    @property
+    def text(self) -> Session:
+        """The text encoder, loaded again if it was released."""
+        if self._text is None:
+            self._text = self.backend.open(self.backend.files[1])
+        return self._text
+
+    def release_text(self) -> None:
+        """Give back the memory of the text encoder; a class list not yet encoded loads it again."""
+        self._text = None
+        self.device.free()
+
     def encode_text(self, classes: Sequence[ClassName] | None) -> EncodedText:
         """Embeddings of a class list; of the empty prompt for None. Kept for next time."""
         tokenizer = self._tokenizer
         prompts = tokenizer.empty() if classes is None else tokenizer.encode(classes)
         key = prompts.texts
-        known = self._texts.get(key)
-        if known is None:
-            hidden = self.text.infer({contract.INPUT_IDS: prompts.input_ids})
-            known = EncodedText(prompts, hidden[contract.ENCODER_HIDDEN_STATES])
+        if key not in self._texts:
             if len(self._texts) >= 8:
                 self._texts.pop(next(iter(self._texts)))
-            self._texts[key] = known
+            with self.device.active():
+                self._texts[key] = self._embed(prompts.input_ids)
         # The same texts can stand for other groupings of synonyms: the embeddings are shared.
-        return EncodedText(prompts, known.hidden)
+        return EncodedText(prompts, self._texts[key])
+
+    def _embed(self, input_ids: NDArray[np.int64]) -> Array:
+        """(prompts, max_length, hidden) of (prompts, max_length) token ids."""
+        ids, parts = self.device.upload(input_ids), []
+        for group in tiles.batches(len(ids), self.rows or len(ids)):
+            outputs = self.text.infer({contract.INPUT_IDS: ids[group.start : group.stop]})
+            parts.append(outputs[contract.ENCODER_HIDDEN_STATES].copy())  # a buffer filled anew
+        hidden: Array = self.device.xp.concatenate(parts)
+        return hidden
 
     def unknown(self, classes: Sequence[ClassName]) -> list[str]:
         """The names that a closed-vocabulary model has never seen; empty for an open one."""
@@ -376,7 +416,11 @@ class _Run:
     def _plan(self) -> Canvas:
         manifest = self.model.manifest
         return tiles.plan(
-            self.size, manifest.native_size, manifest.size_multiple, self.options.max_size
+            self.size,
+            manifest.native_size,
+            manifest.size_multiple,
+            self.options.max_size,
+            self.model.backend.least,
         )
 
     def _empty(self) -> EncodedText:
@@ -402,17 +446,31 @@ class _Run:
             assigned = kernels.assign(scores, self.size, norms)
             full = kernels.full_scores(scores, self.size, norms) if self.options.scores else None
         assert assigned.confidence is not None
+        with self.clock.stage("download"):
+            labels, confidence, maps, *rest = self.model.device.download(
+                assigned.labels,
+                assigned.confidence,
+                weights.values,
+                *([] if full is None else [full]),
+            )
         settings = {
             "mode": mode,
             "pooling": self.pooling if self.named_classes else None,
             "timestep": self.timestep,
             "method": None if self.named_classes else self.options.method,
-            "winograd": self.model.winograd,
+            "backend": self.model.backend.name,
+            "winograd": self.model.backend.winograd,
             "tiles": len(canvas.origins),
             "network_size": list(canvas.content),
         }
         return Segmentation(
-            assigned.labels, names, assigned.confidence, full, weights, self.clock.seconds, settings
+            labels,
+            names,
+            confidence,
+            rest[0] if rest else None,
+            Grid(maps, weights.extent),
+            self.clock.seconds(),
+            settings,
         )
 
     def _encode(self, canvas: Canvas) -> Array:
@@ -421,27 +479,30 @@ class _Run:
             return self._encode_tiles(canvas)
 
     def _encode_tiles(self, canvas: Canvas) -> Array:
-        manifest = self.model.manifest
-        painted = canvas.paint(self.image)
-        latents = []
-        for group in tiles.batches(len(canvas.origins), self._batch(canvas)):
-            crops = np.stack([canvas.crop(painted, canvas.origins[i]) for i in group])
-            latents.append(self.model.vae.infer({contract.IMAGE: crops})[contract.LATENT])
-        z = (np.concatenate(latents) - manifest.shift_factor) * manifest.scaling_factor
-        alpha = manifest.alphas_cumprod[self.timestep]
-        noise = np.stack([self._noise_at(canvas, origin) for origin in canvas.origins])
-        z_t = np.sqrt(alpha) * z + np.sqrt(1 - alpha) * noise
-        noised: Array = z_t.astype(np.float32)
-        return noised
+        model, manifest = self.model, self.model.manifest
+        device, factor = model.device, manifest.vae_factor
+        pixels = tiles.to_network(device.upload(canvas.paint(self.image)))
 
-    def _noise_at(self, canvas: Canvas, origin: tuple[int, int]) -> Array:
-        """ε under a tile: the stored noise repeated over the canvas."""
+        def infer(group: range) -> dict[str, Array]:
+            crops = device.xp.stack([canvas.crop(pixels, canvas.origins[i]) for i in group])
+            return model.vae.infer({contract.IMAGE: crops})
+
+        latents = [
+            (outputs[contract.LATENT] - manifest.shift_factor) * manifest.scaling_factor
+            for _, outputs in self._in_batches(len(canvas.origins), canvas, infer)
+        ]
+        alpha, noise = manifest.alphas_cumprod[self.timestep], self._noise(canvas)
+        under = [canvas.crop(noise, origin, factor) for origin in canvas.origins]
+        z_t: Array = math.sqrt(alpha) * device.xp.concatenate(latents)
+        z_t += math.sqrt(1 - alpha) * device.xp.stack(under)
+        return z_t
+
+    def _noise(self, canvas: Canvas) -> Array:
+        """ε under the canvas: the stored noise repeated over it."""
         noise, factor = self.model.noise, self.model.manifest.vae_factor
-        rows, columns = (
-            (np.arange(o // factor, (o + side) // factor)) % noise.shape[1 + axis]
-            for axis, (o, side) in enumerate(zip(origin, canvas.tile, strict=True))
-        )
-        under: Array = noise[:, rows[:, None], columns[None, :]]
+        rows, columns = (side // factor for side in canvas.size)
+        times = (1, math.ceil(rows / noise.shape[1]), math.ceil(columns / noise.shape[2]))
+        under: Array = self.model.device.xp.tile(noise, times)[:, :rows, :columns]
         return under
 
     def _denoise(
@@ -460,51 +521,76 @@ class _Run:
     def _denoise_tiles(
         self, canvas: Canvas, z: Array, text: EncodedText, features: bool
     ) -> tuple[list[Grid], list[Array]]:
-        manifest, prompts = self.model.manifest, text.prompts
+        manifest, prompts, device = self.model.manifest, text.prompts, self.model.device
         levels = manifest.features if features else ()
         layers = manifest.attention if prompts.classes else ()
-        tokens = len(prompts.owner)
-        maps = {f.name: Stitcher(canvas, f.stride, f.channels) for f in levels}
-        maps |= {a.name: Stitcher(canvas, a.stride, a.heads * tokens) for a in layers}
-        for tile, outputs in self._unet_outputs(canvas, z, text.hidden, list(maps)):
+        # The class tokens of each prompt; prompts follow one another, so their maps join in order.
+        positions = [
+            device.upload(prompts.position[prompts.prompt == prompt])
+            for prompt in range(len(prompts.texts))
+        ]
+        stitch = partial(Stitcher, canvas, xp=device.xp)
+        grids = {f.name: stitch(f.stride, f.channels) for f in levels}
+        maps = {a.name: [stitch(a.stride, a.heads * len(own)) for own in positions] for a in layers}
+        wanted = [*grids, *maps]
+        for tile, prompt, outputs in self._unet_outputs(canvas, z, text.hidden, wanted):
+            origin = canvas.origins[tile]
             for f in levels:
-                maps[f.name].add(canvas.origins[tile], outputs[f.name].mean(axis=0))
+                grids[f.name].add(origin, outputs[f.name])
             for a in layers:
                 cells = [side // a.stride for side in canvas.tile]
-                logits = self._class_tokens(outputs[a.name], prompts)
-                maps[a.name].add(canvas.origins[tile], logits.reshape(-1, *cells))
-        grids = [Grid(maps[f.name].result(), canvas.extent) for f in levels]
-        stitched = [maps[a.name].result() for a in layers]
-        return grids, [
-            values.reshape(a.heads, tokens, *values.shape[1:])
-            for a, values in zip(layers, stitched, strict=True)
-        ]
+                own = self._class_tokens(outputs[a.name], positions[prompt])
+                maps[a.name][prompt].add(origin, own.reshape(-1, *cells))
+        logits = []
+        for a in layers:
+            stitched = [part.result() for part in maps[a.name]]
+            by_head = [part.reshape(a.heads, -1, *part.shape[1:]) for part in stitched]
+            logits.append(device.xp.concatenate(by_head, axis=1))
+        return [Grid(grids[f.name].result(), canvas.extent) for f in levels], logits
 
     def _unet_outputs(
         self, canvas: Canvas, z: Array, hidden: Array, wanted: Sequence[str]
-    ) -> Iterator[tuple[int, dict[str, Array]]]:
-        """Every tile's outputs, stacked over the prompts: (tile, {name: (prompts, …)})."""
-        pairs = [(tile, p) for tile in range(len(z)) for p in range(len(hidden))]
-        rows: list[dict[str, Array]] = []
-        for group in tiles.batches(len(pairs), self._batch(canvas)):
-            feeds: dict[str, NDArray[Any]] = {
-                contract.SAMPLE: z[[pairs[i][0] for i in group]],
-                contract.TIMESTEP: np.full(len(group), self.timestep, dtype=np.int64),
-                contract.ENCODER_HIDDEN_STATES: hidden[[pairs[i][1] for i in group]],
+    ) -> Iterator[tuple[int, int, dict[str, Array]]]:
+        """What every tile and prompt gives: (tile, prompt, {name: one row}), to be used at once:
+        the session may fill its buffers anew."""
+        xp = self.model.device.xp
+        pairs = [(tile, prompt) for tile in range(len(z)) for prompt in range(len(hidden))]
+
+        def infer(group: range) -> dict[str, Array]:
+            rows = [pairs[i] for i in group]
+            feeds = {
+                contract.SAMPLE: xp.stack([z[tile] for tile, _ in rows]),
+                contract.TIMESTEP: xp.full(len(rows), self.timestep, dtype="int64"),
+                contract.ENCODER_HIDDEN_STATES: xp.stack([hidden[prompt] for _, prompt in rows]),
             }
-            outputs = self.model.unet.infer(feeds, wanted)
+            return self.model.unet.infer(feeds, wanted)
+
+        for group, outputs in self._in_batches(len(pairs), canvas, infer):
             for row, i in enumerate(group):
-                rows.append({name: outputs[name][row] for name in wanted})
-                if len(rows) == len(hidden):
-                    yield pairs[i][0], {n: np.stack([r[n] for r in rows]) for n in wanted}
-                    rows = []
+                yield *pairs[i], {name: outputs[name][row] for name in wanted}
             self.progress(group.stop, len(pairs))
 
-    def _class_tokens(self, logits: Array, prompts: Prompts) -> Array:
-        """(prompts, heads, pixels, max_length) → the class tokens' (heads, tokens, pixels)."""
+    def _class_tokens(self, logits: Array, positions: Array) -> Array:
+        """(heads, pixels, max_length) → the class tokens' (heads, tokens, pixels)."""
         if self.pooling == "softmax":
             logits = kernels.token_softmax(logits)
-        return logits[prompts.prompt, :, :, prompts.position].transpose(1, 0, 2)
+        return logits[:, :, positions].transpose(0, 2, 1)
 
-    def _batch(self, canvas: Canvas) -> int:
-        return max(1, PIXELS_AT_ONCE // (canvas.tile[0] * canvas.tile[1]))
+    def _in_batches(
+        self, count: int, canvas: Canvas, infer: Callable[[range], dict[str, Array]]
+    ) -> Iterator[tuple[range, dict[str, Array]]]:
+        """Run `count` rows through a graph, as many at once as profile and memory allow."""
+        model, start = self.model, 0
+        while start < count:
+            most = max(1, PIXELS_AT_ONCE // (canvas.tile[0] * canvas.tile[1]))
+            group = range(start, min(start + min(most, model.rows or most), count))
+            try:
+                outputs = infer(group)
+            except DeviceMemoryError:
+                if len(group) == 1:
+                    raise
+                model.rows = len(group) // 2
+                model.device.free()
+                continue
+            yield group, outputs
+            start = group.stop

@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Array = NDArray[np.float32]
+from ..kernels import Array, array_module
 
 BAND_PIXELS: Final = 1 << 18
 """Pixels of a band: 3 MiB of RGB in float32, whatever the size of the picture."""
@@ -46,15 +47,14 @@ class Canvas:
         """The share of the canvas that the picture covers, from the top left."""
         return self.content[0] / self.size[0], self.content[1] / self.size[1]
 
-    def paint(self, image: NDArray[np.uint8]) -> Array:
-        """The picture on the canvas: (3, height, width) float32 in [-1, 1]."""
+    def paint(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The picture on the canvas: (height, width, 3) uint8."""
         height, width = self.content
         if self.content != self.image:
             resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
             image = np.asarray(resized)
         missing = (self.size[0] - height, self.size[1] - width)
-        padded = np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
-        return np.ascontiguousarray(padded.transpose(2, 0, 1), dtype=np.float32) / 127.5 - 1
+        return np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
 
     def crop(self, canvas: Array, origin: tuple[int, int], stride: int = 1) -> Array:
         """One tile of a (channels, height/stride, width/stride) canvas."""
@@ -63,18 +63,32 @@ class Canvas:
         return canvas[:, y : y + height, x : x + width]
 
 
-def plan(image: tuple[int, int], native: int, multiple: int, max_size: int | None = None) -> Canvas:
+def to_network(pixels: Array) -> Array:
+    """What the VAE encoder sees of (height, width, 3) uint8: (3, height, width) float32 in
+    [-1, 1], on the same device."""
+    values: Array = pixels.transpose(2, 0, 1).astype("float32") / 127.5 - 1
+    return array_module(pixels).ascontiguousarray(values)  # type: ignore[no-any-return]
+
+
+def plan(
+    image: tuple[int, int],
+    native: int,
+    multiple: int,
+    max_size: int | None = None,
+    least: int = 1,
+) -> Canvas:
     """Lay a picture of (height, width) pixels on a canvas.
 
     Args:
         native: side of a tile, the size the model was trained on.
         multiple: tile origins and sides are multiples of it.
         max_size: longer side the picture is reduced to first; None keeps its size.
+        least: what the canvas's sides are padded to, at most `native`.
     """
     longest = max(image)
     goal = max(longest if max_size is None else min(longest, max_size), native)
     height, width = (max(1, round(side * goal / longest)) for side in image)
-    size = (_up(height, multiple), _up(width, multiple))
+    size = (_up(max(height, least), multiple), _up(max(width, least), multiple))
     tile = (min(native, size[0]), min(native, size[1]))
     rows, columns = (_origins(s, t, multiple) for s, t in zip(size, tile, strict=True))
     return Canvas(image, (height, width), size, tile, tuple((y, x) for y in rows for x in columns))
@@ -93,16 +107,17 @@ class Stitcher:
     from one tile to the next.
     """
 
-    def __init__(self, canvas: Canvas, stride: int, channels: int) -> None:
+    def __init__(self, canvas: Canvas, stride: int, channels: int, xp: ModuleType = np) -> None:
         self._stride = stride
         rows, columns = (side // stride for side in canvas.size)
-        self._sum = np.zeros((channels, rows, columns), dtype=np.float32)
-        self._weights = np.zeros((rows, columns), dtype=np.float32)
+        self._sum = xp.zeros((channels, rows, columns), dtype="float32")
+        self._weights = xp.zeros((rows, columns), dtype="float32")
         ramps = [_ramp(side // stride) for side in canvas.tile]
-        self._window = np.outer(*ramps).astype(np.float32)
+        self._window = xp.asarray(np.outer(*ramps).astype(np.float32))
 
     def add(self, origin: tuple[int, int], values: Array) -> None:
-        """Lay one tile's (channels, rows, columns) down at its origin, in canvas pixels."""
+        """Lay one tile's (channels, rows, columns) down at its origin, in canvas pixels; where
+        that happens several times, the mean counts."""
         y, x = (o // self._stride for o in origin)
         rows, columns = self._window.shape
         self._sum[:, y : y + rows, x : x + columns] += values * self._window
@@ -110,7 +125,8 @@ class Stitcher:
 
     def result(self) -> Array:
         """The blended map, (channels, rows, columns) float32."""
-        return self._sum / self._weights
+        blended: Array = self._sum / self._weights
+        return blended
 
 
 def batches(count: int, size: int) -> Iterator[range]:

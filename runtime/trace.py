@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Final
 
-from .session import OrtSession, Session
+from .ort import OrtSession
+from .session import Session
 
 _PROCESS: Final = 1
 _GRAPH_ROWS: Final = 1000  # rows of graphs come after those of threads

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ...runtime import contract
+from ...runtime.atomic import write_atomically
 from ...runtime.bundle import load_bundle
 from ...runtime.errors import MdrtError
 from ...runtime.hashes import cache_folder
-from ...runtime.output import write_atomically
 from ...runtime.segmenter import EMBEDDED
 from .contenders import CONTENDERS, PYTORCH
 from .task import Task, names

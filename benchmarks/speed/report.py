@@ -15,7 +15,7 @@ Report = dict[str, Any]
 _COLOURS: Final = {
     "vae": "#4c78a8", "unet": "#f58518", "decode": "#b279a2", "text": "#54a24b",
     "attention": "#e45756", "prototypes": "#72b7b2", "assign": "#eeca3b", "image": "#9d755d",
-    "output": "#bab0ac",
+    "download": "#ff9da6", "output": "#bab0ac",
 }  # fmt: skip
 
 

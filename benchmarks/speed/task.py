@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 STAGES: Final = (
-    "image", "text", "vae", "unet", "decode", "attention", "prototypes", "assign", "output",
+    "image", "text", "vae", "unet", "decode", "attention", "prototypes", "assign", "download",
+    "output",
 )  # fmt: skip
 """Stages in the order in which they run; "decode" is the official code's alone."""
 

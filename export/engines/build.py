@@ -14,10 +14,10 @@ from rich.progress import Progress
 
 from ...runtime.bundle import Bundle
 from ...runtime.contract import GRAPHS, FileRecord
-from ...runtime.plan import PlanRecord, Range, plan_name, sidecar_name, sources
+from ...runtime.engines.library import Library
+from ...runtime.engines.plan import PlanRecord, Range, plan_name, sidecar_name, sources
 from .builder import build_engine
 from .gpu import compute_capability
-from .library import Library
 from .options import EngineOptions
 from .profiles import complete, input_shapes
 
@@ -51,6 +51,8 @@ def build_engines(
         for graph in GRAPHS:
             for name in (plan_name(graph), sidecar_name(graph)):
                 (folder / name).replace(bundle.path / name)
+            for compiled in bundle.path.glob(f"{plan_name(graph)}.*.cache"):
+                compiled.unlink()  # of the engine before
     return records
 
 

@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from rich.progress import Progress
 
+from ...runtime.atomic import write_atomically
+from ...runtime.engines.library import Library
+from ...runtime.engines.log import open_log
+from ...runtime.engines.plan import BuildOptions, Kernels, Shapes
 from ...runtime.errors import EngineError
-from ...runtime.output import write_atomically
-from ...runtime.plan import BuildOptions, Kernels, Shapes
 from .layers import count_kernels
-from .library import Library
-from .log import open_log
 from .monitor import progress_monitor
 from .options import EngineOptions
 

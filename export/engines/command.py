@@ -10,9 +10,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from ...runtime.plan import LIBRARIES, PlanRecord
+from ...runtime.engines.library import Library, open_library
+from ...runtime.engines.plan import LIBRARIES, PlanRecord
 from ..tables import print_whole
-from .library import Library, open_library
 from .options import EngineOptions
 from .profiles import parse_profiles
 

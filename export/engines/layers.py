@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from ...runtime.plan import Kernels
+from ...runtime.engines.plan import Kernels
 
 _ORIGIN: Final = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 

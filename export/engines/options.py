@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...runtime.engines.plan import Range
 from ...runtime.errors import EngineError
-from ...runtime.plan import Range
 
 
 @dataclass(frozen=True)

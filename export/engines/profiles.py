@@ -7,8 +7,8 @@ from typing import Final
 
 from ...runtime import contract
 from ...runtime.contract import Manifest
+from ...runtime.engines.plan import Range, Shapes
 from ...runtime.errors import EngineError
-from ...runtime.plan import Range, Shapes
 
 BATCH: Final = "batch"  # rows of a graph's inputs: tiles and prompts
 SIZE: Final = "size"  # pixels of both sides of a picture or tile

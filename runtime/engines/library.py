@@ -6,8 +6,8 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from ...runtime.errors import EngineError
-from ...runtime.plan import LIBRARIES, installed_version
+from ..errors import EngineError
+from .plan import LIBRARIES, installed_version
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any, Final
 
-from .contract import GRAPHS, FileRecord, Manifest
-from .errors import BundleError
-from .files import check_hash, check_size
-from .typed import Document, plain
+from ..contract import GRAPHS, FileRecord, Manifest
+from ..errors import BundleError
+from ..files import check_hash, check_size
+from ..typed import Document, plain
 
 SCHEMA_VERSION: Final = 1
 
@@ -127,6 +127,17 @@ def sidecar_name(graph: str) -> str:
     return f"{plan_name(graph)}.json"
 
 
+def cache_name(graph: str, compute_capability: str) -> str:
+    """The file name of what an engine's library compiled of it for a GPU."""
+    return f"{plan_name(graph)}.{compute_capability}.cache"
+
+
+def build_command(directory: Path, record: PlanRecord) -> str:
+    """What to tell a user whose engine has to be built again, as it was."""
+    profile = "".join(f" --profile {name}={span}" for name, span in record.profile.items())
+    return f"run `mdrt build {directory} --library {record.library}{profile}`"
+
+
 def sources(manifest: Manifest, graph: str) -> dict[str, str]:
     """What a graph consists of: file name → SHA-256; large weights are a file of their own."""
     names = (graph, f"{graph}.data")
@@ -159,8 +170,7 @@ def check_plans(directory: Path, manifest: Manifest) -> dict[str, PlanRecord]:
 def _check_plan(directory: Path, manifest: Manifest, graph: str) -> PlanRecord:
     path = directory / plan_name(graph)
     record = _read(directory, graph)
-    profile = "".join(f" --profile {name}={span}" for name, span in record.profile.items())
-    remedy = f"run `mdrt build {directory} --library {record.library}{profile}`"
+    remedy = build_command(directory, record)
     check_size(path, record.plan, remedy)
     check_hash(path, record.plan, remedy)
     if record.graph != graph or record.sources != sources(manifest, graph):

@@ -21,13 +21,20 @@ from rich.progress import Progress
 
 from mdrt.cli import main
 from mdrt.export.engines.build import build_engines
-from mdrt.export.engines.library import Library, open_library
 from mdrt.export.engines.options import EngineOptions
 from mdrt.export.engines.profiles import parse_profiles
 from mdrt.runtime import contract
 from mdrt.runtime.bundle import load_bundle, record_file
+from mdrt.runtime.engines.library import Library, open_library
+from mdrt.runtime.engines.plan import (
+    PlanRecord,
+    Range,
+    Shapes,
+    check_plans,
+    plan_name,
+    sidecar_name,
+)
 from mdrt.runtime.errors import EngineError
-from mdrt.runtime.plan import PlanRecord, Range, Shapes, check_plans, plan_name, sidecar_name
 from mdrt.runtime.segmenter import EMBEDDED
 
 pytest.importorskip(

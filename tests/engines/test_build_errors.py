@@ -11,8 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from mdrt.cli import main
-from mdrt.export.engines import gpu, library
+from mdrt.export.engines import gpu
 from mdrt.export.engines.options import EngineOptions
+from mdrt.runtime.engines import library
 from mdrt.runtime.errors import EngineError
 
 

@@ -8,8 +8,8 @@ from mdrt.export.engines.profiles import complete, input_shapes, parse_profiles
 from mdrt.runtime import contract
 from mdrt.runtime.bundle import load_bundle
 from mdrt.runtime.contract import Manifest
+from mdrt.runtime.engines.plan import Range, Shapes
 from mdrt.runtime.errors import EngineError
-from mdrt.runtime.plan import Range, Shapes
 from mdrt.runtime.segmenter import EMBEDDED
 
 

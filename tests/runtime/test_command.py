@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from mdrt.cli import main
-from mdrt.runtime import batch, images, output
+from mdrt.runtime import atomic, batch, images, output
 
 
 def run(*arguments):
@@ -373,7 +373,7 @@ def test_a_kill_during_the_write_leaves_the_old_file(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        output.write_atomically(path, die)
+        atomic.write_atomically(path, die)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

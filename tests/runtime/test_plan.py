@@ -10,10 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from mdrt.runtime import contract, plan
+from mdrt.runtime import contract
 from mdrt.runtime.bundle import load_bundle, record_file
+from mdrt.runtime.engines import plan
+from mdrt.runtime.engines.plan import (
+    PlanRecord,
+    Range,
+    Shapes,
+    check_plans,
+    plan_name,
+    sidecar_name,
+)
 from mdrt.runtime.errors import BundleError
-from mdrt.runtime.plan import PlanRecord, Range, Shapes, check_plans, plan_name, sidecar_name
 from mdrt.runtime.segmenter import EMBEDDED
 
 VERSION = "1.7.0"
@@ -75,10 +83,20 @@ def test_a_sidecar_survives_the_round_trip(bundle: Path) -> None:
     assert records == {graph: make_record(bundle, graph) for graph in contract.GRAPHS}
 
 
-def test_no_backend_is_told_last(bundle: Path) -> None:
-    text = message(bundle)
-    assert "engine backend does not exist yet" in text
-    assert str(bundle / "unet.onnx") in text
+def test_a_bundle_opened_by_its_engine_needs_no_graphs(bundle: Path) -> None:
+    for name in load_bundle(bundle).manifest.files:
+        if name.endswith((".onnx", ".data")):
+            (bundle / name).unlink()
+    assert set(load_bundle(bundle / "unet.plan").plans) == set(contract.GRAPHS)
+    with pytest.raises(BundleError, match=r"\.onnx is missing from the bundle"):
+        load_bundle(bundle)
+
+
+def test_engines_stripped_of_their_weights_need_the_graphs(bundle: Path) -> None:
+    edit(bundle, lambda values: values["options"].update(stripped=True))
+    assert load_bundle(bundle / "unet.plan").plans["unet.onnx"].options.stripped
+    (bundle / "vae_encoder.onnx").unlink()
+    assert "vae_encoder.onnx is missing from the bundle" in message(bundle)
 
 
 def test_no_plan(bundle: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdrt.runtime.tiles import Stitcher, batches, plan, squash
+from mdrt.runtime.tiles import Stitcher, batches, plan, squash, to_network
 
 SIDES = st.integers(1, 1500)
 
@@ -72,16 +72,33 @@ def test_paint_mirrors_beyond_the_picture():
     image = np.arange(100 * 256 * 3, dtype=np.int64).reshape(100, 256, 3) % 256
     canvas = plan((100, 256), 256, 64)
     painted = canvas.paint(image.astype(np.uint8))
-    assert painted.shape == (3, 128, 256)
-    assert painted.min() >= -1
-    assert painted.max() <= 1
-    np.testing.assert_array_equal(painted[:, 100:128], painted[:, 99:71:-1])
+    assert painted.shape == (128, 256, 3)
+    assert painted.dtype == np.uint8
+    np.testing.assert_array_equal(painted[100:128], painted[99:71:-1])
+
+
+def test_the_network_sees_channels_first_from_minus_one_to_one():
+    pixels = np.array([[[0, 255, 51]], [[102, 153, 204]]], np.uint8)
+    values = to_network(pixels)
+    assert values.dtype == np.float32
+    assert values.flags.c_contiguous
+    np.testing.assert_allclose(values[:, 0, 0], [-1, 1, -0.6], atol=1e-6)
+    np.testing.assert_allclose(values[:, 1, 0], [-0.2, 0.2, 0.6], atol=1e-6)
+
+
+@pytest.mark.parametrize("image", [(100, 256), (30, 700), (256, 256), (600, 300)])
+def test_a_canvas_is_at_least_as_large_as_asked(image):
+    """An engine of fixed size takes every picture: padded, never enlarged for it."""
+    canvas = plan(image, 256, 64, least=256)
+    assert canvas.tile == (256, 256)
+    assert canvas.content == plan(image, 256, 64).content
+    assert canvas.paint(np.ones((*image, 3), np.uint8)).min() == 1
 
 
 def test_squash_takes_the_whole_picture():
     canvas = squash((100, 700), 256)
     assert canvas.extent == (1, 1)
-    assert canvas.paint(np.zeros((100, 700, 3), np.uint8)).shape == (3, 256, 256)
+    assert canvas.paint(np.zeros((100, 700, 3), np.uint8)).shape == (256, 256, 3)
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, 4), (4, 4), (9, 4), (0, 3)])

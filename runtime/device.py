@@ -1,0 +1,223 @@
+"""Where arrays live between the upload of a picture and the download of its labels.
+
+NumPy at the rim, the device's arrays inside, converted once each way. On the host everything is
+immediate; on a GPU everything is put on one stream, and only `download` waits for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from types import ModuleType
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..kernels import Array
+from .errors import DeviceMemoryError, MdrtError, ProviderError
+
+REMEDY: Final = (
+    "lower --max-size, give fewer classes at once, or free the device of other work; "
+    "engines built with a smaller --profile batch need less"
+)
+
+
+class Device(Protocol):
+    """One place to compute."""
+
+    @property
+    def xp(self) -> ModuleType:
+        """The array module: numpy or cupy."""
+
+    def active(self) -> AbstractContextManager[None]:
+        """While a picture is worked on; running out of memory in it is a `DeviceMemoryError`."""
+
+    def upload(self, array: NDArray[Any]) -> Array:
+        """The array on the device; what is given may be changed at once."""
+
+    def download(self, *arrays: Array) -> list[NDArray[Any]]:
+        """NumPy's copies, when everything they depend on is done.
+
+        Raises:
+            MdrtError: a value that `expect_finite` was told of is not.
+        """
+
+    def expect_finite(self, what: str, values: Array) -> None:
+        """Note or raise that a graph's output holds NaN or infinity.
+
+        Raises:
+            MdrtError: it does, and that is known without waiting.
+        """
+
+    def mark(self) -> Any:
+        """This moment in the order of the device's work."""
+
+    def seconds(self, start: Any, end: Any) -> float:
+        """Between two marks, both before the last `download`."""
+
+    def free(self) -> None:
+        """Give memory back that no array takes."""
+
+
+class Host:
+    """The processor and its memory, by NumPy."""
+
+    @property
+    def xp(self) -> ModuleType:
+        return np
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        try:
+            yield
+        except MemoryError as error:
+            raise DeviceMemoryError(f"out of memory ({error}); {REMEDY}") from error
+
+    def upload(self, array: NDArray[Any]) -> Array:
+        return array
+
+    def download(self, *arrays: Array) -> list[NDArray[Any]]:
+        return list(arrays)
+
+    def expect_finite(self, what: str, values: Array) -> None:
+        if not np.isfinite(values).all():
+            raise _not_finite(what)
+
+    def mark(self) -> float:
+        return time.perf_counter()
+
+    def seconds(self, start: float, end: float) -> float:
+        return end - start
+
+    def free(self) -> None:
+        pass
+
+
+class Gpu:
+    """One NVIDIA GPU, by CuPy, and the one stream that all work of a model goes to."""
+
+    memory: Final = "cuda"
+    """ONNX Runtime's name for it."""
+
+    def __init__(self, cupy: ModuleType) -> None:
+        self.cupy = cupy
+        self.stream = cupy.cuda.Stream(non_blocking=True)
+        self._unchecked: list[tuple[str, Array]] = []
+
+    @property
+    def xp(self) -> ModuleType:
+        return self.cupy
+
+    @property
+    def compute_capability(self) -> str:
+        """Of the GPU, as "8.9"."""
+        digits = str(self.xp.cuda.Device().compute_capability)
+        return f"{digits[:-1]}.{digits[-1]}"
+
+    @property
+    def out_of_memory(self) -> type[Exception]:
+        """What CuPy raises when the device's memory does not suffice."""
+        error: type[Exception] = self.xp.cuda.memory.OutOfMemoryError
+        return error
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        self._unchecked.clear()
+        try:
+            with self.stream:
+                yield
+        except self.out_of_memory as error:
+            raise DeviceMemoryError(f"out of device memory ({error}); {REMEDY}") from error
+
+    def upload(self, array: NDArray[Any]) -> Array:
+        # CuPy copies to pinned memory of its pool first and keeps that until the device has it.
+        uploaded: Array = self.xp.asarray(np.ascontiguousarray(array))
+        return uploaded
+
+    def download(self, *arrays: Array) -> list[NDArray[Any]]:
+        unchecked, self._unchecked = self._unchecked, []
+        sources = [self.xp.ascontiguousarray(array) for array in arrays]
+        if unchecked:
+            sources.append(self.xp.stack([finite for _, finite in unchecked]))
+        staged = [self._pinned(source) for source in sources]
+        for source, target in zip(sources, staged, strict=True):
+            source.get(out=target, blocking=False)
+        self.stream.synchronize()
+        if unchecked:
+            for (what, _), finite in zip(unchecked, staged.pop(), strict=True):
+                if not finite:
+                    raise _not_finite(what)
+        return [target.copy() for target in staged]  # results must not hold on to pinned memory
+
+    def expect_finite(self, what: str, values: Array) -> None:
+        self._unchecked.append((what, self.xp.isfinite(values).all()))
+
+    def mark(self) -> Any:
+        event = self.xp.cuda.Event()
+        event.record(self.stream)
+        return event
+
+    def seconds(self, start: Any, end: Any) -> float:
+        milliseconds: float = self.xp.cuda.get_elapsed_time(start, end)
+        return milliseconds / 1000
+
+    def free(self) -> None:
+        self.xp.get_default_memory_pool().free_all_blocks()
+
+    def _pinned(self, source: Array) -> NDArray[Any]:
+        """An array of the host to which the device can copy on its own."""
+        memory = self.xp.cuda.alloc_pinned_memory(source.nbytes)
+        flat = np.frombuffer(memory, source.dtype, source.size)
+        return flat.reshape(source.shape)
+
+
+def address(array: Any) -> int:
+    """Where an array of CuPy's begins in the device's memory."""
+    pointer: int = array.data.ptr
+    return pointer
+
+
+def open_gpu() -> Gpu:
+    """The first GPU, by CuPy.
+
+    Raises:
+        ProviderError: CuPy is missing, for another CUDA than the driver's, or finds no GPU.
+    """
+    try:
+        import cupy
+    except ModuleNotFoundError as error:
+        raise ProviderError(
+            f"computing on a GPU needs {error.name}, which is not installed; run "
+            "`pip install -e '.[gpu]'` in mdrt's own folder"
+        ) from error
+    except ImportError as error:  # a CUDA library that it was linked with
+        reason = str(error).strip().splitlines()[0]
+        raise ProviderError(
+            f"CuPy is installed but cannot be loaded ({reason}); install the one for this "
+            "machine's CUDA: `pip install 'cupy-cuda12x[ctk]'` or `'cupy-cuda13x[ctk]'`, not both"
+        ) from error
+    api = cupy.cuda.runtime
+    built, driver = api.runtimeGetVersion() // 1000, api.driverGetVersion() // 1000
+    if 0 < driver < built:
+        raise ProviderError(
+            f"CuPy {cupy.__version__} is for CUDA {built}, and the driver of this machine for CUDA "
+            f"{driver}; run `pip uninstall --yes cupy-cuda{built}x` and "
+            f"`pip install 'cupy-cuda{driver}x[ctk]'`, or install a newer driver"
+        )
+    try:
+        api.getDeviceCount()
+    except api.CUDARuntimeError as error:
+        raise ProviderError(
+            f"CuPy {cupy.__version__} finds no GPU ({error}); check that `nvidia-smi` lists one, "
+            "or use --provider cpu with the bundle's unet.onnx"
+        ) from error
+    return Gpu(cupy)
+
+
+def _not_finite(what: str) -> MdrtError:
+    return MdrtError(
+        f"{what} holds NaN or infinity: half precision overflows on this model; export it with "
+        "--precision fp32 or bf16"
+    )

@@ -1,0 +1,233 @@
+"""`mdrt segment --engine unet.plan` from the picture to the label map, on the stand-ins."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from numpy.typing import NDArray
+from PIL import Image
+from standins import cupy as device
+from standins.tensorrt import Engine, write_engines
+
+import mdrt
+from mdrt.cli import main
+from mdrt.runtime import ort
+from mdrt.runtime.device import Gpu
+from mdrt.runtime.engines.plan import Range
+from mdrt.runtime.errors import DeviceMemoryError, MdrtError
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ to run CUDA kernels")
+
+NAMES = ["sky", "cloud", ("mountain", "tree"), "grass", "house"]
+
+
+def same(ours: mdrt.Segmentation, theirs: mdrt.Segmentation) -> None:
+    """Labels as on the CPU but for near-ties, everything else to rounding; all of it NumPy's."""
+    assert type(ours.labels) is type(ours.confidence) is type(ours.weights.values) is np.ndarray
+    assert ours.labels.dtype == theirs.labels.dtype
+    assert (ours.labels == theirs.labels).mean() > 0.999
+    np.testing.assert_allclose(ours.confidence, theirs.confidence, atol=1e-3)
+    np.testing.assert_allclose(ours.weights.values, theirs.weights.values, atol=1e-3)
+    assert ours.classes == theirs.classes
+
+
+@pytest.fixture
+def wide() -> NDArray[np.uint8]:
+    """Several tiles, and not square."""
+    from mdrt.benchmarks.scenes.renderer import render
+
+    return np.concatenate([render(8).image, render(9).image[:, :200]], axis=1)
+
+
+@pytest.mark.parametrize("library", ["tensorrt", "tensorrt-rtx"])
+@pytest.mark.parametrize("mode", ["paper", "released"])
+@pytest.mark.parametrize("pooling", ["exp", "softmax"])
+def test_named_classes(
+    bundle: Path, gpu: ModuleType, wide: NDArray[np.uint8], library: str, mode: Any, pooling: Any
+) -> None:
+    write_engines(bundle, library)
+    options = mdrt.Options(mode=mode, pooling=pooling, scores=True)
+    segmenter = mdrt.Segmenter(bundle / "unet.plan")
+    expected = mdrt.Segmenter(bundle)(wide, NAMES, options=options)
+    for _ in range(3):  # ordinary, captured, launched
+        result = segmenter(wide, NAMES, options=options)
+        same(result, expected)
+        assert result.scores is not None
+        np.testing.assert_allclose(result.scores, expected.scores, atol=1e-3)
+    assert device.Graph.launched
+    assert result.settings["backend"] == f"{library} 10.99"
+    assert result.settings["tiles"] == 3
+    assert list(result.timings)[-1] == "download"
+    assert all(seconds >= 0 for seconds in result.timings.values())
+
+
+@pytest.mark.parametrize("mode", ["paper", "released"])
+def test_nothing_waits_between_upload_and_download(
+    bundle: Path, gpu: ModuleType, picture: NDArray[np.uint8], mode: Any
+) -> None:
+    """The host puts a picture's work on the stream without looking back, and waits once."""
+    write_engines(bundle)
+    segmenter = mdrt.Segmenter(bundle / "unet.plan")
+    for _ in range(3):
+        device.WAITED.clear()
+        segmenter(picture, NAMES, options=mdrt.Options(mode=mode, pooling="exp"))
+        assert device.WAITED == ["synchronize"]
+
+
+def test_unnamed_segments(bundle: Path, gpu: ModuleType, picture: NDArray[np.uint8]) -> None:
+    write_engines(bundle)
+    segmenter, oracle = mdrt.Segmenter(bundle / "unet.plan"), mdrt.Segmenter(bundle)
+    for segments in (4, "auto"):
+        same(segmenter(picture, segments=segments), oracle(picture, segments=segments))
+
+
+def test_more_prompts_than_the_profile_has_rows(
+    bundle: Path, gpu: ModuleType, picture: NDArray[np.uint8]
+) -> None:
+    """A class list over several prompts, rows one at a time."""
+    write_engines(bundle, profile={"batch": Range(1, 1, 1)})
+    names = [f"{a}{b}" for a in "abcdefghijkl" for b in ("tree", "house")]
+    segmenter = mdrt.Segmenter(bundle / "unet.plan")
+    assert len(segmenter.encode_text(names).prompts.texts) == 2
+    same(segmenter(picture, names), mdrt.Segmenter(bundle)(picture, names))
+
+
+def test_an_engine_of_one_size_takes_every_picture(
+    bundle: Path, gpu: ModuleType, picture: NDArray[np.uint8]
+) -> None:
+    write_engines(bundle, profile={"size": Range(256, 256, 256)})
+    result = mdrt.Segmenter(bundle / "unet.plan")(picture[:70, :150], ["sky", "tree"])
+    assert result.labels.shape == (70, 150)
+
+
+def test_a_smaller_batch_is_tried_when_memory_does_not_suffice(
+    bundle: Path, gpu: ModuleType, wide: NDArray[np.uint8]
+) -> None:
+    write_engines(bundle, memory=1)
+    segmenter = mdrt.Segmenter(bundle / "unet.plan")
+    options = mdrt.Options(pooling="exp")
+    same(
+        segmenter(wide, NAMES, options=options),
+        mdrt.Segmenter(bundle)(wide, NAMES, options=options),
+    )
+    assert segmenter.rows == 1  # and it is remembered
+    device.MEMORY.limit = 3000
+    with pytest.raises(DeviceMemoryError, match=r"out of device memory.*--max-size"):
+        segmenter(wide[:64, :64], NAMES)
+
+
+def test_the_text_encoder_can_be_released(
+    bundle: Path, gpu: ModuleType, picture: NDArray[np.uint8]
+) -> None:
+    write_engines(bundle)
+    segmenter = mdrt.Segmenter(bundle / "unet.plan")
+    first = segmenter(picture, NAMES)
+    before = len(Engine.loaded)
+    segmenter.release_text()
+    assert len(Engine.loaded) == before - 1
+    same(segmenter(picture, NAMES), first)  # its embeddings are still known
+    assert len(Engine.loaded) == before - 1
+    segmenter(picture, ["sky"])
+    assert len(Engine.loaded) == before
+
+
+def test_overflow_is_an_error(bundle: Path, gpu: ModuleType, picture: NDArray[np.uint8]) -> None:
+    write_engines(bundle)
+    segmenter = mdrt.Segmenter(bundle / "unet.plan")
+    segmenter.noise[...] = np.inf
+    with pytest.raises(MdrtError, match=r"unet\.plan output .* holds NaN or infinity"):
+        segmenter(picture, NAMES)
+
+
+def segment(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["segment", *map(str, arguments)])
+
+
+def test_the_command(bundle: Path, gpu: ModuleType, picture_file: Path, tmp_path: Path) -> None:
+    write_engines(bundle)
+    out = tmp_path / "out"
+    result = segment(
+        picture_file, "--engine", bundle / "unet.plan", "--classes", "sky, tree", "-o", out
+    )
+    assert result.exit_code == 0, result.output
+    labels = np.asarray(Image.open(out / "scene.png"))
+    expected = mdrt.Segmenter(bundle)(picture_file, ["sky", "tree"])
+    assert (labels == expected.labels).mean() > 0.999
+    record = json.loads((out / "scene.json").read_text())
+    assert record["settings"]["backend"] == "tensorrt 10.99"
+    assert (out / "scene.overlay.png").exists()
+
+
+def message(*arguments: object) -> str:
+    """What the command says of a mistake: one line, no traceback."""
+    result = segment(*arguments)
+    assert result.exit_code == 1, result.output
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+def test_mistakes_are_one_line(
+    bundle: Path, gpu: ModuleType, picture_file: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    write_engines(bundle)
+    asked = (picture_file, "--classes", "sky", "-o", tmp_path / "out", "-e", bundle / "unet.plan")
+    assert "--provider cuda is for ONNX Runtime" in message(*asked, "--provider", "cuda")
+    assert "--winograd is for ONNX Runtime" in message(*asked, "--winograd")
+    write_engines(bundle, profile={"size": Range(64, 128, 128)})
+    assert "--profile size=256`" in message(*asked)
+    write_engines(bundle, compute_capabilities=("7.5",))
+    assert "this GPU has 8.9; run `mdrt build" in message(*asked)
+    write_engines(bundle)
+    api = gpu.cuda.runtime
+    monkeypatch.setattr(api, "driverGetVersion", lambda: 11080)
+    text = message(*asked)
+    assert "is for CUDA 12, and the driver of this machine for CUDA 11" in text
+    assert "pip install 'cupy-cuda11x[ctk]'" in text
+    monkeypatch.setattr(api, "driverGetVersion", lambda: 13000)
+
+    def none() -> int:
+        raise device.CUDARuntimeError("cudaErrorNoDevice")
+
+    monkeypatch.setattr(api, "getDeviceCount", none)
+    assert "finds no GPU (cudaErrorNoDevice); check that `nvidia-smi`" in message(*asked)
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert "needs cupy, which is not installed; run `pip install -e '.[gpu]'`" in message(*asked)
+
+
+def test_cupy_whose_libraries_are_missing(
+    bundle: Path, gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_engines(bundle)
+    broken = tmp_path / "cupy.py"
+    broken.write_text("raise ImportError('libnvrtc.so.12: cannot open shared object file')")
+    monkeypatch.delitem(sys.modules, "cupy")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(mdrt.ProviderError, match=r"libnvrtc.*cupy-cuda12x.*cupy-cuda13x"):
+        mdrt.Segmenter(bundle / "unet.plan")
+
+
+@pytest.mark.parametrize("mode", ["paper", "released"])
+def test_onnx_runtime_with_inputs_and_outputs_on_the_device(
+    gpu: ModuleType, wide: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch, mode: Any
+) -> None:
+    """I/O binding, ONNX Runtime's CPU in the place of its CUDA provider: the same memory."""
+    cpu = ort.PROVIDERS["cpu"].name
+    monkeypatch.setattr(ort, "PROVIDERS", ort.PROVIDERS | {"cuda": ort.Provider(cpu, "")})
+    monkeypatch.setattr(Gpu, "memory", "cpu")
+    segmenter = mdrt.Segmenter(provider="cuda")
+    options = mdrt.Options(mode=mode, pooling="exp")
+    expected = mdrt.Segmenter(winograd=False)(wide, NAMES, options=options)
+    for _ in range(2):
+        device.WAITED.clear()
+        result = segmenter(wide, NAMES, options=options)
+        assert device.WAITED == ["synchronize"]
+        same(result, expected)
+    assert result.settings["backend"] == "cuda"
