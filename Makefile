@@ -18,9 +18,9 @@ test: lint  ## lint, types, then every test, on the installed package
 	.venv-dev/bin/pytest
 
 gpu-test: .venv-dev/installed  ## what needs an NVIDIA GPU; says so where there is none
-	@if nvidia-smi -L 2>/dev/null; then .venv-dev/bin/python $(PIP) 'cupy-cuda12x[ctk]>=14'; \
+	@if nvidia-smi -L 2>/dev/null; then .venv-dev/bin/python $(PIP) 'cupy-cuda12x[ctk]>=14' 'tensorrt>=10'; \
 	    else echo "No NVIDIA GPU here (nvidia-smi finds none): the tests below are skipped."; fi
-	.venv-dev/bin/pytest -m gpu -rs
+	.venv-dev/bin/pytest -m gpu -rs -s
 
 lint: .venv-dev/installed
 	.venv-dev/bin/ruff format --check .

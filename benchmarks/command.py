@@ -20,6 +20,11 @@ BENCHES: Final = {
     "embedded": Lazy(
         "mdrt.benchmarks.embedded", "main", "The embedded model: cold, warm, and its memory."
     ),
+    "gpu": Lazy(
+        "mdrt.benchmarks.device.latency",
+        "main",
+        "Stage by stage on a GPU, by its own events.",
+    ),
     "growth": Lazy(
         _SPEED, "growth_command", "Time and memory against classes, size and pictures.", "bench"
     ),

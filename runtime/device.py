@@ -111,6 +111,12 @@ class Gpu:
         return self.cupy
 
     @property
+    def name(self) -> str:
+        """Of the GPU, as its driver tells it."""
+        name: bytes = self.xp.cuda.runtime.getDeviceProperties(0)["name"]
+        return name.decode()
+
+    @property
     def compute_capability(self) -> str:
         """Of the GPU, as "8.9"."""
         digits = str(self.xp.cuda.Device().compute_capability)

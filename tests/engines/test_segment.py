@@ -147,6 +147,23 @@ def test_overflow_is_an_error(bundle: Path, gpu: ModuleType, picture: NDArray[np
         segmenter(picture, NAMES)
 
 
+def test_the_latency_table(bundle: Path, gpu: ModuleType) -> None:
+    write_engines(bundle)
+    arguments = ["bench", "gpu", "--pictures", "2", "--warmup", "1", "--classes", "3", "-e"]
+    done = CliRunner().invoke(main, [*arguments, str(bundle / "unet.plan"), "--json"])
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert report["gpu"] == "a stand-in"
+    assert {"vae", "unet", "attention", "assign", "download"} <= report["stages_s"].keys()
+    assert 0 < sum(report["stages_s"].values()) <= 1.5 * report["whole_s"]
+    assert 0 < report["share_after_the_networks"] < 1
+    done = CliRunner().invoke(main, [*arguments, str(bundle / "unet.plan")])
+    assert "whole call" in done.stdout
+    done = CliRunner().invoke(main, [*arguments, str(bundle)])
+    assert done.exit_code == 1
+    assert "name its unet.plan with --engine" in done.stderr
+
+
 def segment(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["segment", *map(str, arguments)])
 

@@ -312,6 +312,7 @@ def _module() -> Any:
             runtimeGetVersion=lambda: 12090,
             driverGetVersion=lambda: 13000,
             getDeviceCount=lambda: 1,
+            getDeviceProperties=lambda index: {"name": b"a stand-in"},
         ),
         UnownedMemory=lambda ptr, size, owner: SimpleNamespace(ptr=ptr, size=size, owner=owner),
         MemoryPointer=lambda mem, offset: SimpleNamespace(mem=mem, offset=offset),
