@@ -230,7 +230,7 @@ def segment_command(
             f"it sees every picture at {native} pixels instead",
         )
     if names is not None:
-        segmenter.encode_text(names)  # a wrong class list fails once, before any picture
+        segmenter.network.encode_text(names)  # a wrong class list fails once, before any picture
         if unknown := segmenter.unknown(names):
             known = ", ".join(segmenter.manifest.classes)
             say(
@@ -240,15 +240,16 @@ def segment_command(
                 "Export a Stable Diffusion checkpoint for other names.",
             )
     if names is None or options.mode == "released":
-        segmenter.encode_text(None)
+        segmenter.network.encode_text(None)
     if trace is None:
-        segmenter.release_text()  # every text is encoded; its weights are not needed again
+        segmenter.network.release_text()  # every text is encoded; its weights are not needed again
     job = Job(names, None if names is not None else segments, background, out, overlay)
     with output_folder(out), progress_bar(console) as progress:
         batch = Batch(segmenter, job, options, stems, progress, as_json, trace)
         done = overlap(paths, batch.read, batch.segment, batch.finish)
     if trace is not None and profile is not None:
-        trace.collect(segmenter.vae, segmenter.text, segmenter.unet)
+        network = segmenter.network
+        trace.collect(network.vae, network.text, network.unet)
         write_atomically(profile, trace.write)
         say(console, "profile", f"open {profile} in https://ui.perfetto.dev or chrome://tracing")
     if failures := done.count(False):

@@ -1,13 +1,13 @@
 """Where arrays live between the upload of a picture and the download of its labels.
 
 NumPy at the rim, the device's arrays inside, converted once each way. On the host everything is
-immediate; on a GPU everything is put on one stream, and only `download` waits for it.
+immediate; on a GPU everything is put on one stream, and only what `download` gives waits for it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
 from typing import Any, Final, Protocol
@@ -24,6 +24,9 @@ REMEDY: Final = (
 )
 
 
+Download = Callable[[], list[NDArray[Any]]]
+
+
 class Device(Protocol):
     """One place to compute."""
 
@@ -37,12 +40,9 @@ class Device(Protocol):
     def upload(self, array: NDArray[Any]) -> Array:
         """The array on the device; what is given may be changed at once."""
 
-    def download(self, *arrays: Array) -> list[NDArray[Any]]:
-        """NumPy's copies, when everything they depend on is done.
-
-        Raises:
-            MdrtError: a value that `expect_finite` was told of is not.
-        """
+    def download(self, *arrays: Array) -> Download:
+        """Begin to copy arrays to the host. What is given waits and gives NumPy's copies; it
+        raises MdrtError if a value that `expect_finite` was told of is not finite."""
 
     def expect_finite(self, what: str, values: Array) -> None:
         """Note or raise that a graph's output holds NaN or infinity.
@@ -55,7 +55,7 @@ class Device(Protocol):
         """This moment in the order of the device's work."""
 
     def seconds(self, start: Any, end: Any) -> float:
-        """Between two marks, both before the last `download`."""
+        """Between two marks, both set before a download that was waited for."""
 
     def free(self) -> None:
         """Give memory back that no array takes."""
@@ -78,8 +78,8 @@ class Host:
     def upload(self, array: NDArray[Any]) -> Array:
         return array
 
-    def download(self, *arrays: Array) -> list[NDArray[Any]]:
-        return list(arrays)
+    def download(self, *arrays: Array) -> Download:
+        return lambda: list(arrays)
 
     def expect_finite(self, what: str, values: Array) -> None:
         if not np.isfinite(values).all():
@@ -130,19 +130,21 @@ class Gpu:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        self._unchecked.clear()
         try:
             with self.stream:
                 yield
-        except self.out_of_memory as error:
-            raise DeviceMemoryError(f"out of device memory ({error}); {REMEDY}") from error
+        except BaseException as error:
+            self._unchecked.clear()
+            if isinstance(error, self.out_of_memory):
+                raise DeviceMemoryError(f"out of device memory ({error}); {REMEDY}") from error
+            raise
 
     def upload(self, array: NDArray[Any]) -> Array:
         # CuPy copies to pinned memory of its pool first and keeps that until the device has it.
         uploaded: Array = self.xp.asarray(np.ascontiguousarray(array))
         return uploaded
 
-    def download(self, *arrays: Array) -> list[NDArray[Any]]:
+    def download(self, *arrays: Array) -> Download:
         unchecked, self._unchecked = self._unchecked, []
         sources = [self.xp.ascontiguousarray(array) for array in arrays]
         if unchecked:
@@ -150,12 +152,17 @@ class Gpu:
         staged = [self._pinned(source) for source in sources]
         for source, target in zip(sources, staged, strict=True):
             source.get(out=target, blocking=False)
-        self.stream.synchronize()
-        if unchecked:
-            for (what, _), finite in zip(unchecked, staged.pop(), strict=True):
-                if not finite:
-                    raise _not_finite(what)
-        return [target.copy() for target in staged]  # results must not hold on to pinned memory
+
+        def wait() -> list[NDArray[Any]]:
+            self.stream.synchronize()
+            if unchecked:
+                for (what, _), finite in zip(unchecked, staged.pop(), strict=True):
+                    if not finite:
+                        raise _not_finite(what)
+            # results must not hold on to pinned memory
+            return [target.copy() for target in staged]
+
+        return wait
 
     def expect_finite(self, what: str, values: Array) -> None:
         self._unchecked.append((what, self.xp.isfinite(values).all()))

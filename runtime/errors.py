@@ -39,6 +39,10 @@ class ExportError(MdrtError):
     """A model cannot be exported, or its exported graphs failed their proof."""
 
 
+class DatasetError(MdrtError):
+    """A data set is not where or what it should be, or one of its pictures cannot be read."""
+
+
 class EngineError(MdrtError):
     """An engine cannot be built or run: its library is missing or refused, it is for another GPU,
     or an option is impossible."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -20,17 +18,13 @@ from . import contract, tiles
 from .backend import choose_backend, on_other_sessions
 from .bundle import Bundle, load_bundle
 from .device import Device
-from .errors import BundleError, DeviceMemoryError, MdrtError
+from .errors import MdrtError
 from .images import check_image, read_image
-from .prompts import ClassName, Prompts, PromptTokenizer, synonyms
+from .network import EncodedText, Network, Seen
+from .prompts import ClassName, synonyms
 from .session import Session
-from .tiles import Canvas, Stitcher
+from .tiles import Canvas
 from .trace import Trace
-
-Shape = tuple[int | None, ...]
-
-PIXELS_AT_ONCE: Final = 4 * 256 * 256
-"""Tiles go through the networks in batches of about this many pixels: four of 256², one of 512²."""
 
 PAPER_TIMESTEP: Final = 0
 """t = 1 of the paper. Unnamed segments use it: a recommended timestep serves the words' maps."""
@@ -118,17 +112,6 @@ class Segmentation:
         return sums
 
 
-@dataclass(frozen=True)
-class EncodedText:
-    """Prompts and their embeddings, computed once per class list.
-
-    `hidden` is (prompts, max_length, hidden) float32, on the model's device.
-    """
-
-    prompts: Prompts
-    hidden: Array
-
-
 @dataclass
 class _Clock:
     """Times stages by the device's marks, which it need not wait for."""
@@ -198,23 +181,13 @@ class Segmenter:
         """
         self.bundle: Bundle = load_bundle(EMBEDDED if engine is None else engine, verify)
         self.manifest = self.bundle.manifest
-        if open_graph is None:
-            self.backend = choose_backend(
-                self.bundle, provider, threads, winograd, trace is not None, cuda_graphs
-            )
-        else:
-            self.backend = on_other_sessions(self.bundle, open_graph)
-        self.device = self.backend.device
-        self.vae, text, self.unet = map(self.backend.open, self.backend.files)
-        _check_axes(self.bundle, self.vae, text, self.unet)
-        self._text: Session | None = text
-        self.rows = self.backend.rows
-        """Most rows of a batch; lowered when the device's memory does not suffice for more."""
-        self._tokenizer = PromptTokenizer(self.bundle.tokenizer, self.manifest.tokenizer)
-        with self.device.active():
-            self.noise = self.device.upload(self.bundle.noise())
+        backend = (
+            choose_backend(self.bundle, provider, threads, winograd, trace is not None, cuda_graphs)
+            if open_graph is None
+            else on_other_sessions(self.bundle, open_graph)
+        )
+        self.network = Network(self.bundle, backend)
         self._trace = trace
-        self._texts: dict[tuple[str, ...], Array] = {}
 
     def __call__(
         self,
@@ -250,12 +223,13 @@ class Segmenter:
                 )
             segments = int(segments)
         options = self.settle(options or Options(), classes is not None)
-        clock = _Clock(self.device, self._trace)
-        with self.device.active():
+        device = self.network.device
+        clock = _Clock(device, self._trace)
+        with device.active():
             with clock.stage("image"):
                 pixels = read_image(image) if isinstance(image, str | Path) else check_image(image)
             quiet = progress or (lambda done, total: None)
-            run = _Run(self, pixels, options, clock, quiet, classes is not None)
+            run = _Run(self.network, pixels, options, clock, quiet, classes is not None)
             if classes is not None:
                 return run.named(classes)
             assert segments is not None
@@ -281,40 +255,6 @@ class Segmenter:
         pooling = options.pooling or cast("Pooling", recommended.pooling)
         return replace(options, mode=mode, pooling=pooling, timestep=timestep)
 
-    @property
-    def text(self) -> Session:
-        """The text encoder, loaded again if it was released."""
-        if self._text is None:
-            self._text = self.backend.open(self.backend.files[1])
-        return self._text
-
-    def release_text(self) -> None:
-        """Give back the memory of the text encoder; a class list not yet encoded loads it again."""
-        self._text = None
-        self.device.free()
-
-    def encode_text(self, classes: Sequence[ClassName] | None) -> EncodedText:
-        """Embeddings of a class list; of the empty prompt for None. Kept for next time."""
-        tokenizer = self._tokenizer
-        prompts = tokenizer.empty() if classes is None else tokenizer.encode(classes)
-        key = prompts.texts
-        if key not in self._texts:
-            if len(self._texts) >= 8:
-                self._texts.pop(next(iter(self._texts)))
-            with self.device.active():
-                self._texts[key] = self._embed(prompts.input_ids)
-        # The same texts can stand for other groupings of synonyms: the embeddings are shared.
-        return EncodedText(prompts, self._texts[key])
-
-    def _embed(self, input_ids: NDArray[np.int64]) -> Array:
-        """(prompts, max_length, hidden) of (prompts, max_length) token ids."""
-        ids, parts = self.device.upload(input_ids), []
-        for group in tiles.batches(len(ids), self.rows or len(ids)):
-            outputs = self.text.infer({contract.INPUT_IDS: ids[group.start : group.stop]})
-            parts.append(outputs[contract.ENCODER_HIDDEN_STATES].copy())  # a buffer filled anew
-        hidden: Array = self.device.xp.concatenate(parts)
-        return hidden
-
     def unknown(self, classes: Sequence[ClassName]) -> list[str]:
         """The names that a closed-vocabulary model has never seen; empty for an open one."""
         if not self.manifest.classes:
@@ -324,50 +264,11 @@ class Segmenter:
         return [name for name in names if name.lower() not in known]
 
 
-def _check_axes(bundle: Bundle, vae: Session, text: Session, unet: Session) -> None:
-    """Compare the graphs with their manifest: names, and every axis that both fix.
-
-    Raises:
-        BundleError: a tensor is missing or of another shape.
-    """
-    manifest, length = bundle.manifest, bundle.manifest.tokenizer.max_length
-    latent: Shape = (None, manifest.latent_channels, None, None)
-    hidden: Shape = (None, length, manifest.text.hidden)
-    outputs: dict[str, Shape] = {f.name: (None, f.channels, None, None) for f in manifest.features}
-    outputs |= {a.name: (None, a.heads, None, length) for a in manifest.attention}
-    text_shapes = {contract.INPUT_IDS: (None, length), contract.ENCODER_HIDDEN_STATES: hidden}
-    unet_shapes = {contract.SAMPLE: latent, contract.ENCODER_HIDDEN_STATES: hidden, **outputs}
-    declared: list[tuple[Path, Session, Mapping[str, Shape]]] = [
-        (bundle.vae_encoder, vae, {contract.LATENT: latent}),
-        (bundle.text_encoder, text, text_shapes),
-        (bundle.unet, unet, unet_shapes),
-    ]
-    for path, session, shapes in declared:
-        tensors = {**session.inputs, **session.outputs}
-        for name, expected in shapes.items():
-            if name not in tensors:
-                raise BundleError(
-                    f"{path} lacks the tensor {name} its manifest lists; run `mdrt export` again"
-                )
-            found = tensors[name].shape
-            fixed = [pair for pair in zip(found, expected, strict=False) if None not in pair]
-            if len(found) != len(expected) or any(n != m for n, m in fixed):
-                raise BundleError(
-                    f"{path}: {name} is {_axes(found)}, its manifest says {_axes(expected)}; "
-                    "run `mdrt export` again"
-                )
-
-
-def _axes(shape: Shape) -> str:
-    """A shape as text, with ? for a dynamic axis."""
-    return "(" + ", ".join("?" if n is None else str(n) for n in shape) + ")"
-
-
 @dataclass
 class _Run:
     """One picture on its way through the pipeline, its options settled."""
 
-    model: Segmenter
+    network: Network
     image: NDArray[np.uint8]
     options: Options
     clock: _Clock
@@ -385,27 +286,26 @@ class _Run:
     def named(self, classes: Sequence[ClassName]) -> Segmentation:
         """Segment into named classes (Eq. 4–6)."""
         with self.clock.stage("text"):
-            text = self.model.encode_text(classes)
+            text = self.network.encode_text(classes)
         canvas = self._plan()
         if self.mode == "released":
             z = self._encode(canvas)
-            features, _ = self._denoise(canvas, z, self._empty())
-            square = tiles.squash(self.size, self.model.manifest.native_size)
+            features = self._denoise(canvas, z, self._empty()).features
+            square = tiles.squash(self.size, self.network.manifest.native_size)
             z = z if square == canvas else self._encode(square)
-            _, logits = self._denoise(square, z, text, features=False)
-            extent = square.extent
+            seen, extent = self._denoise(square, z, text, features=False), square.extent
         else:
-            features, logits = self._denoise(canvas, self._encode(canvas), text)
-            extent = canvas.extent
+            seen, extent = self._denoise(canvas, self._encode(canvas), text), canvas.extent
+            features = seen.features
         with self.clock.stage("attention"):
             count = len(text.prompts.classes)
-            maps = kernels.class_maps(logits, text.prompts.owner, count, self.pooling)
+            maps = kernels.class_maps(seen.logits, text.prompts.owner, count, self.pooling)
         return self._assign(features, Grid(maps, extent), self.size, text.prompts.classes, canvas)
 
     def unnamed(self, segments: int | Literal["auto"]) -> Segmentation:
         """Segment by clustering the features of the empty prompt (Eq. 7)."""
         canvas = self._plan()
-        features, _ = self._denoise(canvas, self._encode(canvas), self._empty())
+        features = self._denoise(canvas, self._encode(canvas), self._empty()).features
         with self.clock.stage("segments"):
             labels, count = kernels.cluster(features, segments, self.options.method)
             weights = kernels.cluster_weights(labels, count)
@@ -414,22 +314,34 @@ class _Run:
         return self._assign(features, weights, kernels.AFFINITY_SIZE, names, canvas)
 
     def _plan(self) -> Canvas:
-        manifest = self.model.manifest
+        manifest, least = self.network.manifest, self.network.backend.least
         return tiles.plan(
-            self.size,
-            manifest.native_size,
-            manifest.size_multiple,
-            self.options.max_size,
-            self.model.backend.least,
+            self.size, manifest.native_size, manifest.size_multiple, self.options.max_size, least
         )
 
     def _empty(self) -> EncodedText:
         with self.clock.stage("text"):
-            return self.model.encode_text(None)
+            return self.network.encode_text(None)
+
+    def _encode(self, canvas: Canvas) -> Array:
+        with self.clock.stage("vae"):
+            return self.network.encode(self.image, canvas)
+
+    def _denoise(self, canvas: Canvas, z: Array, text: EncodedText, features: bool = True) -> Seen:
+        with self.clock.stage("unet"):
+            return self.network.denoise(
+                canvas,
+                z,
+                text,
+                self.timestep,
+                features=features,
+                probabilities=self.pooling == "softmax",
+                progress=self.progress,
+            )
 
     def _assign(
         self,
-        features: list[Grid],
+        features: Sequence[Grid],
         weights: Grid,
         size: tuple[int, int],
         names: tuple[str, ...],
@@ -446,20 +358,17 @@ class _Run:
             assigned = kernels.assign(scores, self.size, norms)
             full = kernels.full_scores(scores, self.size, norms) if self.options.scores else None
         assert assigned.confidence is not None
+        every = [assigned.labels, assigned.confidence, weights.values]
         with self.clock.stage("download"):
-            labels, confidence, maps, *rest = self.model.device.download(
-                assigned.labels,
-                assigned.confidence,
-                weights.values,
-                *([] if full is None else [full]),
-            )
+            wait = self.network.device.download(*every, *([] if full is None else [full]))
+        labels, confidence, maps, *scored = wait()
         settings = {
             "mode": mode,
             "pooling": self.pooling if self.named_classes else None,
             "timestep": self.timestep,
             "method": None if self.named_classes else self.options.method,
-            "backend": self.model.backend.name,
-            "winograd": self.model.backend.winograd,
+            "backend": self.network.backend.name,
+            "winograd": self.network.backend.winograd,
             "tiles": len(canvas.origins),
             "network_size": list(canvas.content),
         }
@@ -467,130 +376,8 @@ class _Run:
             labels,
             names,
             confidence,
-            rest[0] if rest else None,
+            scored[0] if scored else None,
             Grid(maps, weights.extent),
             self.clock.seconds(),
             settings,
         )
-
-    def _encode(self, canvas: Canvas) -> Array:
-        """z_t of every tile: (tiles, c, h, w), noised by the bundle's fixed noise."""
-        with self.clock.stage("vae"):
-            return self._encode_tiles(canvas)
-
-    def _encode_tiles(self, canvas: Canvas) -> Array:
-        model, manifest = self.model, self.model.manifest
-        device, factor = model.device, manifest.vae_factor
-        pixels = tiles.to_network(device.upload(canvas.paint(self.image)))
-
-        def infer(group: range) -> dict[str, Array]:
-            crops = device.xp.stack([canvas.crop(pixels, canvas.origins[i]) for i in group])
-            return model.vae.infer({contract.IMAGE: crops})
-
-        latents = [
-            (outputs[contract.LATENT] - manifest.shift_factor) * manifest.scaling_factor
-            for _, outputs in self._in_batches(len(canvas.origins), canvas, infer)
-        ]
-        alpha, noise = manifest.alphas_cumprod[self.timestep], self._noise(canvas)
-        under = [canvas.crop(noise, origin, factor) for origin in canvas.origins]
-        z_t: Array = math.sqrt(alpha) * device.xp.concatenate(latents)
-        z_t += math.sqrt(1 - alpha) * device.xp.stack(under)
-        return z_t
-
-    def _noise(self, canvas: Canvas) -> Array:
-        """ε under the canvas: the stored noise repeated over it."""
-        noise, factor = self.model.noise, self.model.manifest.vae_factor
-        rows, columns = (side // factor for side in canvas.size)
-        times = (1, math.ceil(rows / noise.shape[1]), math.ceil(columns / noise.shape[2]))
-        under: Array = self.model.device.xp.tile(noise, times)[:, :rows, :columns]
-        return under
-
-    def _denoise(
-        self, canvas: Canvas, z: Array, text: EncodedText, features: bool = True
-    ) -> tuple[list[Grid], list[Array]]:
-        """One UNet pass a tile and prompt; the outputs stitched.
-
-        Returns:
-            features, one grid a stride (the mean over the prompts of a long class list), and
-            logits of the class tokens, (heads, tokens, rows, columns) a layer; with pooling
-            "softmax" their probabilities.
-        """
-        with self.clock.stage("unet"):
-            return self._denoise_tiles(canvas, z, text, features)
-
-    def _denoise_tiles(
-        self, canvas: Canvas, z: Array, text: EncodedText, features: bool
-    ) -> tuple[list[Grid], list[Array]]:
-        manifest, prompts, device = self.model.manifest, text.prompts, self.model.device
-        levels = manifest.features if features else ()
-        layers = manifest.attention if prompts.classes else ()
-        # The class tokens of each prompt; prompts follow one another, so their maps join in order.
-        positions = [
-            device.upload(prompts.position[prompts.prompt == prompt])
-            for prompt in range(len(prompts.texts))
-        ]
-        stitch = partial(Stitcher, canvas, xp=device.xp)
-        grids = {f.name: stitch(f.stride, f.channels) for f in levels}
-        maps = {a.name: [stitch(a.stride, a.heads * len(own)) for own in positions] for a in layers}
-        wanted = [*grids, *maps]
-        for tile, prompt, outputs in self._unet_outputs(canvas, z, text.hidden, wanted):
-            origin = canvas.origins[tile]
-            for f in levels:
-                grids[f.name].add(origin, outputs[f.name])
-            for a in layers:
-                cells = [side // a.stride for side in canvas.tile]
-                own = self._class_tokens(outputs[a.name], positions[prompt])
-                maps[a.name][prompt].add(origin, own.reshape(-1, *cells))
-        logits = []
-        for a in layers:
-            stitched = [part.result() for part in maps[a.name]]
-            by_head = [part.reshape(a.heads, -1, *part.shape[1:]) for part in stitched]
-            logits.append(device.xp.concatenate(by_head, axis=1))
-        return [Grid(grids[f.name].result(), canvas.extent) for f in levels], logits
-
-    def _unet_outputs(
-        self, canvas: Canvas, z: Array, hidden: Array, wanted: Sequence[str]
-    ) -> Iterator[tuple[int, int, dict[str, Array]]]:
-        """What every tile and prompt gives: (tile, prompt, {name: one row}), to be used at once:
-        the session may fill its buffers anew."""
-        xp = self.model.device.xp
-        pairs = [(tile, prompt) for tile in range(len(z)) for prompt in range(len(hidden))]
-
-        def infer(group: range) -> dict[str, Array]:
-            rows = [pairs[i] for i in group]
-            feeds = {
-                contract.SAMPLE: xp.stack([z[tile] for tile, _ in rows]),
-                contract.TIMESTEP: xp.full(len(rows), self.timestep, dtype="int64"),
-                contract.ENCODER_HIDDEN_STATES: xp.stack([hidden[prompt] for _, prompt in rows]),
-            }
-            return self.model.unet.infer(feeds, wanted)
-
-        for group, outputs in self._in_batches(len(pairs), canvas, infer):
-            for row, i in enumerate(group):
-                yield *pairs[i], {name: outputs[name][row] for name in wanted}
-            self.progress(group.stop, len(pairs))
-
-    def _class_tokens(self, logits: Array, positions: Array) -> Array:
-        """(heads, pixels, max_length) → the class tokens' (heads, tokens, pixels)."""
-        if self.pooling == "softmax":
-            logits = kernels.token_softmax(logits)
-        return logits[:, :, positions].transpose(0, 2, 1)
-
-    def _in_batches(
-        self, count: int, canvas: Canvas, infer: Callable[[range], dict[str, Array]]
-    ) -> Iterator[tuple[range, dict[str, Array]]]:
-        """Run `count` rows through a graph, as many at once as profile and memory allow."""
-        model, start = self.model, 0
-        while start < count:
-            most = max(1, PIXELS_AT_ONCE // (canvas.tile[0] * canvas.tile[1]))
-            group = range(start, min(start + min(most, model.rows or most), count))
-            try:
-                outputs = infer(group)
-            except DeviceMemoryError:
-                if len(group) == 1:
-                    raise
-                model.rows = len(group) // 2
-                model.device.free()
-                continue
-            yield group, outputs
-            start = group.stop

@@ -34,7 +34,7 @@ def measure(segmenter: Segmenter, task: Task, pictures: int, warmup: int) -> dic
     Raises:
         ProviderError: the segmenter computes on the host.
     """
-    device = segmenter.device
+    device = segmenter.network.device
     if not isinstance(device, Gpu):
         raise ProviderError(
             f"{segmenter.bundle.path} is run on the CPU; name its unet.plan with --engine, or a "
@@ -55,7 +55,7 @@ def measure(segmenter: Segmenter, task: Task, pictures: int, warmup: int) -> dic
     networks = sum(medians[name] for name in medians if name in NETWORK)
     return {
         "gpu": device.name,
-        "backend": segmenter.backend.name,
+        "backend": segmenter.network.backend.name,
         "precision": segmenter.manifest.precision,
         "size": task.size,
         "classes": len(task.classes),

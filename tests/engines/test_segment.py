@@ -96,7 +96,7 @@ def test_more_prompts_than_the_profile_has_rows(
     write_engines(bundle, profile={"batch": Range(1, 1, 1)})
     names = [f"{a}{b}" for a in "abcdefghijkl" for b in ("tree", "house")]
     segmenter = mdrt.Segmenter(bundle / "unet.plan")
-    assert len(segmenter.encode_text(names).prompts.texts) == 2
+    assert len(segmenter.network.encode_text(names).prompts.texts) == 2
     same(segmenter(picture, names), mdrt.Segmenter(bundle)(picture, names))
 
 
@@ -118,7 +118,7 @@ def test_a_smaller_batch_is_tried_when_memory_does_not_suffice(
         segmenter(wide, NAMES, options=options),
         mdrt.Segmenter(bundle)(wide, NAMES, options=options),
     )
-    assert segmenter.rows == 1  # and it is remembered
+    assert segmenter.network.rows == 1  # and it is remembered
     device.MEMORY.limit = 3000
     with pytest.raises(DeviceMemoryError, match=r"out of device memory.*--max-size"):
         segmenter(wide[:64, :64], NAMES)
@@ -131,7 +131,7 @@ def test_the_text_encoder_can_be_released(
     segmenter = mdrt.Segmenter(bundle / "unet.plan")
     first = segmenter(picture, NAMES)
     before = len(Engine.loaded)
-    segmenter.release_text()
+    segmenter.network.release_text()
     assert len(Engine.loaded) == before - 1
     same(segmenter(picture, NAMES), first)  # its embeddings are still known
     assert len(Engine.loaded) == before - 1
@@ -142,9 +142,17 @@ def test_the_text_encoder_can_be_released(
 def test_overflow_is_an_error(bundle: Path, gpu: ModuleType, picture: NDArray[np.uint8]) -> None:
     write_engines(bundle)
     segmenter = mdrt.Segmenter(bundle / "unet.plan")
-    segmenter.noise[...] = np.inf
+    segmenter.network.noise[...] = np.inf
     with pytest.raises(MdrtError, match=r"unet\.plan output .* holds NaN or infinity"):
         segmenter(picture, NAMES)
+    segmenter = mdrt.Segmenter(bundle / "unet.plan")
+    with segmenter.network.device.active():
+        segmenter.network.device.expect_finite(
+            "early", segmenter.network.device.xp.asarray(np.array([np.nan]))
+        )
+        segmenter.network.encode_text(["a text in between"])
+        with pytest.raises(MdrtError, match="early holds NaN"):
+            segmenter.network.device.download()()
 
 
 def test_the_latency_table(bundle: Path, gpu: ModuleType) -> None:

@@ -45,7 +45,7 @@ def encode(session: TrtSession, pixels: Any) -> Any:
     """One run, its result copied to the host."""
     with session.device.active():
         outputs = session.infer({"image": session.device.upload(pixels)})
-        (latent,) = session.device.download(outputs["latent"])
+        (latent,) = session.device.download(outputs["latent"])()
     assert type(latent) is np.ndarray
     return latent
 

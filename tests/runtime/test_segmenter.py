@@ -124,7 +124,7 @@ def test_no_seams_on_a_smooth_gradient(segmenter):
 def test_long_class_lists_take_several_prompts(segmenter, picture):
     names = [*NAMES, *(f"unheard thing {i}" for i in range(40))]
     result = segmenter(picture, names)
-    assert len(segmenter.encode_text(names).prompts.texts) > 1
+    assert len(segmenter.network.encode_text(names).prompts.texts) > 1
     assert result.labels.max() < len(names)
 
 
@@ -136,7 +136,7 @@ def test_more_than_256_classes(segmenter, picture):
 def test_text_is_encoded_once(segmenter, picture, monkeypatch):
     segmenter(picture, ("sky", "road"))
     calls = []
-    monkeypatch.setattr(segmenter.text, "infer", lambda feeds: calls.append(1))
+    monkeypatch.setattr(segmenter.network.text, "infer", lambda feeds: calls.append(1))
     segmenter(picture, ("sky", "road"))
     assert not calls
 
@@ -236,14 +236,14 @@ def test_providers():
 
 
 def test_overflow_is_an_error_not_a_mask(segmenter, picture):
-    session = segmenter.vae
+    session = segmenter.network.vae
     image = np.full((1, 3, 256, 256), np.nan, np.float32)
     with pytest.raises(MdrtError, match=r"vae_encoder\S* output latent holds NaN or infinity"):
         session.infer({"image": image})
 
 
 def test_session_checks_names_types_and_shapes(segmenter, tmp_path):
-    session = segmenter.text
+    session = segmenter.network.text
     with pytest.raises(MdrtError, match="input_ids was not given"):
         session.infer({})
     with pytest.raises(MdrtError, match="ids is no input"):

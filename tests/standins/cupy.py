@@ -205,6 +205,9 @@ class Stream:
 
     def synchronize(self) -> None:
         _waits("synchronize")
+        for event in Event.pending:
+            event.done = True
+        Event.pending.clear()
 
     def begin_capture(self) -> None:
         refuse_in_capture("another capture")
@@ -239,9 +242,20 @@ class Graph:
 
 
 class Event:
+    """A moment on a stream, known once the stream was waited for."""
+
+    pending: Final[list[Event]] = []
+
     def record(self, stream: Stream) -> None:
         refuse_in_capture("an event was recorded")
-        self.at = time.perf_counter()
+        self.at, self.done = time.perf_counter(), False
+        self.pending.append(self)
+
+
+def _elapsed(start: Event, end: Event) -> float:
+    if not (start.done and end.done):
+        raise CUDARuntimeError("cudaErrorNotReady: device not ready")
+    return 1000 * (end.at - start.at)
 
 
 class Pinned(bytearray):
@@ -305,7 +319,7 @@ def _module() -> Any:
         Stream=Stream,
         Event=Event,
         Device=lambda: SimpleNamespace(compute_capability="89"),
-        get_elapsed_time=lambda start, end: 1000 * (end.at - start.at),
+        get_elapsed_time=_elapsed,
         alloc_pinned_memory=Pinned,
         memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
         runtime=_Runtime(
