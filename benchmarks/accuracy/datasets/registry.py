@@ -1,0 +1,181 @@
+"""Every data set by name: one entry each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from ....runtime.errors import DatasetError
+from ....runtime.prompts import read_classes, synonyms
+from . import tables
+from .base import Dataset
+from .scenes import Scenes
+from .trees import Tree, TreeDataset, Variant
+
+_CLASSES: Final = Path(str(files("mdrt.benchmarks.accuracy"))) / "classes"
+
+
+def _cityscapes(classes: str, table: tables.Table) -> Tree:
+    variant = Variant(
+        "leftImg8bit/{split}/*/*_leftImg8bit.png",
+        "gtFine/{split}/{folder}/{id}_gtFine_labelIds.png",
+        table,
+        suffix="_leftImg8bit",
+    )
+    return Tree(classes, (variant,), ("", "cityscapes", "Cityscapes"))
+
+
+def _voc(classes: str, table: tables.Table, sets: str, masks: str) -> Tree:
+    variant = Variant(
+        "JPEGImages/{id}.jpg",
+        masks + "/{id}.png",
+        table,
+        listed=f"ImageSets/{sets}/{{split}}.txt",
+    )
+    bases = [f"{parent}{year}" for parent in ("", "VOCdevkit/") for year in ("VOC2012", "VOC2010")]
+    return Tree(classes, (variant,), ("", *bases))
+
+
+def _coco(classes: str, raw: tables.Table, train_ids: tables.Table) -> Tree:
+    variants = [
+        Variant(f"{images}{{split}}2017/*.jpg", f"{folder}/{{split}}2017/{{id}}{end}.png", table)
+        for images in ("images/", "")
+        for folder, end, table in (
+            ("annotations", "_labelTrainIds", train_ids),
+            ("stuffthingmaps", "", raw),
+            ("stuffthingmaps_trainval2017", "", raw),
+            ("annotations", "", raw),
+        )
+    ]
+    return Tree(classes, tuple(variants), ("", "coco", "cocostuff", "coco_stuff164k"))
+
+
+def _potsdam(classes: str, tiles: tables.Table, colours: tables.Table) -> Tree:
+    originals = [
+        Variant(
+            f"{images}top_potsdam_*_RGB.tif",
+            f"{masks}{{id}}_label{end}.tif",
+            colours,
+            suffix="_RGB",
+            colours=True,
+        )
+        for images, masks in (("2_Ortho_RGB/", "5_Labels_all/"), ("", ""))
+        for end in ("", "_noBoundary")
+    ]
+    eroded = Variant(
+        "2_Ortho_RGB/top_potsdam_*_RGB.tif",
+        "5_Labels_all_noBoundary/{id}_label_noBoundary.tif",
+        colours,
+        suffix="_RGB",
+        colours=True,
+    )
+    tiled = Variant("img_dir/{split}/*.png", "ann_dir/{split}/{id}.png", tiles)
+    return Tree(classes, (tiled, *originals, eroded), ("", "potsdam", "Potsdam"))
+
+
+TREES: Final[Mapping[str, Tree]] = {
+    "cityscapes19": _cityscapes("cityscapes19", tables.CITYSCAPES_19),
+    "cityscapes27": _cityscapes("cityscapes27", tables.CITYSCAPES_27),
+    "voc20": _voc("voc20", tables.VOC_20, "Segmentation", "SegmentationClass"),
+    "voc21": _voc("voc21", tables.VOC_21, "Segmentation", "SegmentationClass"),
+    "cocostuff171": _coco("cocostuff171", tables.COCO_171_STUFFTHING, tables.COCO_171_TRAIN),
+    "cocostuff27": _coco("cocostuff27", tables.COCO_27_STUFFTHING, tables.COCO_27_TRAIN),
+    "potsdam6": _potsdam("potsdam6", tables.POTSDAM_6_TILES, tables.POTSDAM_6),
+    "potsdam3": _potsdam("potsdam3", tables.POTSDAM_3_TILES, tables.POTSDAM_3),
+    "ade150": Tree(
+        "ade150",
+        (Variant("images/{split}/*.jpg", "annotations/{split}/{id}.png", tables.ADE_150),),
+        ("", "ADEChallengeData2016"),
+        {"train": "training", "val": "validation"},
+    ),
+    "context59": _voc(
+        "context59", tables.CONTEXT_59, "SegmentationContext", "SegmentationClassContext"
+    ),
+    "context60": _voc(
+        "context60", tables.CONTEXT_60, "SegmentationContext", "SegmentationClassContext"
+    ),
+}
+"""On disk, `--root` says where."""
+
+SCENES: Final = "scenes"
+FOLDER: Final = "folder"
+NAMES: Final = (*TREES, SCENES, FOLDER)
+MOST_CLASSES: Final = 254  # 255 does not count, 254 marks what is unknown
+
+
+def open_dataset(
+    name: str, root: Path | None = None, split: str = "val", listed: Path | None = None
+) -> Dataset:
+    """A data set, its root checked.
+
+    Args:
+        name: one of `NAMES`.
+        root: where it lies; the scenes world has none.
+        split: "val" or "train".
+        listed: a text file of ids, a line each, to restrict it to.
+
+    Raises:
+        DatasetError: unknown, not there, or a listed id is not in it.
+    """
+    if name == SCENES:
+        return Scenes(split)
+    if name not in NAMES:
+        raise DatasetError(f"unknown data set {name!r}; choose one of {', '.join(NAMES)}")
+    if root is None:
+        raise DatasetError(f"{name} needs --root, the folder it lies in")
+    if name == FOLDER:
+        dataset = _folder(root)
+    else:
+        tree = TREES[name]
+        variant, items = tree.find(root, split)
+        classes = [synonyms(names) for names in read_classes(_CLASSES / f"{tree.classes}.txt")]
+        dataset = TreeDataset(name, classes, variant, _listed(items, listed, root))
+    return dataset
+
+
+def _folder(root: Path) -> TreeDataset:
+    """`images/`, `masks/` with the same names as PNG or TIFF, and `classes.txt`."""
+    layout = "expected images/, masks/ with the same names (.png or .tif) and classes.txt"
+    missing = [name for name in ("images", "masks", "classes.txt") if not (root / name).exists()]
+    if missing:
+        raise DatasetError(f"--root {root} lacks {', '.join(missing)}; {layout}")
+    classes = [synonyms(names) for names in read_classes(root / "classes.txt")]
+    if not 1 <= len(classes) <= MOST_CLASSES:
+        raise DatasetError(
+            f"{root / 'classes.txt'} has {len(classes)} classes, expected 1 to {MOST_CLASSES}"
+        )
+    pictures = sorted(path for path in (root / "images").iterdir() if path.is_file())
+    masks = [_mask_of(root / "masks", picture.stem) for picture in pictures]
+    if not any(mask.exists() for mask in masks):
+        raise DatasetError(
+            f"--root {root} has no mask for any of {len(pictures)} pictures; {layout}"
+        )
+    items = [(p.stem, p, m) for p, m in zip(pictures, masks, strict=True)]
+    variant = Variant("images/*", "masks/{id}.png", tables.shifted(len(classes)))
+    return TreeDataset(FOLDER, classes, variant, items)
+
+
+def _mask_of(folder: Path, stem: str) -> Path:
+    """The mask that is there; the PNG that is missed where none is."""
+    paths = [folder / f"{stem}{end}" for end in (".png", ".tif", ".tiff")]
+    return next((path for path in paths if path.exists()), paths[0])
+
+
+def _listed(
+    items: list[tuple[str, Path, Path]], listed: Path | None, root: Path
+) -> list[tuple[str, Path, Path]]:
+    if listed is None:
+        return items
+    try:
+        wanted = listed.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"--list {listed} cannot be read: {error}") from error
+    known = {item[0]: item for item in items}
+    if absent := [name for name in wanted if name not in known]:
+        raise DatasetError(
+            f"--list {listed} names {len(absent)} of {len(wanted)} pictures that are not in "
+            f"{root}, as {absent[0]}"
+        )
+    return [known[name] for name in wanted]
