@@ -1,0 +1,167 @@
+"""Protocols beside scikit-learn-style formulas written out, and the algebra of adding up."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from scipy.ndimage import binary_erosion
+
+from mdrt.benchmarks.accuracy.protocols import (
+    IGNORE,
+    PROTOCOLS,
+    assignment,
+    boundary_counts,
+    figures,
+    interval,
+)
+
+CLASSES = 4
+TRUTH = arrays.arrays(np.uint8, (6, 5), elements=st.sampled_from([0, 1, 2, 3, IGNORE]))
+LABELS = arrays.arrays(np.int64, (6, 5), elements=st.integers(-1, CLASSES - 1))
+SEGMENTS = arrays.arrays(np.int64, (6, 5), elements=st.integers(0, 6))
+few = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+def naive_iou(pairs: list[tuple[np.ndarray, np.ndarray]]) -> list[float]:
+    """Intersection over union by sets of pixels over all pictures, void left out."""
+    values = []
+    for c in range(CLASSES):
+        hit = union = 0
+        for truth, labels in pairs:
+            known = truth != IGNORE
+            hit += int(((truth == c) & (labels == c) & known).sum())
+            union += int((((truth == c) | (labels == c)) & known).sum())
+        values.append(100 * hit / union if union else np.nan)
+    return values
+
+
+@given(st.lists(st.tuples(TRUTH, LABELS), min_size=1, max_size=4))
+@few
+def test_miou_is_that_of_all_pixels_at_once(pairs) -> None:
+    protocol = PROTOCOLS["miou"]
+    counts = [protocol.count(truth, labels, CLASSES) for truth, labels in pairs]
+    found = figures(protocol.total(counts, CLASSES))
+    expected = naive_iou(pairs)
+    np.testing.assert_allclose(found.iou, expected)
+    if not np.isnan(expected).all():
+        np.testing.assert_allclose(found.miou, np.nanmean(expected))
+    known = np.concatenate([(truth != IGNORE).ravel() for truth, _ in pairs])
+    right = np.concatenate([(truth == labels).ravel() for truth, labels in pairs])
+    if known.any():
+        np.testing.assert_allclose(found.accuracy, 100 * right[known].mean())
+
+
+@given(TRUTH, arrays.arrays(np.int64, (6, 5), elements=st.integers(0, 4)))
+@few
+def test_matching_finds_the_most_hits(truth, segments) -> None:
+    counts = PROTOCOLS["hungarian-image"].count(truth, segments, CLASSES)
+    known = truth != IGNORE
+    best = max(
+        int((np.array(chosen)[segments] == truth)[known].sum())
+        for chosen in permutations([0, 1, 2, 3, -1])
+    )
+    assert np.trace(counts) == best
+    assert counts.sum() == known.sum()  # a segment without a class is an error, not left out
+
+
+@given(st.lists(st.tuples(TRUTH, SEGMENTS), min_size=1, max_size=3))
+@few
+def test_matching_by_data_set_renames_once(pairs) -> None:
+    protocol = PROTOCOLS["hungarian-dataset"]
+    counts = [protocol.count(truth, segments, CLASSES) for truth, segments in pairs]
+    total = protocol.total(counts, CLASSES)
+    truth = np.concatenate([t for t, _ in pairs])
+    segments = np.concatenate([s for _, s in pairs])
+    whole = protocol.total([protocol.count(truth, segments, CLASSES)], CLASSES)
+    np.testing.assert_array_equal(total, whole)
+    names = assignment(counts[0])
+    used = names[names >= 0]
+    assert len(set(used)) == len(used)
+    assert total.sum() == (truth != IGNORE).sum()
+
+
+def test_the_official_grid() -> None:
+    truth = np.zeros((100, 90), np.uint8)
+    truth[:50] = 1
+    counts = PROTOCOLS["miou-256x352"].count(truth, truth.astype(np.int64), CLASSES)
+    assert counts.sum() == 256 * 352
+    assert np.trace(counts) == counts.sum()
+    assert counts[1, 1] == 128 * 352
+
+
+@pytest.mark.parametrize("size", [(300, 400), (700, 330), (320, 320), (100, 80)])
+def test_crops_are_the_middle(size: tuple[int, int]) -> None:
+    protocol = PROTOCOLS["hungarian-image-320"]
+    rows = np.linspace(0, 255, size[0]).astype(np.uint8)
+    image = np.repeat(np.repeat(rows[:, None, None], size[1], 1), 3, 2)
+    truth = np.zeros(size, np.uint8)
+    truth[size[0] // 2 :] = 7
+    cut, labels = protocol.prepare(image, truth)
+    assert cut.shape == (320, 320, 3)
+    assert set(np.unique(labels)) == {0, 7}
+    assert abs(int((labels == 7).sum()) - 160 * 320) <= 2 * 320
+    assert abs(float(cut.mean()) - 127.5) < 3
+
+
+def test_a_picture_of_void_counts_nothing() -> None:
+    truth = np.full((4, 4), IGNORE, np.uint8)
+    for protocol in PROTOCOLS.values():
+        counts = protocol.count(truth, np.zeros((4, 4), np.int64), CLASSES)
+        assert counts.sum() == 0
+        assert np.isnan(figures(protocol.total([counts], CLASSES)).miou)
+
+
+def test_a_class_in_neither_map_is_left_out_of_the_mean() -> None:
+    truth = np.array([[0, 0, 1, 1]], np.uint8)
+    counts = PROTOCOLS["miou"].count(truth, np.array([[0, 0, 1, 3]]), CLASSES)
+    found = figures(counts)
+    np.testing.assert_allclose(found.iou, [100, 50, np.nan, 0])
+    assert found.miou == pytest.approx(50)
+
+
+def test_the_interval_holds_the_figure_and_narrows_with_pictures() -> None:
+    random = np.random.default_rng(0)
+    protocol = PROTOCOLS["miou"]
+
+    def pictures(count: int) -> list[np.ndarray]:
+        parts = []
+        for _ in range(count):
+            truth = random.integers(0, CLASSES, (20, 20)).astype(np.uint8)
+            wrong = random.random((20, 20)) < random.uniform(0, 0.6)
+            labels = np.where(wrong, random.integers(0, CLASSES, (20, 20)), truth)
+            parts.append(protocol.count(truth, labels, CLASSES))
+        return parts
+
+    few_parts, many = pictures(8), pictures(200)
+    spans = []
+    for parts in (few_parts, many):
+        low, high = interval(protocol, parts, CLASSES)
+        assert low < figures(protocol.total(parts, CLASSES)).miou < high
+        spans.append(high - low)
+    assert spans[1] < spans[0] / 2
+    assert interval(protocol, many, CLASSES) == interval(protocol, many, CLASSES)
+    low, high = interval(PROTOCOLS["hungarian-dataset"], many, CLASSES)
+    assert low < figures(protocol.total(many, CLASSES)).miou < high
+
+
+def test_boundaries_by_erosion() -> None:
+    """Against scipy's erosion with a square, one class at a time."""
+    random = np.random.default_rng(1)
+    truth = np.kron(random.integers(0, CLASSES, (5, 6)), np.ones((12, 12))).astype(np.uint8)
+    labels = np.roll(truth, 3, axis=1).astype(np.int64)
+    truth[:4, :9] = IGNORE
+    found = boundary_counts(truth, labels, CLASSES)
+    width = round(0.02 * float(np.hypot(*truth.shape)))
+    square = np.ones((2 * width + 1, 2 * width + 1))
+    for c in range(CLASSES):
+        edges = [m & ~binary_erosion(m, square) for m in (truth == c, labels == c)]
+        known = truth != IGNORE
+        assert found[0, c] == (edges[0] & edges[1] & known).sum()
+        assert found[1, c] == ((edges[0] | edges[1]) & known).sum()
+    same = boundary_counts(truth, truth.astype(np.int64), CLASSES)
+    np.testing.assert_array_equal(same[0], same[1])
