@@ -18,6 +18,12 @@ COMMANDS = {
     "build": Lazy(
         "mdrt.export.engines.command", "build_command", "Build TensorRT engines of a bundle."
     ),
+    "eval": Lazy(
+        "mdrt.benchmarks.accuracy.command",
+        "eval_command",
+        "Measure accuracy on a data set, as the paper does.",
+        "bench",
+    ),
     "export": Lazy(
         "mdrt.export.command",
         "export_command",

@@ -1,0 +1,444 @@
+"""`mdrt eval`: accuracy on a user's own copy of the data, with the protocol beside every figure."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from ...runtime.atomic import write_atomically
+from ...runtime.batch import progress_bar, say
+from ...runtime.contract import MODES, MOST_SEGMENTS, POOLINGS
+from ...runtime.errors import DatasetError, MdrtError
+from ...runtime.segmenter import PAPER_TIMESTEP, Segmenter
+from .datasets import NAMES, TREES, Dataset, open_dataset
+from .evaluate import DEFAULT_PROTOCOLS, Entry, Evaluation, shard
+from .methods import METHODS, Setting
+from .protocols import PROTOCOLS
+from .report import Row, as_json, describe, draw, markdown, row
+from .store import Store
+from .sweep import TIMESTEPS, Table, tables
+
+RESULTS = "results.sqlite"
+
+_Command = Callable[..., Any]
+
+
+def _strides(_context: Any, _option: Any, text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(sorted({int(number) for number in text.split(",")}, reverse=True))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no list of numbers, as 16,32") from None
+
+
+def _common(command: _Command) -> _Command:
+    """The options of `run` and `sweep` alike."""
+    options = [
+        click.argument("dataset", type=click.Choice(NAMES), metavar="DATASET"),
+        click.option("--root", type=click.Path(path_type=Path), help="The folder it lies in."),
+        click.option("--split", default="val", show_default=True, help="val or train."),
+        click.option(
+            "--list",
+            "listed",
+            type=click.Path(path_type=Path),
+            help="A text file of ids, a line each, to restrict it to.",
+        ),
+        click.option(
+            "--train-root",
+            type=click.Path(path_type=Path),
+            help="Where the training split of prototypes-gt lies.  [default: --root]",
+        ),
+        click.option(
+            "--train-limit",
+            type=click.IntRange(min=1),
+            default=200,
+            show_default=True,
+            help="Pictures of the training split that prototypes-gt learns from.",
+        ),
+        click.option(
+            "-e",
+            "--engine",
+            type=click.Path(path_type=Path),
+            help="A bundle, its unet.onnx or unet.plan.  [default: the embedded model]",
+        ),
+        click.option("--provider", help="ONNX Runtime's, as for `mdrt segment`."),
+        click.option("--limit", type=click.IntRange(min=1), help="The first pictures only."),
+        click.option("--shard", "part", metavar="I/N", help="Every N-th picture from the I-th."),
+        click.option(
+            "--boundary", is_flag=True, help="Boundary IoU of named methods too; takes its time."
+        ),
+        click.option(
+            "--on-error",
+            type=click.Choice(["skip", "fail"]),
+            default="skip",
+            show_default=True,
+            help="A picture or mask that cannot be read is noted and skipped, or ends it all.",
+        ),
+        click.option(
+            "-o",
+            "--out",
+            type=click.Path(path_type=Path, file_okay=False),
+            default=Path("eval"),
+            show_default=True,
+            help="Folder for results.sqlite, report.md and report.json; a rerun continues there.",
+        ),
+        click.option("--json", "to_json", is_flag=True, help="Print JSON instead of tables."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group("eval")
+def eval_command() -> None:
+    """Measure accuracy on a data set, as the paper does.
+
+    \b
+    mdrt eval run scenes --method maskdiffusion --method attention
+    mdrt eval run cityscapes19 --root ~/data/cityscapes -e sd15 --method maskdiffusion
+    mdrt eval sweep scenes --limit 100
+    mdrt eval merge whole shard1 shard2
+    mdrt eval list
+    """
+
+
+@eval_command.command("run")
+@_common
+@click.option(
+    "--method",
+    "methods",
+    type=click.Choice(list(METHODS)),
+    multiple=True,
+    default=("maskdiffusion",),
+    show_default=True,
+    help="May be repeated; `mdrt eval list` says what each is.",
+)
+@click.option(
+    "--protocol",
+    "protocols",
+    type=click.Choice(list(PROTOCOLS)),
+    multiple=True,
+    help="May be repeated.  [default: miou, and hungarian-image for unnamed segments]",
+)
+@click.option("--mode", type=click.Choice(MODES), help="[default: what the bundle recommends]")
+@click.option("--pooling", type=click.Choice(POOLINGS), help="[default: the same]")
+@click.option("--timestep", type=int, help="Index into ᾱ.  [default: the same; unnamed segments 0]")
+@click.option("--feature-strides", callback=_strides, help="Of the bundle's, as 16,32.")
+@click.option("--attention-strides", callback=_strides, help="Of the bundle's, as 32,64.")
+@click.option("--dynamic-prompts", is_flag=True, help="Only the classes present in the prompt.")
+@click.option(
+    "--segments",
+    default="present",
+    show_default=True,
+    metavar="present|auto|K",
+    help="How many unnamed segments: as many as classes are present, found, or a number.",
+)
+def run_command(
+    methods: tuple[str, ...],
+    protocols: tuple[str, ...],
+    mode: Literal["paper", "released"] | None,
+    pooling: Literal["exp", "softmax", "logit"] | None,
+    timestep: int | None,
+    feature_strides: tuple[int, ...] | None,
+    attention_strides: tuple[int, ...] | None,
+    dynamic_prompts: bool,
+    segments: str,
+    **common: Any,
+) -> None:
+    """Score methods on DATASET; a rerun continues where the last one stopped."""
+    from ...runtime.segmenter import Options
+
+    job = _Job(**common)
+    count = _segments(segments)
+    entries = []
+    for method in dict.fromkeys(methods):
+        kind = METHODS[method].kind
+        settled = job.segmenter.settle(Options(mode, pooling, timestep), kind == "named")
+        assert settled.timestep is not None
+        assert settled.pooling is not None
+        assert settled.mode is not None
+        setting = Setting(
+            method,
+            settled.timestep,
+            settled.pooling,
+            settled.mode,
+            job.known(feature_strides, "features"),
+            job.known(attention_strides, "attention"),
+            dynamic_prompts,
+            count,
+            job.train_limit if METHODS[method].fitted else 0,
+        )
+        for protocol in dict.fromkeys(protocols or [DEFAULT_PROTOCOLS[kind]]):
+            if kind == "segments" and PROTOCOLS[protocol].matching == "none":
+                raise click.UsageError(
+                    f"--protocol {protocol} takes labels as classes, and {method} gives segments; "
+                    f"choose of {', '.join(p for p in PROTOCOLS if p.startswith('hungarian'))}"
+                )
+            entries.append(Entry(setting, protocol))
+    job.run(entries)
+    job.show([Table("", f"{job.dataset.name}", tuple((_label(e), e) for e in entries))])
+
+
+@eval_command.command("sweep")
+@_common
+@click.option(
+    "--tables",
+    "wanted",
+    default="features,modes,3,4,5,6,7",
+    show_default=True,
+    help="Which tables: features, modes, or the paper's 3 to 7.",
+)
+@click.option(
+    "--timestep",
+    type=int,
+    default=PAPER_TIMESTEP,
+    show_default=True,
+    help="Of the tables that do not vary it.",
+)
+@click.option(
+    "--timesteps",
+    default=",".join(map(str, TIMESTEPS)),
+    show_default=True,
+    help="Of Table 4, indices into ᾱ.",
+)
+def sweep_command(wanted: str, timestep: int, timesteps: str, **common: Any) -> None:
+    """The paper's ablations on DATASET as one job, one pass of the networks a picture and timestep.
+
+    Killed at any moment, it goes on where it was, and gives the same figures.
+    """
+    job = _Job(**common)
+    try:
+        steps = [int(text) for text in timesteps.split(",")]
+    except ValueError:
+        raise click.UsageError(f"--timesteps {timesteps} is no list of numbers") from None
+    known = len(job.segmenter.manifest.alphas_cumprod)
+    if wrong := [t for t in [timestep, *steps] if not 0 <= t < known]:
+        raise click.UsageError(f"timestep {wrong[0]} is outside 0 to {known - 1}")
+    manifest, train = job.segmenter.manifest, job.train_limit
+    every = {table.id: table for table in tables(manifest, timestep, train, steps)}
+    chosen = [text.strip() for text in wanted.split(",")]
+    if unknown := [name for name in chosen if name not in every]:
+        raise click.UsageError(f"--tables {unknown[0]}: choose of {', '.join(every)}")
+    picked = [every[name] for name in chosen]
+    job.run(list(dict.fromkeys(entry for table in picked for _, entry in table.rows)))
+    job.show(picked)
+
+
+@eval_command.command("merge")
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("shards", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "to_json", is_flag=True, help="Print JSON instead of a table.")
+def merge_command(out: Path, shards: tuple[Path, ...], to_json: bool) -> None:
+    """Put the results of SHARDS, folders that `run` wrote, together in OUT: exact."""
+    stores = [Store(path / RESULTS if path.is_dir() else path) for path in shards]
+    out.mkdir(parents=True, exist_ok=True)
+    meta = {key: value for key, value in stores[0].meta.items() if key != "schema"}
+    whole = Store(out / RESULTS, meta)
+    for store in stores:
+        whole.merge(store)
+    entries = [Entry.from_key(key) for key in whole.settings()]
+    _show(whole, [Table("", meta["dataset"], tuple((_label(e), e) for e in entries))], out, to_json)
+
+
+@eval_command.command("list")
+def list_command() -> None:
+    """The data sets with their layouts, the methods, the protocols."""
+    layouts = {name: tree.layout("val") for name, tree in TREES.items()}
+    layouts |= {
+        "scenes": "made from seeds; no --root",
+        "folder": "images/, masks/ (value = line of classes.txt, 255 void), classes.txt",
+    }
+    console = Console()
+    for title, rows in {
+        "data sets": {name: layouts[name] for name in NAMES},
+        "methods": {name: method.help for name, method in METHODS.items()},
+        "protocols": {protocol.id: protocol.help for protocol in PROTOCOLS.values()},
+    }.items():
+        table = RichTable(title=title, title_justify="left", show_header=False)
+        for name, text in rows.items():
+            table.add_row(Text(name), Text(text))
+        console.print(table)
+
+
+class _Job:
+    """One evaluation under way: the data set, the loaded bundle, where results go."""
+
+    def __init__(
+        self,
+        dataset: str,
+        root: Path | None,
+        split: str,
+        listed: Path | None,
+        train_root: Path | None,
+        train_limit: int,
+        engine: Path | None,
+        provider: str | None,
+        limit: int | None,
+        part: str | None,
+        boundary: bool,
+        on_error: Literal["skip", "fail"],
+        out: Path,
+        to_json: bool,
+    ) -> None:
+        self.dataset = open_dataset(dataset, root, split, listed)
+        self.indices = shard(len(self.dataset), part, limit)
+        self.train = partial(_train, dataset, train_root or root, train_limit)
+        self.train_limit = train_limit
+        self.segmenter = Segmenter(engine, provider=provider)
+        self.boundary, self.on_error, self.out, self.to_json = boundary, on_error, out, to_json
+        manifest = self.segmenter.manifest
+        out.mkdir(parents=True, exist_ok=True)
+        self.store = Store(
+            out / RESULTS,
+            {
+                "dataset": dataset,
+                "split": split,
+                "classes": [list(names) for names in self.dataset.classes],
+                "model": manifest.model_id,
+                "unet": manifest.files["unet.onnx"].sha256,
+                "backend": self.segmenter.network.backend.name,
+            },
+        )
+
+    def known(self, strides: tuple[int, ...] | None, kind: str) -> tuple[int, ...] | None:
+        """Strides that the bundle has.
+
+        Raises:
+            MdrtError: it lacks one.
+        """
+        outputs: Any = getattr(self.segmenter.manifest, kind)
+        there = list(dict.fromkeys(output.stride for output in outputs))
+        if missing := [stride for stride in strides or () if stride not in there]:
+            raise MdrtError(
+                f"the bundle has no {kind} of stride {missing[0]}, only {there}; export it again "
+                "with --feature-strides and --attention-strides"
+            )
+        return strides
+
+    def run(self, entries: Sequence[Entry]) -> None:
+        """Score what is not scored yet."""
+        fitted = any(METHODS[entry.setting.method].fitted for entry in entries)
+        evaluation = Evaluation(
+            self.dataset,
+            self.segmenter.network,
+            entries,
+            self.store,
+            self.train() if fitted else None,
+            self.boundary,
+            self.on_error,
+        )
+        console, start = Console(stderr=True), time.perf_counter()
+        with progress_bar(console) as progress:
+            evaluation.run(self.indices, progress)
+        clock = evaluation.clock
+        if clock.pictures:
+            console.print(
+                f"{clock.pictures} pictures in {time.perf_counter() - start:.1f} s; a picture "
+                f"{clock.looking / clock.pictures:.3f} s in the networks and methods, and beside "
+                f"them {clock.scoring / clock.pictures:.4f} s of scoring",
+                highlight=False,
+            )
+        problems = self.store.problems()
+        for message in list(problems.values())[:5]:
+            say(console, "skipped", message)
+        if len(problems) > 5:
+            say(console, "skipped", f"{len(problems)} pictures in all; report.json names them")
+
+    def show(self, found: Sequence[Table]) -> None:
+        """Write the reports and print one."""
+        _show(self.store, found, self.out, self.to_json)
+
+
+def _train(name: str, root: Path | None, limit: int) -> Dataset:
+    dataset = open_dataset(name, root, "train")
+    return _First(dataset, limit)
+
+
+class _First:
+    """The first pictures of a data set."""
+
+    def __init__(self, dataset: Dataset, count: int) -> None:
+        self.name, self.classes, self.load = dataset.name, dataset.classes, dataset.load
+        self.ids = list(dataset.ids)[:count]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def _label(entry: Entry) -> str:
+    return describe(entry.setting)
+
+
+def _segments(text: str) -> int | Literal["present", "auto"]:
+    words: dict[str, Literal["present", "auto"]] = {"present": "present", "auto": "auto"}
+    if text in words:
+        return words[text]
+    if not text.isdigit() or not 1 <= int(text) <= MOST_SEGMENTS:
+        raise click.UsageError(
+            f"--segments {text}: expected present, auto, or a number from 1 to {MOST_SEGMENTS}"
+        )
+    return int(text)
+
+
+def _show(store: Store, found: Sequence[Table], out: Path, to_json: bool) -> None:
+    dataset, pages, printed = store.meta["dataset"], [], []
+    every: dict[str, Row] = {}
+    for table in found:
+        pairs = [(label, row(store, entry)) for label, entry in table.rows]
+        rows = [r for _, r in pairs if r is not None]
+        labels = [label for label, r in pairs if r is not None]
+        if not rows:
+            continue
+        every |= {r.entry.key: r for r in rows}
+        pages.append(f"## {table.title}\n\n{markdown(dataset, rows, labels)}")
+        printed.append((table.title, rows, labels))
+        if table.id:
+            name = f"{table.id}.png"
+            write_atomically(out / name, partial(draw, table.title, labels, rows))
+            pages[-1] += f"\n![{table.title}]({name})\n"
+    if not every:
+        raise DatasetError("no picture was scored; see the messages above")
+    values = as_json(store, list(every.values()))
+    head = (
+        f"# {dataset}, {store.meta['split']}\n\nModel {store.meta['model']}, on "
+        f"{store.meta['backend']}; mIoU in per cent, 95 % bootstrap intervals over the pictures. "
+        f"Skipped pictures: {len(values['problems'])}.\n\n"
+    )
+    text = json.dumps(values, indent=2, ensure_ascii=False)
+    write_atomically(out / "report.json", lambda file: file.write(text.encode()))
+    page = head + "\n".join(pages)
+    write_atomically(out / "report.md", lambda file: file.write(page.encode()))
+    if to_json:
+        click.echo(text)
+        return
+    console = Console()
+    for title, rows, labels in printed:
+        console.print(_rich(title, rows, labels))
+    console.print(f"wrote {out / 'report.md'}, {out / 'report.json'}", highlight=False)
+
+
+def _rich(title: str, rows: Sequence[Row], labels: Sequence[str]) -> RichTable:
+    table = RichTable(title=title, title_justify="left")
+    for name in ("method", "setting", "mIoU", "95 %", "accuracy", "protocol", "pictures"):
+        table.add_column(name, justify="left" if name in ("method", "setting") else "right")
+    for label, r in zip(labels, rows, strict=True):
+        table.add_row(
+            r.entry.setting.method,
+            label,
+            f"{r.miou:.1f}",
+            f"{r.low:.1f}–{r.high:.1f}",
+            f"{r.accuracy:.1f}",
+            r.entry.protocol,
+            f"{r.images}",
+        )
+    return table

@@ -1,0 +1,113 @@
+"""What every method reads: a picture's latents, and what the UNet shows of them at a timestep.
+
+Everything is computed when it is first asked for and kept as long as the picture is worked on, so
+that one pass of a network serves every method and every choice of strides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ... import kernels
+from ...kernels import Array, Grid, Pooling, Size
+from ...runtime import tiles
+from ...runtime.network import EncodedText, Network, Seen
+from ...runtime.prompts import ClassName
+from ...runtime.tiles import Canvas
+
+_T = TypeVar("_T")
+
+
+@dataclass
+class Look:
+    """One picture on its way through every method.
+
+    Attributes:
+        network: the loaded bundle.
+        image: (H, W, 3) uint8 RGB.
+    """
+
+    network: Network
+    image: NDArray[np.uint8]
+    _kept: dict[Any, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> Size:
+        return self.image.shape[0], self.image.shape[1]
+
+    @property
+    def canvas(self) -> Canvas:
+        """Where the picture's tiles lie."""
+        manifest, least = self.network.manifest, self.network.backend.least
+        return tiles.plan(self.size, manifest.native_size, manifest.size_multiple, least=least)
+
+    @property
+    def square(self) -> Canvas:
+        """The whole picture as one tile, as `released` attention and DiffSeg see it."""
+        return tiles.squash(self.size, self.network.manifest.native_size)
+
+    def features(
+        self, timestep: int, classes: Sequence[ClassName] | None, strides: Sequence[int] | None
+    ) -> list[Grid]:
+        """F_l of the strides asked for (None: all) with a prompt of `classes` (None: empty)."""
+        declared = self.network.manifest.features
+        seen = self._see(self.canvas, timestep, classes)
+        return [
+            grid
+            for output, grid in zip(declared, seen.features, strict=True)
+            if strides is None or output.stride in strides
+        ]
+
+    def class_maps(
+        self,
+        timestep: int,
+        classes: Sequence[ClassName],
+        pooling: Pooling,
+        strides: Sequence[int] | None,
+        square: bool = False,
+    ) -> Grid:
+        """a_c (Eq. 4) from the layers of the strides asked for (None: all)."""
+        canvas = self.square if square else self.canvas
+        seen = self._see(canvas, timestep, classes, pooling == "softmax")
+        declared = self.network.manifest.attention
+        logits = [
+            layer
+            for output, layer in zip(declared, seen.logits, strict=True)
+            if strides is None or output.stride in strides
+        ]
+        prompts = self.network.encode_text(classes).prompts
+        maps = kernels.class_maps(logits, prompts.owner, len(prompts.classes), pooling)
+        return Grid(maps, canvas.extent)
+
+    def norms(self, features: Sequence[Grid]) -> Array:
+        """‖f‖ at every pixel of the picture, kept for the same features."""
+        key = ("norms", *(id(grid.values) for grid in features))
+        return self._keep(key, lambda: kernels.pixel_norms(features, self.size))
+
+    def _see(
+        self,
+        canvas: Canvas,
+        timestep: int,
+        classes: Sequence[ClassName] | None,
+        probabilities: bool = False,
+    ) -> Seen:
+        text: EncodedText = self.network.encode_text(classes)
+        z = self._keep(("z", canvas), lambda: self.network.encode(self.image, canvas))
+        probabilities = probabilities and classes is not None
+        names = None if classes is None else tuple(classes)
+        key = ("seen", canvas, timestep, names, probabilities)
+        return self._keep(
+            key,
+            lambda: self.network.denoise(canvas, z, text, timestep, probabilities=probabilities),
+        )
+
+    def _keep(self, key: Any, make: Callable[[], _T]) -> _T:
+        if key not in self._kept:
+            self._kept[key] = make()
+        kept: _T = self._kept[key]
+        return kept

@@ -1,0 +1,102 @@
+"""What a method is given, and what it gives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ....kernels import Array, Mode, Pooling
+from ....runtime.prompts import ClassName
+from ..looks import Look
+
+Kind: TypeAlias = Literal["named", "segments"]
+"""Whether a method gives classes or segments without names."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One method and every choice that changes what it gives.
+
+    Attributes:
+        method: a key of `METHODS`.
+        timestep: index into ᾱ.
+        pooling: how logits become class maps; of methods that have them.
+        mode: "paper" or "released".
+        feature_strides, attention_strides: of the bundle's; None takes all.
+        dynamic: only the classes present are in the prompt.
+        segments: of unnamed methods: "present" (as many as classes are present, as the paper
+            takes from the ground truth), "auto" (from the eigengap), or a number.
+        train: pictures of the training split, of fitted methods.
+    """
+
+    method: str
+    timestep: int
+    pooling: Pooling = "exp"
+    mode: Mode = "paper"
+    feature_strides: tuple[int, ...] | None = None
+    attention_strides: tuple[int, ...] | None = None
+    dynamic: bool = False
+    segments: int | Literal["present", "auto"] = "present"
+    train: int = 0
+
+    @property
+    def key(self) -> str:
+        """The setting as text, the same for equal settings."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One picture for one setting.
+
+    Attributes:
+        look: what the networks show of it.
+        setting: how.
+        classes: every class of the data set.
+        truth: (H, W) uint8, only to tell what is present, and how many segments.
+        prototypes: (classes, d_l) a level, of methods that were fitted.
+    """
+
+    look: Look
+    setting: Setting
+    classes: Sequence[ClassName]
+    truth: NDArray[np.uint8]
+    prototypes: Sequence[Array] | None = None
+
+    @property
+    def present(self) -> list[int]:
+        """The classes in the truth; without any, all of them."""
+        found = [int(c) for c in np.unique(self.truth) if c < len(self.classes)]
+        return found or list(range(len(self.classes)))
+
+    @property
+    def prompted(self) -> list[int]:
+        """The classes in the prompt."""
+        return self.present if self.setting.dynamic else list(range(len(self.classes)))
+
+    @property
+    def names(self) -> list[ClassName]:
+        """The names in the prompt."""
+        return [self.classes[index] for index in self.prompted]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to label a picture.
+
+    Attributes:
+        run: gives labels (H, W) on the task's device: positions in `Task.prompted`, or segments.
+        kind: which of the two.
+        help: what it is, in a line.
+        fitted: whether it needs prototypes from a training split.
+    """
+
+    run: Callable[[Task], Any]
+    kind: Kind
+    help: str
+    fitted: bool = False

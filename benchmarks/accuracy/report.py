@@ -1,0 +1,155 @@
+"""What an evaluation found: tables for people, JSON for programs, charts for both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+
+from .evaluate import Entry
+from .methods import Setting
+from .protocols import PROTOCOLS, figures, interval
+from .store import Store
+
+PAPER: Final[Mapping[tuple[str, str], tuple[float, str]]] = {
+    ("potsdam6", "maskdiffusion"): (21.2, "Table 2"),
+    ("cityscapes19", "maskdiffusion"): (17.1, "Table 2"),
+    ("voc20", "maskdiffusion"): (29.9, "Table 2"),
+    ("cocostuff171", "maskdiffusion"): (5.5, "Table 2"),
+    ("cocostuff27", "maskdiffusion"): (13.0, "Table 7"),
+    ("cityscapes19", "unsupervised"): (28.5, "Table 3"),
+    ("cityscapes27", "unsupervised"): (25.3, "Table 3"),
+    ("cocostuff27", "unsupervised"): (58.4, "Table 3"),
+    ("cityscapes19", "kmeans"): (23.3, "Table 3"),
+    ("cityscapes27", "kmeans"): (20.1, "Table 3"),
+    ("cocostuff27", "kmeans"): (35.0, "Table 3"),
+}
+"""(data set, method) → mIoU the paper gives and where (arXiv 2403.11194)."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One entry's figures, in per cent.
+
+    Attributes:
+        entry: what was scored, and how.
+        images: pictures that count.
+        miou, low, high: mIoU and its 95 % bootstrap interval.
+        accuracy: share of the pixels that are right.
+        boundary: mean boundary IoU, None where it was not counted.
+        iou: by class, None for one in neither map.
+    """
+
+    entry: Entry
+    images: int
+    miou: float
+    low: float
+    high: float
+    accuracy: float
+    boundary: float | None
+    iou: tuple[float | None, ...]
+
+
+def row(store: Store, entry: Entry) -> Row | None:
+    """The figures of an entry; None where no picture was scored."""
+    counts, protocol = store.counts(entry.key), PROTOCOLS[entry.protocol]
+    if not counts:
+        return None
+    classes = len(store.meta["classes"])
+    found = figures(protocol.total(counts, classes))
+    low, high = interval(protocol, counts, classes)
+    edges = store.boundaries(entry.key)
+    boundary = None
+    if edges:
+        hit, union = np.sum(edges, axis=0)
+        boundary = 100 * float((hit[union > 0] / union[union > 0]).mean())
+    by_class = tuple(None if np.isnan(value) else float(value) for value in found.iou)
+    return Row(entry, len(counts), found.miou, low, high, found.accuracy, boundary, by_class)
+
+
+def describe(setting: Setting) -> str:
+    """A setting in words, without what its method does not use."""
+    words = [f"t = {setting.timestep}"]
+    if setting.method in ("maskdiffusion", "attention"):
+        words = [setting.pooling, *words]
+    if setting.method != "attention":
+        words = [setting.mode, *words]
+    if setting.method in ("unsupervised", "kmeans") and setting.segments != "present":
+        words.append(f"k {setting.segments}")
+    if setting.dynamic:
+        words.append("dynamic prompts")
+    if setting.feature_strides is not None:
+        words.append("features " + _strides(setting.feature_strides))
+    if setting.attention_strides is not None:
+        words.append("attention " + _strides(setting.attention_strides))
+    return ", ".join(words)
+
+
+def _strides(strides: Sequence[int]) -> str:
+    return "+".join(map(str, strides))
+
+
+def markdown(dataset: str, rows: Sequence[Row], labels: Sequence[str] | None = None) -> str:
+    """A table with a row an entry: figures, the interval, the protocol, and the paper's figure."""
+    names = labels or [describe(r.entry.setting) for r in rows]
+    edges = any(r.boundary is not None for r in rows)
+    paper = [PAPER.get((dataset, r.entry.setting.method)) for r in rows]
+    head = ["method", "setting", "mIoU", "95 %", "accuracy"]
+    head += ["boundary IoU"] * edges + ["the paper"] * any(paper) + ["protocol", "pictures"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for name, r, known in zip(names, rows, paper, strict=True):
+        cells = [r.entry.setting.method, name, f"{r.miou:.1f}", f"{r.low:.1f}–{r.high:.1f}"]
+        cells.append(f"{r.accuracy:.1f}")
+        if edges:
+            cells.append("" if r.boundary is None else f"{r.boundary:.1f}")
+        if any(paper):
+            cells.append(f"{known[0]} ({known[1]})" if known else "")
+        cells += [f"`{r.entry.protocol}`", f"{r.images}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def as_json(store: Store, rows: Sequence[Row]) -> dict[str, Any]:
+    """Everything that was found, as plain values."""
+    names = [names[0] for names in store.meta["classes"]]
+    return {
+        **{key: value for key, value in store.meta.items() if key != "classes"},
+        "results": [
+            {
+                "method": r.entry.setting.method,
+                "setting": vars(r.entry.setting),
+                "protocol": r.entry.protocol,
+                "pictures": r.images,
+                "miou": r.miou,
+                "interval": [r.low, r.high],
+                "accuracy": r.accuracy,
+                "boundary_iou": r.boundary,
+                "iou": dict(zip(names, r.iou, strict=True)),
+            }
+            for r in rows
+        ],
+        "problems": store.problems(),
+    }
+
+
+def draw(title: str, labels: Sequence[str], rows: Sequence[Row], file: BinaryIO) -> None:
+    """mIoU with its interval, a bar an entry, as PNG."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 0.8 + 0.42 * len(rows)), layout="constrained")
+    values = [r.miou for r in rows]
+    spans = np.array([[r.miou - r.low, r.high - r.miou] for r in rows]).T
+    places = range(len(rows))
+    axes.barh(places, values, xerr=np.maximum(spans, 0), color="#4c78a8", ecolor="#555555")
+    axes.set_yticks(places, labels)
+    axes.invert_yaxis()
+    axes.set_xlabel("mIoU, %")
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, format="png", dpi=110)
+    plt.close(figure)

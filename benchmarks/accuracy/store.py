@@ -1,0 +1,206 @@
+"""Counts of every picture and setting in one SQLite file: what was done survives a kill, and what
+several processes did can be put together."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtime.errors import MdrtError
+
+SCHEMA: Final = 1
+
+_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS counts (
+    image TEXT, setting TEXT, counts BLOB NOT NULL, boundary BLOB,
+    PRIMARY KEY (image, setting)
+);
+CREATE TABLE IF NOT EXISTS fitted (setting TEXT PRIMARY KEY, levels BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS problems (image TEXT PRIMARY KEY, message TEXT NOT NULL);
+"""
+
+Counts = NDArray[np.int64]
+
+
+class Store:
+    """An open result file. One thread uses it at a time."""
+
+    def __init__(self, path: Path, meta: Mapping[str, Any] | None = None) -> None:
+        """Open a file, or begin one.
+
+        Args:
+            path: the file.
+            meta: what its results depend on; must be what the file was begun with. None opens a
+                file that is there.
+
+        Raises:
+            MdrtError: it is no result file, or was begun with something else.
+        """
+        self.path = path
+        if meta is None and not path.is_file():
+            raise MdrtError(f"{path} does not exist; expected the results.sqlite of an evaluation")
+        try:
+            self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.executescript(_TABLES)
+            known = dict(self._database.execute("SELECT key, value FROM meta"))
+        except sqlite3.DatabaseError as error:
+            raise MdrtError(
+                f"{path} is no result file of mdrt eval ({error}); choose another --out"
+            ) from error
+        found = {key: json.loads(value) for key, value in known.items()}
+        if meta is not None:
+            self._begin(found, {"schema": SCHEMA, **meta})
+            found = {"schema": SCHEMA, **json.loads(json.dumps(dict(meta)))}
+        if found.get("schema") != SCHEMA:
+            raise MdrtError(
+                f"{path} has schema {found.get('schema')!r}, this mdrt reads {SCHEMA}; "
+                "choose another --out"
+            )
+        self.meta = found
+
+    def _begin(self, found: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+        texts = {key: json.dumps(value) for key, value in meta.items()}
+        for key, text in texts.items():
+            if found and found.get(key) != json.loads(text):
+                raise MdrtError(
+                    f"{self.path} holds results with {key} {found.get(key)!r}, asked for is "
+                    f"{json.loads(text)!r}; choose another --out, or delete the file"
+                )
+        self._database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", texts.items())
+
+    def add(
+        self, image: str, counts: Mapping[str, Counts], boundaries: Mapping[str, Counts]
+    ) -> None:
+        """Keep one picture's counts by setting, all or none of them."""
+        rows = [
+            (image, key, pack(part), pack(boundaries[key]) if key in boundaries else None)
+            for key, part in counts.items()
+        ]
+        with self._transaction():
+            self._database.executemany("INSERT OR REPLACE INTO counts VALUES (?, ?, ?, ?)", rows)
+            self._database.execute("DELETE FROM problems WHERE image = ?", (image,))
+
+    def add_problem(self, image: str, message: str) -> None:
+        """Note why a picture has no counts."""
+        self._database.execute("INSERT OR REPLACE INTO problems VALUES (?, ?)", (image, message))
+
+    def done(self) -> dict[str, set[str]]:
+        """The settings that each picture already has."""
+        found: dict[str, set[str]] = {}
+        for image, setting in self._database.execute("SELECT image, setting FROM counts"):
+            found.setdefault(image, set()).add(setting)
+        return found
+
+    def counts(self, setting: str) -> list[Counts]:
+        """The counts of every picture for a setting, in the order of the pictures' names."""
+        rows = self._database.execute(
+            "SELECT counts FROM counts WHERE setting = ? ORDER BY image", (setting,)
+        )
+        return [unpack(blob) for (blob,) in rows]
+
+    def boundaries(self, setting: str) -> list[Counts]:
+        """As `counts`, (2, classes) of the boundaries; empty where they were not counted."""
+        rows = self._database.execute(
+            "SELECT boundary FROM counts WHERE setting = ? AND boundary NOT NULL ORDER BY image",
+            (setting,),
+        )
+        return [unpack(blob) for (blob,) in rows]
+
+    def settings(self) -> list[str]:
+        """Every setting with counts."""
+        rows = self._database.execute("SELECT DISTINCT setting FROM counts ORDER BY rowid")
+        return list(dict.fromkeys(key for (key,) in rows))
+
+    def problems(self) -> dict[str, str]:
+        """Why pictures have no counts, by picture."""
+        return dict(self._database.execute("SELECT image, message FROM problems ORDER BY image"))
+
+    def fitted(self, setting: str) -> list[NDArray[np.float32]] | None:
+        """The prototypes a setting was fitted with, if it was."""
+        row = self._database.execute(
+            "SELECT levels FROM fitted WHERE setting = ?", (setting,)
+        ).fetchone()
+        if row is None:
+            return None
+        shapes, _, values = zlib.decompress(row[0]).partition(b"\n")
+        levels, at = [], 0
+        for shape in json.loads(shapes):
+            size = 4 * shape[0] * shape[1]
+            levels.append(np.frombuffer(values[at : at + size], np.float32).reshape(shape))
+            at += size
+        return levels
+
+    def add_fitted(self, setting: str, levels: list[NDArray[np.float32]]) -> None:
+        """Keep the prototypes of a setting."""
+        shapes = json.dumps([level.shape for level in levels]).encode()
+        values = b"".join(np.ascontiguousarray(level).tobytes() for level in levels)
+        blob = zlib.compress(shapes + b"\n" + values)
+        self._database.execute("INSERT OR REPLACE INTO fitted VALUES (?, ?)", (setting, blob))
+
+    def merge(self, other: Store) -> None:
+        """Take over another file's counts and problems.
+
+        Raises:
+            MdrtError: it was begun with something else, or a picture has other counts there.
+        """
+        for key, value in self.meta.items():
+            if other.meta.get(key) != value:
+                raise MdrtError(
+                    f"{other.path} holds results with {key} {other.meta.get(key)!r}, "
+                    f"{self.path} with {value!r}; only shards of one evaluation can be merged"
+                )
+        mine = "SELECT counts FROM counts WHERE image = ? AND setting = ?"
+        theirs = other._database.execute("SELECT image, setting, counts, boundary FROM counts")
+        with self._transaction():
+            for image, setting, counts, boundary in theirs:
+                known = self._database.execute(mine, (image, setting)).fetchone()
+                if known is not None and (unpack(known[0]) != unpack(counts)).any():
+                    raise MdrtError(f"{image} has other counts in {other.path} than in {self.path}")
+                self._database.execute(
+                    "INSERT OR REPLACE INTO counts VALUES (?, ?, ?, ?)",
+                    (image, setting, counts, boundary),
+                )
+            self._database.executemany(
+                "INSERT OR IGNORE INTO problems VALUES (?, ?)", other.problems().items()
+            )
+
+    def close(self) -> None:
+        self._database.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._database.execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+
+def pack(counts: Counts) -> bytes:
+    """A matrix of counts, nearly all zero, as bytes."""
+    places = np.flatnonzero(counts)
+    values = np.concatenate([np.array(counts.shape), places, counts.ravel()[places]])
+    return zlib.compress(values.astype("<i8").tobytes())
+
+
+def unpack(blob: bytes) -> Counts:
+    """The inverse of `pack`."""
+    values = np.frombuffer(zlib.decompress(blob), "<i8")
+    shape, rest = values[:2], values[2:]
+    places, found = np.split(rest, 2)
+    counts = np.zeros(int(shape.prod()), dtype=np.int64)
+    counts[places] = found
+    return counts.reshape(shape)

@@ -1,0 +1,133 @@
+"""The paper's ablations (Tables 3–7) as lists of entries over one pass of the networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Final
+
+from ...runtime.contract import Manifest
+from .evaluate import DEFAULT_PROTOCOLS, Entry
+from .methods import METHODS, Setting
+
+TIMESTEPS: Final = (0, 50, 100, 200, 300, 400, 500, 700)
+"""Indices into ᾱ; the paper's t = 1 is 0."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the sweep.
+
+    Attributes:
+        id: as `--tables` names it.
+        title: above the table.
+        rows: (label, entry).
+    """
+
+    id: str
+    title: str
+    rows: tuple[tuple[str, Entry], ...]
+
+
+def tables(
+    manifest: Manifest,
+    timestep: int,
+    train: int,
+    timesteps: Sequence[int] = TIMESTEPS,
+    protocol: str = DEFAULT_PROTOCOLS["named"],
+    segments_protocol: str = DEFAULT_PROTOCOLS["segments"],
+) -> list[Table]:
+    """Every table, for the strides a bundle has.
+
+    Args:
+        manifest: the bundle's.
+        timestep: of the tables that do not vary it.
+        train: pictures of the training split.
+        timesteps: of Table 4.
+        protocol: of named methods.
+        segments_protocol: of unnamed ones.
+    """
+    base = Setting("maskdiffusion", timestep)
+
+    def entry(setting: Setting) -> Entry:
+        named = METHODS[setting.method].kind == "named"
+        return Entry(setting, protocol if named else segments_protocol)
+
+    def table(name: str, title: str, rows: Sequence[tuple[str, Setting]]) -> Table:
+        return Table(name, title, tuple((label, entry(setting)) for label, setting in rows))
+
+    unnamed = replace(base, method="unsupervised", timestep=0)
+    fitted = replace(base, method="prototypes-gt", train=train)
+    features = [output.stride for output in manifest.features]
+    attention = list(dict.fromkeys(output.stride for output in manifest.attention))
+    return [
+        table(
+            "features",
+            "Features and attention against attention alone",
+            [
+                (f"{method}, {pooling}{', dynamic' * dynamic}",
+                 replace(base, method=method, pooling=pooling, dynamic=dynamic))
+                for dynamic in (False, True)
+                for pooling in ("exp", "softmax")
+                for method in ("attention", "maskdiffusion")
+            ],
+        ),
+        table(
+            "modes",
+            "The equations as written against the released code's",
+            [
+                (f"{mode}, {pooling}", replace(base, mode=mode, pooling=pooling))
+                for mode in ("paper", "released")
+                for pooling in ("exp", "softmax")
+            ],
+        ),
+        table(
+            "3",
+            "Unnamed segments (Table 3)",
+            [
+                ("spectral", unnamed),
+                ("spectral, k found", replace(unnamed, segments="auto")),
+                ("k-means on f", replace(unnamed, method="kmeans")),
+            ],
+        ),
+        table(
+            "4",
+            "Timestep (Table 4)",
+            [(f"t = {t + 1}", replace(base, timestep=t)) for t in timesteps],
+        ),
+        table(
+            "5",
+            "Attention strides (Table 5)",
+            [
+                ("+".join(map(str, chosen)), replace(base, attention_strides=chosen))
+                for chosen in _subsets(attention)
+            ],
+        ),
+        table(
+            "6",
+            "Feature strides (Table 6)",
+            [
+                ("+".join(map(str, chosen)), replace(base, feature_strides=chosen))
+                for chosen in _subsets(features)
+            ],
+        ),
+        table(
+            "7",
+            "Prototypes and prompts (Table 7)",
+            [
+                ("MaskDiffusion, every name", base),
+                ("MaskDiffusion, dynamic prompts", replace(base, dynamic=True)),
+                ("prototypes from ground truth", fitted),
+                ("prototypes from ground truth, dynamic", replace(fitted, dynamic=True)),
+            ],
+        ),
+    ]  # fmt: skip
+
+
+def _subsets(strides: Sequence[int]) -> list[tuple[int, ...]]:
+    """Every choice of some strides, the finest first."""
+    ordered = sorted(strides)
+    return [
+        chosen for count in range(1, len(ordered) + 1) for chosen in combinations(ordered, count)
+    ]

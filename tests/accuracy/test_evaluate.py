@@ -1,0 +1,250 @@
+"""`mdrt eval` from the command line: figures, resuming, shards, and what cannot be scored."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+import mdrt
+from mdrt.benchmarks.accuracy.evaluate import Entry, shard
+from mdrt.benchmarks.accuracy.methods import METHODS, Setting
+from mdrt.benchmarks.accuracy.store import Store, pack, unpack
+from mdrt.benchmarks.metrics import confusion, mean_iou
+from mdrt.benchmarks.scenes.renderer import CLASSES, render
+from mdrt.benchmarks.scenes.score import attention_labels
+from mdrt.cli import main
+from mdrt.runtime.errors import DatasetError, MdrtError
+
+
+def evaluate(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["eval", *map(str, arguments)])
+
+
+def report(*arguments: object) -> dict[str, Any]:
+    done = evaluate(*arguments, "--json")
+    assert done.exit_code == 0, done.output
+    values: dict[str, Any] = json.loads(done.stdout)
+    return values
+
+
+def test_figures_are_those_of_the_segmenter(tmp_path: Path, segmenter: mdrt.Segmenter) -> None:
+    """MaskDiffusion and attention, both modes, beside `Segmenter` and one confusion matrix."""
+    for mode in ("paper", "released"):
+        found = report(
+            "run", "scenes", "--limit", 4, "--method", "maskdiffusion", "--method", "attention",
+            "--mode", mode, "--pooling", "exp", "--timestep", 50, "-o", tmp_path / mode,
+        )  # fmt: skip
+        counts = [np.zeros((14, 14), np.int64) for _ in range(2)]
+        for seed in range(4):
+            scene = render(seed)
+            options = mdrt.Options(mode=mode, pooling="exp", timestep=50)
+            result = segmenter(scene.image, CLASSES, options=options)
+            for count, labels in zip(
+                counts, (result.labels, attention_labels(result)), strict=True
+            ):
+                count += confusion(scene.mask, labels, 14)
+        for entry, count in zip(found["results"], counts, strict=True):
+            assert entry["miou"] == pytest.approx(mean_iou(count), abs=0.05)
+            assert entry["protocol"] == "miou"
+            assert entry["pictures"] == 4
+            assert entry["interval"][0] <= entry["miou"] <= entry["interval"][1]
+
+
+def test_every_method_and_protocol(tmp_path: Path) -> None:
+    methods = [part for name in METHODS for part in ("--method", name)]
+    found = report(
+        "run", "scenes", "--limit", 2, "--train-limit", 3, *methods, "--boundary", "-o", tmp_path
+    )
+    assert [entry["method"] for entry in found["results"]] == list(METHODS)
+    for entry in found["results"]:
+        named = METHODS[entry["method"]].kind == "named"
+        assert entry["protocol"] == ("miou" if named else "hungarian-image")
+        assert 0 < entry["miou"] <= 100
+        assert (entry["boundary_iou"] is not None) == named
+    dynamic = report(
+        "run", "scenes", "--limit", 2, "--dynamic-prompts", "--protocol", "miou",
+        "--protocol", "miou-256x352", "--protocol", "hungarian-dataset", "-o", tmp_path,
+    )  # fmt: skip
+    assert [e["protocol"] for e in dynamic["results"]] == [
+        "miou", "miou-256x352", "hungarian-dataset",
+    ]  # fmt: skip
+    assert (tmp_path / "report.md").read_text().count("| maskdiffusion |") == 3
+
+
+def test_a_crop_is_segmented_as_cut(tmp_path: Path) -> None:
+    found = report(
+        "run", "scenes", "--limit", 1, "--method", "kmeans", "--protocol", "hungarian-image-320",
+        "--protocol", "hungarian-image", "-o", tmp_path,
+    )  # fmt: skip
+    counts = [
+        Store(tmp_path / "results.sqlite").counts(key)[0]
+        for key in Store(tmp_path / "results.sqlite").settings()
+    ]
+    assert sorted(int(count.sum()) for count in counts) == [256 * 256, 320 * 320]
+    assert len(found["results"]) == 2
+
+
+def test_shards_merge_to_the_whole(tmp_path: Path) -> None:
+    common = ("run", "scenes", "--limit", 5, "--method", "attention")
+    whole = report(*common, "-o", tmp_path / "whole")
+    for i in (1, 2, 3):
+        report(*common, "--shard", f"{i}/3", "-o", tmp_path / f"s{i}")
+    merged = report("merge", tmp_path / "all", *(tmp_path / f"s{i}" for i in (1, 2, 3)))
+    assert merged == whole
+    other = tmp_path / "other"
+    report("run", "scenes", "--limit", 1, "--method", "attention", "--split", "train", "-o", other)
+    done = evaluate("merge", tmp_path / "bad", tmp_path / "s1", other)
+    assert done.exit_code == 1
+    assert "only shards of one evaluation can be merged" in done.stderr
+
+
+def test_a_rerun_does_only_what_is_missing(tmp_path: Path) -> None:
+    first = evaluate("run", "scenes", "--limit", 2, "-o", tmp_path)
+    assert "2 pictures in" in first.stderr
+    again = evaluate("run", "scenes", "--limit", 2, "-o", tmp_path)
+    assert "pictures in" not in again.stderr
+    more = evaluate("run", "scenes", "--limit", 3, "-o", tmp_path)
+    assert "1 pictures in" in more.stderr
+    done = evaluate("run", "scenes", "--limit", 1, "--split", "train", "-o", tmp_path)
+    assert done.exit_code == 1
+    assert "holds results with split 'val', asked for is 'train'" in done.stderr
+
+
+SWEEP = (
+    "sweep", "scenes", "--limit", "6", "--train-limit", "3", "--tables", "features,4,7",
+    "--timesteps", "0,400",
+)  # fmt: skip
+
+
+def test_a_killed_sweep_gives_the_same_figures(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    whole = report(*SWEEP, "-o", tmp_path / "whole")
+    command = "from mdrt.cli import main; main()"
+    killed = tmp_path / "killed"
+    for pictures in (1, 3):
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", command, "eval", *SWEEP, "-o", str(killed)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while process.poll() is None:
+            path = killed / "results.sqlite"
+            if path.exists() and len(_done(path)) >= pictures:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+            time.sleep(0.02)
+        process.wait()
+    assert len(_done(killed / "results.sqlite")) >= 3
+    assert report(*SWEEP, "-o", killed) == whole
+    assert {path.name for path in killed.glob("*.png")} == {"features.png", "4.png", "7.png"}
+    assert Image.open(killed / "features.png").width > 500
+    page = (killed / "report.md").read_text()
+    assert "## Timestep (Table 4)" in page
+    assert "| maskdiffusion | t = 401 |" in page
+
+
+def _done(path: Path) -> set[str]:
+    try:
+        return set(Store(path).done())
+    except MdrtError:
+        return set()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Scenes as files, with everything that can be wrong."""
+    root = tmp_path / "data"
+    for name in ("images", "masks"):
+        (root / name).mkdir(parents=True)
+    for seed in range(4):
+        scene = render(seed)
+        Image.fromarray(scene.image).save(root / f"images/{seed}.png")
+        Image.fromarray(scene.mask).save(root / f"masks/{seed}.png")
+    Image.fromarray(np.full((256, 256), 255, np.uint8)).save(root / "masks/1.png")  # void only
+    (root / "masks/2.png").unlink()
+    (root / "images/3.png").write_bytes(b"no picture")
+    (root / "classes.txt").write_text("\n".join(CLASSES))
+    return root
+
+
+def test_what_cannot_be_scored_is_named_and_skipped(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = evaluate("run", "folder", "--root", folder, "-o", out)
+    assert done.exit_code == 0, done.output
+    assert "skipped: mask" in done.stderr
+    values = json.loads((out / "report.json").read_text())
+    assert set(values["problems"]) == {"2", "3"}
+    assert values["results"][0]["pictures"] == 2  # the void one counts nothing, and is no problem
+    done = evaluate("run", "folder", "--root", folder, "-o", tmp_path / "f", "--on-error", "fail")
+    assert done.exit_code == 1
+    assert "does not exist" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["run", "cityscapes19"], "needs --root"),
+        (["run", "scenes", "--shard", "4/3"], "expected i/n"),
+        (["run", "scenes", "--split", "test"], "no split 'test'"),
+        (["run", "scenes", "--timestep", "1000"], "expected 0 to 999"),
+        (["run", "scenes", "--feature-strides", "8"], "no features of stride 8"),
+        (["run", "scenes", "--method", "kmeans", "--protocol", "miou"], "takes labels as classes"),
+        (["run", "scenes", "--segments", "0"], "expected present, auto"),
+        (["sweep", "scenes", "--tables", "9"], "--tables 9: choose of"),
+        (["sweep", "scenes", "--timesteps", "0,x"], "no list of numbers"),
+        (["sweep", "scenes", "--timestep", "-1"], "outside 0 to 999"),
+        (["merge", "out", "nowhere"], "does not exist"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, arguments: list[str], part: str) -> None:
+    options = [] if arguments[0] == "merge" else ["-o", str(tmp_path)]
+    done = evaluate(*arguments, *options)
+    assert done.exit_code in (1, 2)
+    assert part in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_is_no_result(tmp_path: Path) -> None:
+    (tmp_path / "results.sqlite").write_bytes(b"not a database, but long enough to be one" * 30)
+    done = evaluate("run", "scenes", "--limit", 1, "-o", tmp_path)
+    assert done.exit_code == 1
+    assert "is no result file of mdrt eval" in done.stderr
+
+
+def test_the_list_names_everything() -> None:
+    done = evaluate("list")
+    for name in ("cityscapes27", "ADE", "annotations/validation", "kmeans", "hungarian-image-512"):
+        assert name in done.stdout or name == "ADE"
+
+
+def test_counts_survive_packing() -> None:
+    random = np.random.default_rng(0)
+    for shape in [(1, 2), (171, 172), (3, 40)]:
+        counts = random.integers(0, 2**40, shape) * (random.random(shape) < 0.1)
+        np.testing.assert_array_equal(unpack(pack(counts)), counts)
+    np.testing.assert_array_equal(unpack(pack(np.zeros((4, 5), np.int64))), np.zeros((4, 5)))
+
+
+def test_an_entry_survives_its_key() -> None:
+    entry = Entry(Setting("kmeans", 3, feature_strides=(32, 16), segments=4), "hungarian-image")
+    assert Entry.from_key(entry.key) == entry
+
+
+def test_shards_part_the_pictures() -> None:
+    parts = [shard(10, f"{i}/3", 8) for i in (1, 2, 3)]
+    assert sorted(index for part in parts for index in part) == list(range(8))
+    for text in ("0/3", "4/3", "x", "1/", "1/0"):
+        with pytest.raises(DatasetError):
+            shard(10, text, None)
