@@ -15,11 +15,12 @@ class Float32SoftmaxProcessor:
 
     Computes softmax(QKᵀ/√d)·V. The softmax is float32 whatever the layer's
     precision. With `observe`, QKᵀ/√d is passed to it as (batch, heads, pixels,
-    tokens), computed in float32 from the layer's own queries and keys.
+    tokens), computed in float32 from the layer's own queries and keys; with
+    `average`, the softmax as (batch, pixels, tokens), the mean over the heads.
     """
 
-    def __init__(self, observe: Observe | None = None) -> None:
-        self._observe = observe
+    def __init__(self, observe: Observe | None = None, average: Observe | None = None) -> None:
+        self._observe, self._average = observe, average
 
     def __call__(
         self,
@@ -59,7 +60,10 @@ class Float32SoftmaxProcessor:
             logits = logits + attention_mask.float()
 
         value = _split_heads(attn.to_v(context), attn.heads)
-        mixed = logits.softmax(dim=-1).to(value.dtype) @ value
+        probabilities = logits.softmax(dim=-1)
+        if self._average is not None:
+            self._average(probabilities.mean(dim=1))
+        mixed = probabilities.to(value.dtype) @ value
         hidden_states = attn.to_out[0](mixed.transpose(1, 2).flatten(2))
         if grid is not None:
             hidden_states = hidden_states.transpose(1, 2).unflatten(2, grid)

@@ -62,6 +62,11 @@ def capture(unet: Any, selection: Selection) -> Iterator[Capture]:
             layer = unet.get_submodule(output.layer)
             undo.callback(layer.set_processor, layer.processor)
             layer.set_processor(Float32SoftmaxProcessor(partial(captured.record, output.name)))
+        for output in selection.self_attention:
+            layer = unet.get_submodule(output.layer)
+            undo.callback(layer.set_processor, layer.processor)
+            average = partial(captured.record, output.name)
+            layer.set_processor(Float32SoftmaxProcessor(average=average))
         kept = _last_up_block(selection) + 1
         for name, replacement in (
             ("up_blocks", unet.up_blocks[:kept]),
@@ -75,7 +80,8 @@ def capture(unet: Any, selection: Selection) -> Iterator[Capture]:
 
 def _last_up_block(selection: Selection) -> int:
     """The index of the last up block that holds a selected layer."""
-    paths = [*selection.resnets, *(output.layer for output in selection.attention)]
+    attention = (*selection.attention, *selection.self_attention)
+    paths = [*selection.resnets, *(output.layer for output in attention)]
     return max(int(path.split(".")[1]) for path in paths if path.startswith("up_blocks."))
 
 

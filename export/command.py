@@ -49,6 +49,12 @@ _INSTALLED: Final = "installed"
     help="Image pixels per cell of the cross-attention layers to return.",
 )
 @click.option(
+    "--self-attention-strides",
+    default="",
+    help="The same of self-attention layers, their heads averaged, for `mdrt eval --method "
+    "diffseg`: 64,32,16,8 as published.  [default: none]",
+)
+@click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
     default="fp32",
@@ -113,6 +119,7 @@ def export_command(
     output: Path,
     feature_strides: str,
     attention_strides: str,
+    self_attention_strides: str,
     precision: str,
     weights: str,
     opset: int | None,
@@ -133,6 +140,7 @@ def export_command(
     options = ExportOptions(
         feature_strides=_strides(feature_strides),
         attention_strides=_strides(attention_strides),
+        self_attention_strides=_strides(self_attention_strides) if self_attention_strides else (),
         precision=precision,
         weights=weights,
         opset=opset,

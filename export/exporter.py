@@ -113,7 +113,11 @@ class _Job:
         self.structure: Structure = probe(self.unet_config)
         self.latent_channels, self.vae_factor = _vae_shape(pipeline)
         self.selection: Selection = select(
-            self.structure, self.vae_factor, options.feature_strides, options.attention_strides
+            self.structure,
+            self.vae_factor,
+            options.feature_strides,
+            options.attention_strides,
+            options.self_attention_strides,
         )
         self.alphas_cumprod, self.prediction_type = pipeline.schedule()
         self.native_cells = _native_cells(self.unet_config, self.structure.down_factor)
@@ -281,6 +285,7 @@ class _Job:
             text=contract.TextSpec(hidden),
             features=self.selection.features,
             attention=self.selection.attention,
+            self_attention=self.selection.self_attention,
             recommended=self.options.recommended,
             classes=self.options.classes,
             files={

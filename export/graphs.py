@@ -136,7 +136,7 @@ def unet_graph(
             contract.TIMESTEP: {0: spatial[0]},
             contract.ENCODER_HIDDEN_STATES: {0: spatial[0]},
         },
-        features | logits,
+        features | logits | {a.name: (0, 1, 2) for a in selection.self_attention},
     )
 
 

@@ -23,6 +23,7 @@ class ExportOptions:
         feature_strides: image pixels per cell of the features to return; the
             paper's sizes 8, 16, 32 at 512² (Table 6).
         attention_strides: the same for cross-attention logits: sizes 8, 16 (Table 5).
+        self_attention_strides: the same for self-attention, which DiffSeg reads; none by default.
         precision: what the graphs compute in; norms, softmax, logits and
             outputs are float32 always.
         weights: "fp16" stores weights in half and widens them at load, so that
@@ -36,6 +37,7 @@ class ExportOptions:
 
     feature_strides: tuple[int, ...] = (64, 32, 16)
     attention_strides: tuple[int, ...] = (64, 32)
+    self_attention_strides: tuple[int, ...] = ()
     precision: str = "fp32"
     weights: str = "same"
     opset: int | None = None

@@ -7,7 +7,7 @@ weights are read, nothing is computed, and every shape is exact.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,13 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 
-from ..runtime.contract import AttentionOutput, FeatureOutput, features_name, logits_name
+from ..runtime.contract import (
+    AttentionOutput,
+    FeatureOutput,
+    features_name,
+    logits_name,
+    self_attention_name,
+)
 from ..runtime.errors import ExportError
 from .quiet import quiet
 
@@ -25,7 +31,7 @@ _PROMPT_TOKENS = 7  # any length: strides and channels do not depend on it
 
 @dataclass(frozen=True)
 class AttentionLayer:
-    """A cross-attention layer: its module path, latent cells per pixel of it, heads."""
+    """An attention layer: its module path, latent cells per pixel of it, heads."""
 
     path: str
     reduction: int
@@ -49,6 +55,7 @@ class Structure:
     """
 
     attention: tuple[AttentionLayer, ...]
+    self_attention: tuple[AttentionLayer, ...]
     up_blocks: tuple[UpBlock, ...]
     down_factor: int
 
@@ -60,10 +67,12 @@ class Selection:
     features: tuple[FeatureOutput, ...]
     resnets: tuple[str, ...]
     attention: tuple[AttentionOutput, ...]
+    self_attention: tuple[AttentionOutput, ...] = ()
 
     @property
     def names(self) -> list[str]:
-        return [f.name for f in self.features] + [a.name for a in self.attention]
+        attention = (*self.attention, *self.self_attention)
+        return [f.name for f in self.features] + [a.name for a in attention]
 
 
 def probe(config: Mapping[str, Any]) -> Structure:
@@ -81,17 +90,18 @@ def probe(config: Mapping[str, Any]) -> Structure:
     down_factor = 2**unet.num_upsamplers
     side = 4 * down_factor
     attention: list[AttentionLayer] = []
+    self_attention: list[AttentionLayer] = []
     up_blocks: list[UpBlock] = []
     paths = {module: path for path, module in unet.named_modules()}
 
     def on_attention(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         context = kwargs.get("encoder_hidden_states", args[1] if len(args) > 1 else None)
-        if context is None or module.added_kv_proj_dim is not None:
-            return  # self-attention, or keys that mix image and text
-        pixels = args[0].shape[1]
-        attention.append(
-            AttentionLayer(paths[module], side // math.isqrt(pixels), int(module.heads))
-        )
+        if module.added_kv_proj_dim is not None:
+            return  # keys that mix image and text
+        hidden = args[0]
+        pixels = hidden.shape[1] if hidden.ndim == 3 else math.prod(hidden.shape[2:])
+        layers = self_attention if context is None else attention
+        layers.append(AttentionLayer(paths[module], side // math.isqrt(pixels), int(module.heads)))
 
     def on_resnet(module: Any, args: tuple[Any, ...]) -> None:
         channels, height = args[0].shape[1:3]
@@ -109,7 +119,7 @@ def probe(config: Mapping[str, Any]) -> Structure:
             torch.zeros(1, dtype=torch.int64),
             torch.empty(1, _PROMPT_TOKENS, context_width(unet.config)),
         )
-    return Structure(tuple(attention), tuple(up_blocks), down_factor)
+    return Structure(tuple(attention), tuple(self_attention), tuple(up_blocks), down_factor)
 
 
 def context_width(config: Any) -> int:
@@ -123,6 +133,7 @@ def select(
     vae_factor: int,
     feature_strides: Sequence[int],
     attention_strides: Sequence[int],
+    self_attention_strides: Sequence[int] = (),
 ) -> Selection:
     """Choose outputs by stride, in image pixels per cell.
 
@@ -130,21 +141,38 @@ def select(
         ExportError: nothing stands at a requested stride; lists the strides that exist.
     """
     at = [(block, block.reduction * vae_factor) for block in structure.up_blocks]
-    layers = [(layer, layer.reduction * vae_factor) for layer in structure.attention]
-    offered = {"feature": {stride for _, stride in at}, "attention": {s for _, s in layers}}
+    layers, own_layers = (
+        [(layer, layer.reduction * vae_factor) for layer in kind]
+        for kind in (structure.attention, structure.self_attention)
+    )
+    offered = {
+        "feature": {stride for _, stride in at},
+        "attention": {s for _, s in layers},
+        "self-attention": {s for _, s in own_layers},
+    }
     _check_strides("feature", feature_strides, offered)
     _check_strides("attention", attention_strides, offered)
+    if self_attention_strides:
+        _check_strides("self-attention", self_attention_strides, offered)
     blocks = [(b, s) for wanted in feature_strides for b, s in at if s == wanted]
-    attention: list[AttentionOutput] = []
-    for wanted in attention_strides:
-        here = [layer for layer, stride in layers if stride == wanted]
-        for index, layer in enumerate(here):
-            name = logits_name(wanted, index)
-            attention.append(AttentionOutput(name, wanted, layer.heads, layer.path))
     return Selection(
         tuple(FeatureOutput(features_name(s), s, b.channels) for b, s in blocks),
         tuple(block.path for block, _ in blocks),
-        tuple(attention),
+        _outputs(layers, attention_strides, logits_name),
+        _outputs(own_layers, self_attention_strides, self_attention_name),
+    )
+
+
+def _outputs(
+    layers: Sequence[tuple[AttentionLayer, int]],
+    strides: Sequence[int],
+    name: Callable[[int, int], str],
+) -> tuple[AttentionOutput, ...]:
+    """The layers at the strides wanted, numbered at each."""
+    return tuple(
+        AttentionOutput(name(wanted, index), wanted, layer.heads, layer.path)
+        for wanted in strides
+        for index, layer in enumerate(at for at, stride in layers if stride == wanted)
     )
 
 

@@ -177,20 +177,22 @@ def relative_error(found: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:
 
 @contextmanager
 def _observed(unet: Any, selection: Selection) -> Iterator[dict[str, torch.Tensor]]:
-    """Collect a plain forward pass's resnet inputs and QKᵀ/√d; hooks go on exit."""
+    """Collect a plain forward pass's resnet inputs, QKᵀ/√d, and self-attention; hooks go on
+    exit."""
     outputs: dict[str, torch.Tensor] = {}
     with ExitStack() as undo:
         for feature, resnet in zip(selection.features, selection.resnets, strict=True):
             hook = partial(_keep_input, outputs, feature.name)
             undo.callback(unet.get_submodule(resnet).register_forward_pre_hook(hook).remove)
-        for output in selection.attention:
+        for output in (*selection.attention, *selection.self_attention):
             layer = unet.get_submodule(output.layer)
             pair: dict[str, torch.Tensor] = {}
             for part in ("q", "k"):
                 projected = getattr(layer, f"norm_{part}") or getattr(layer, f"to_{part}")
                 hook = partial(_keep_output, pair, part)
                 undo.callback(projected.register_forward_hook(hook).remove)
-            multiply = partial(_multiply, outputs, output.name, pair)
+            own = output in selection.self_attention
+            multiply = partial(_multiply, outputs, output.name, pair, own)
             undo.callback(layer.register_forward_hook(multiply).remove)
         yield outputs
 
@@ -211,16 +213,19 @@ def _multiply(
     outputs: dict[str, torch.Tensor],
     name: str,
     pair: dict[str, torch.Tensor],
+    own: bool,
     layer: Any,
     _args: Any,
     _output: Any,
 ) -> None:
-    """After a cross-attention layer: (batch, heads, pixels, tokens) from its queries and keys."""
+    """After an attention layer, from its queries and keys: (batch, heads, pixels, tokens), or with
+    `own` the mean of its softmax over the heads, (batch, pixels, pixels)."""
     query, key = (
         tensor if tensor.ndim == 4 else tensor.unflatten(2, (layer.heads, -1)).transpose(1, 2)
         for tensor in (pair["q"], pair["k"])
     )
-    outputs[name] = torch.einsum("bhpd,bhtd->bhpt", query, key) / query.shape[-1] ** 0.5
+    logits = torch.einsum("bhpd,bhtd->bhpt", query, key) / query.shape[-1] ** 0.5
+    outputs[name] = logits.softmax(dim=-1).mean(dim=1) if own else logits
 
 
 def _example(inputs: Mapping[str, torch.Tensor], outputs: Mapping[str, torch.Tensor]) -> Example:

@@ -13,6 +13,8 @@ Three graphs, float32 at every rim whatever precision they compute in:
                        → `features_s<stride>` (batch, channels, H/stride, W/stride) float32
                        → `logits_s<stride>_<n>` (batch, heads, pixels, max_length) float32:
                          QKᵀ/√d before softmax, pixels = H/stride · W/stride in row-major order
+                       → `self_attention_s<stride>_<n>` (batch, pixels, pixels) float32, if asked
+                         for: softmax(QKᵀ/√d) of a self-attention layer, its heads averaged
 
 h = height / vae_factor, and image sides must be multiples of `size_multiple`.
 A stride counts image pixels per cell.
@@ -76,6 +78,11 @@ def logits_name(stride: int, index: int) -> str:
     return f"logits_s{stride}_{index}"
 
 
+def self_attention_name(stride: int, index: int) -> str:
+    """The name of the `index`-th self-attention layer at `stride`, in execution order."""
+    return f"self_attention_s{stride}_{index}"
+
+
 def twin_name(graph: str) -> str:
     """The file name of a graph's twin for CPUs."""
     return f"{graph.removesuffix('.onnx')}.cpu.onnx"
@@ -92,7 +99,8 @@ class FeatureOutput:
 
 @dataclass(frozen=True)
 class AttentionOutput:
-    """One cross-attention layer's logits: (batch, heads, pixels, max_length) float32."""
+    """One attention layer: a cross-attention's logits, (batch, heads, pixels, max_length) float32,
+    or a self-attention's probabilities, (batch, pixels, pixels) float32."""
 
     name: str
     stride: int
@@ -167,6 +175,7 @@ class Manifest:
     recommended: Recommended
     classes: tuple[str, ...]
     files: Mapping[str, FileRecord]
+    self_attention: tuple[AttentionOutput, ...] = ()  # of bundles exported with it
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -195,7 +204,11 @@ class Manifest:
         _require(divides, "size_multiple", self.size_multiple, f"a multiple of {self.vae_factor}")
         divides = self.native_size % self.size_multiple == 0
         _require(divides, "native_size", self.native_size, f"a multiple of {self.size_multiple}")
-        outputs: tuple[FeatureOutput | AttentionOutput, ...] = (*self.features, *self.attention)
+        outputs: tuple[FeatureOutput | AttentionOutput, ...] = (
+            *self.features,
+            *self.attention,
+            *self.self_attention,
+        )
         for output in outputs:
             divides = output.stride > 0 and self.size_multiple % output.stride == 0
             expected = f"a divisor of {self.size_multiple}"
@@ -207,14 +220,15 @@ class Manifest:
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """The UNet graph's outputs in order: features first, then logits."""
-        return tuple(
-            [output.name for output in self.features] + [output.name for output in self.attention]
-        )
+        """The UNet graph's outputs in order: features, logits, self-attention."""
+        attention = (*self.attention, *self.self_attention)
+        return tuple([output.name for output in self.features] + [a.name for a in attention])
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as plain JSON values, the schema version and the digest first."""
         values = plain(self)
+        if not self.self_attention:  # as bundles of earlier exports: the same bytes
+            del values["self_attention"]
         own = digest(values)
         return {"schema_version": values.pop("schema_version"), DIGEST: own, **values}
 

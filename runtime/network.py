@@ -51,10 +51,13 @@ class Seen:
             long class list); empty if they were not asked for.
         logits: of the class tokens, (heads, tokens, rows, columns) a layer in the manifest's
             order, or their probabilities; empty without class names.
+        self_attention: probabilities, (pixels, pixels) a layer in the manifest's order; empty
+            unless they were asked for.
     """
 
     features: tuple[Grid, ...]
     logits: tuple[Array, ...]
+    self_attention: tuple[Array, ...] = ()
 
 
 class Network:
@@ -131,6 +134,7 @@ class Network:
         *,
         features: bool = True,
         probabilities: bool = False,
+        self_attention: bool = False,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Seen:
         """One UNet pass a tile and prompt; the outputs stitched.
@@ -142,6 +146,7 @@ class Network:
             timestep: index into ᾱ; z is noised to it by the bundle's fixed noise.
             features: whether features are returned.
             probabilities: softmax the logits over the whole token axis first.
+            self_attention: whether self-attention is returned; of one tile and one prompt.
             progress: called with (passes done, passes in all).
         """
         manifest, prompts, device = self.manifest, text.prompts, self.device
@@ -156,7 +161,10 @@ class Network:
         grids = {f.name: stitch(f.stride, f.channels) for f in levels}
         maps = {a.name: [stitch(a.stride, a.heads * len(own)) for own in positions] for a in layers}
         pairs = [(tile, prompt) for tile in range(len(z)) for prompt in range(len(positions))]
-        z_t, wanted = self._noised(canvas, z, timestep), [*grids, *maps]
+        own_layers = [a.name for a in manifest.self_attention] if self_attention else []
+        assert not own_layers or len(pairs) == 1  # it is of a tile's pixels among themselves
+        among: list[Array] = []
+        z_t, wanted = self._noised(canvas, z, timestep), [*grids, *maps, *own_layers]
         for (tile, prompt), outputs in self._passes(
             canvas, z_t, text.hidden, timestep, pairs, wanted, progress
         ):
@@ -170,6 +178,7 @@ class Network:
                     logits = kernels.token_softmax(logits)
                 own = logits[:, :, positions[prompt]].transpose(0, 2, 1)  # (heads, tokens, pixels)
                 maps[a.name][prompt].add(origin, own.reshape(-1, *cells))
+            among += [outputs[name].copy() for name in own_layers]
         stitched = []
         for a in layers:
             by_head = [
@@ -178,7 +187,7 @@ class Network:
             ]
             stitched.append(device.xp.concatenate(by_head, axis=1))
         seen = tuple(Grid(grids[f.name].result(), canvas.extent) for f in levels)
-        return Seen(seen, tuple(stitched))
+        return Seen(seen, tuple(stitched), tuple(among))
 
     def _embed(self, input_ids: NDArray[np.int64]) -> Array:
         """(prompts, max_length, hidden) of (prompts, max_length) token ids."""
@@ -259,6 +268,7 @@ def _check_axes(bundle: Bundle, vae: Session, text: Session, unet: Session) -> N
     hidden: Shape = (None, length, manifest.text.hidden)
     outputs: dict[str, Shape] = {f.name: (None, f.channels, None, None) for f in manifest.features}
     outputs |= {a.name: (None, a.heads, None, length) for a in manifest.attention}
+    outputs |= {a.name: (None, None, None) for a in manifest.self_attention}
     text_shapes = {contract.INPUT_IDS: (None, length), contract.ENCODER_HIDDEN_STATES: hidden}
     unet_shapes = {contract.SAMPLE: latent, contract.ENCODER_HIDDEN_STATES: hidden, **outputs}
     declared: list[tuple[Path, Session, Mapping[str, Shape]]] = [

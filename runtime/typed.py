@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, TypeVar
 
 from .errors import BundleError
@@ -49,7 +49,7 @@ class Document:
         """Build a dataclass from a JSON object; `where` is the path of keys that led to it.
 
         Raises:
-            BundleError: a key is missing, unknown or ill-typed.
+            BundleError: a key without a default is missing, or one is unknown or ill-typed.
         """
         if not isinstance(values, dict):
             raise BundleError(
@@ -58,15 +58,16 @@ class Document:
         assert is_dataclass(cls)
         hints = typing.get_type_hints(cls)
         known = {field.name for field in fields(cls)}
+        needed = {field.name for field in fields(cls) if field.default is MISSING}
         prefix = f"{where}." if where else ""
-        if missing := sorted(known - values.keys()):
+        if missing := sorted(needed - values.keys()):
             raise BundleError(f"{self.name} lacks the key {prefix}{missing[0]}; {self.remedy}")
         if unknown := sorted(values.keys() - known):
             raise BundleError(
                 f"{self.name} has the unknown key {prefix}{unknown[0]}; {self.remedy}"
             )
         return cls(
-            **{name: self._convert(hints[name], values[name], prefix + name) for name in known}
+            **{name: self._convert(hints[name], values[name], prefix + name) for name in values}
         )
 
     def _convert(self, hint: Any, value: object, where: str) -> Any:

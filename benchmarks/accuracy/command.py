@@ -143,6 +143,13 @@ def eval_command() -> None:
     metavar="present|auto|K",
     help="How many unnamed segments: as many as classes are present, found, or a number.",
 )
+@click.option(
+    "--kl-threshold",
+    type=click.FloatRange(min=0),
+    default=1.1,
+    show_default=True,
+    help="Of diffseg: 1.1 for COCO-Stuff, 0.9 for Cityscapes as published.",
+)
 def run_command(
     methods: tuple[str, ...],
     protocols: tuple[str, ...],
@@ -153,6 +160,7 @@ def run_command(
     attention_strides: tuple[int, ...] | None,
     dynamic_prompts: bool,
     segments: str,
+    kl_threshold: float,
     **common: Any,
 ) -> None:
     """Score methods on DATASET; a rerun continues where the last one stopped."""
@@ -163,7 +171,8 @@ def run_command(
     entries = []
     for method in dict.fromkeys(methods):
         kind = METHODS[method].kind
-        settled = job.segmenter.settle(Options(mode, pooling, timestep), kind == "named")
+        at = METHODS[method].timestep if timestep is None else timestep
+        settled = job.segmenter.settle(Options(mode, pooling, at), kind == "named")
         assert settled.timestep is not None
         assert settled.pooling is not None
         assert settled.mode is not None
@@ -177,6 +186,7 @@ def run_command(
             dynamic_prompts,
             count,
             job.train_limit if METHODS[method].fitted else 0,
+            kl_threshold,
         )
         for protocol in dict.fromkeys(protocols or [DEFAULT_PROTOCOLS[kind]]):
             if kind == "segments" and PROTOCOLS[protocol].matching == "none":
@@ -326,7 +336,17 @@ class _Job:
         return strides
 
     def run(self, entries: Sequence[Entry]) -> None:
-        """Score what is not scored yet."""
+        """Score what is not scored yet.
+
+        Raises:
+            MdrtError: a method reads what the bundle does not return.
+        """
+        reading = [e.setting.method for e in entries if METHODS[e.setting.method].self_attention]
+        if reading and not self.segmenter.manifest.self_attention:
+            raise MdrtError(
+                f"{reading[0]} reads self-attention, and the bundle returns none; export it again "
+                "with --self-attention-strides 64,32,16,8 (of which its UNet has some)"
+            )
         fitted = any(METHODS[entry.setting.method].fitted for entry in entries)
         evaluation = Evaluation(
             self.dataset,

@@ -41,8 +41,8 @@ class Entry:
         """The inverse of `key`."""
         values = json.loads(key)
         setting: dict[str, Any] = values["setting"]
-        for name in ("feature_strides", "attention_strides"):
-            setting[name] = setting[name] and tuple(setting[name])
+        for name in {"feature_strides", "attention_strides"} & setting.keys():
+            setting[name] = tuple(setting[name])
         return cls(Setting(**setting), values["protocol"])
 
 

@@ -84,6 +84,11 @@ class Look:
         maps = kernels.class_maps(logits, prompts.owner, len(prompts.classes), pooling)
         return Grid(maps, canvas.extent)
 
+    def self_attention(self, timestep: int) -> tuple[Array, ...]:
+        """(pixels, pixels) of every self-attention layer that the bundle returns, of the picture
+        as one square and the empty prompt."""
+        return self._see(self.square, timestep, None, self_attention=True).self_attention
+
     def norms(self, features: Sequence[Grid]) -> Array:
         """‖f‖ at every pixel of the picture, kept for the same features."""
         key = ("norms", *(id(grid.values) for grid in features))
@@ -95,15 +100,24 @@ class Look:
         timestep: int,
         classes: Sequence[ClassName] | None,
         probabilities: bool = False,
+        self_attention: bool = False,
     ) -> Seen:
         text: EncodedText = self.network.encode_text(classes)
         z = self._keep(("z", canvas), lambda: self.network.encode(self.image, canvas))
         probabilities = probabilities and classes is not None
         names = None if classes is None else tuple(classes)
-        key = ("seen", canvas, timestep, names, probabilities)
+        key = ("seen", canvas, timestep, names, probabilities, self_attention)
         return self._keep(
             key,
-            lambda: self.network.denoise(canvas, z, text, timestep, probabilities=probabilities),
+            lambda: self.network.denoise(
+                canvas,
+                z,
+                text,
+                timestep,
+                features=not self_attention,
+                probabilities=probabilities,
+                self_attention=self_attention,
+            ),
         )
 
     def _keep(self, key: Any, make: Callable[[], _T]) -> _T:

@@ -71,10 +71,12 @@ def row(store: Store, entry: Entry) -> Row | None:
 
 def describe(setting: Setting) -> str:
     """A setting in words, without what its method does not use."""
-    words = [f"t = {setting.timestep}"]
+    words = [f"timestep {setting.timestep}"]
     if setting.method in ("maskdiffusion", "attention"):
         words = [setting.pooling, *words]
-    if setting.method != "attention":
+    if setting.method == "diffseg":
+        words.append(f"threshold {setting.kl_threshold:g}")
+    elif setting.method != "attention":
         words = [setting.mode, *words]
     if setting.method in ("unsupervised", "kmeans") and setting.segments != "present":
         words.append(f"k {setting.segments}")

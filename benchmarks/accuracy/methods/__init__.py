@@ -8,6 +8,8 @@ from typing import Final
 from .attention import attention
 from .base import Kind, Method, Setting, Task
 from .clustering import kmeans, unsupervised
+from .diffseg import TIMESTEP as DIFFSEG_TIMESTEP
+from .diffseg import diffseg
 from .maskdiffusion import maskdiffusion
 from .prototypes_gt import GroundTruth, prototypes_gt
 
@@ -19,6 +21,13 @@ METHODS: Final[Mapping[str, Method]] = {
     ),
     "unsupervised": Method(unsupervised, "segments", "spectral clustering of the affinity (Eq. 7)"),
     "kmeans": Method(kmeans, "segments", "k-means on f, the paper's baseline"),
+    "diffseg": Method(
+        diffseg,
+        "segments",
+        "iterative merging of self-attention maps (DiffSeg)",
+        self_attention=True,
+        timestep=DIFFSEG_TIMESTEP,
+    ),
 }
 """`--method` → what it is."""
 
