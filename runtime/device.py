@@ -105,6 +105,7 @@ class Gpu:
         self.cupy = cupy
         self.stream = cupy.cuda.Stream(non_blocking=True)
         self._unchecked: list[tuple[str, Array]] = []
+        self._staged: list[NDArray[Any]] = []  # what the device may still be reading
 
     @property
     def xp(self) -> ModuleType:
@@ -140,8 +141,11 @@ class Gpu:
             raise
 
     def upload(self, array: NDArray[Any]) -> Array:
-        # CuPy copies to pinned memory of its pool first and keeps that until the device has it.
-        uploaded: Array = self.xp.asarray(np.ascontiguousarray(array))
+        staged = self._pinned(array)
+        staged[...] = array
+        self._staged.append(staged)
+        uploaded: Array = self.xp.empty(array.shape, array.dtype)
+        uploaded.set(staged, self.stream)  # type: ignore[attr-defined]
         return uploaded
 
     def download(self, *arrays: Array) -> Download:
@@ -155,6 +159,7 @@ class Gpu:
 
         def wait() -> list[NDArray[Any]]:
             self.stream.synchronize()
+            self._staged.clear()
             if unchecked:
                 for (what, _), finite in zip(unchecked, staged.pop(), strict=True):
                     if not finite:
@@ -179,11 +184,11 @@ class Gpu:
     def free(self) -> None:
         self.xp.get_default_memory_pool().free_all_blocks()
 
-    def _pinned(self, source: Array) -> NDArray[Any]:
-        """An array of the host to which the device can copy on its own."""
-        memory = self.xp.cuda.alloc_pinned_memory(source.nbytes)
-        flat = np.frombuffer(memory, source.dtype, source.size)
-        return flat.reshape(source.shape)
+    def _pinned(self, like: Array) -> NDArray[Any]:
+        """An array of the host that the device can copy from and to on its own."""
+        memory = self.xp.cuda.alloc_pinned_memory(max(like.nbytes, 1))
+        flat = np.frombuffer(memory, like.dtype, like.size)
+        return flat.reshape(like.shape)
 
 
 def address(array: Any) -> int:

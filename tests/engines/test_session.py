@@ -181,9 +181,10 @@ def test_out_of_device_memory(open_vae: Callable[..., TrtSession]) -> None:
     with pytest.raises(DeviceMemoryError, match=r"vae_encoder\.plan is out of device memory.*;"):
         encode(session, image(2))
     session = open_vae()
+    pixels = session.device.upload(image())
     device.MEMORY.limit = 1000
     with pytest.raises(DeviceMemoryError, match=r"Out of memory allocating.*--max-size"):
-        session.infer({"image": session.device.upload(image())})
+        session.infer({"image": pixels})
 
 
 def test_infinity_is_told_at_the_download(open_vae: Callable[..., TrtSession]) -> None:
@@ -262,9 +263,17 @@ def test_the_stand_in_keeps_host_and_device_apart(gpu: ModuleType) -> None:
         lambda: gpu.concatenate([array, np.ones((2, 3), np.float32)]),
         lambda: np.concatenate([array, array]),
         lambda: array.get(out=np.empty((2, 3), np.float32), blocking=False),  # not pinned
+        lambda: array.set(np.empty((2, 3), np.float32), device.Stream()),
     ):
         with pytest.raises(TypeError):
             action()
+    stream, pinned = device.Stream(), device.Pinned(24)
+    array.set(np.frombuffer(pinned, np.float32).reshape(2, 3), stream)
+    del pinned
+    with pytest.raises(AssertionError, match="given back while the device was reading"):
+        stream.synchronize()
+    device.WAITED.clear()
+    array[...] = 1
     assert not device.WAITED
     assert float(array.sum()) == 6
     assert device.WAITED == ["__float__"]

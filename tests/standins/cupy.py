@@ -135,6 +135,14 @@ class ndarray(np.ndarray):
         out[...] = np.asarray(self)
         return out
 
+    def set(self, values: np.ndarray, stream: Any) -> None:
+        """The copy is done when the stream is waited for: what it is from must stay till then."""
+        if not isinstance(_owner(values), Pinned):
+            raise TypeError("a copy from memory that is not pinned")
+        refuse_in_capture("an upload")
+        np.asarray(self)[...] = values
+        stream.reading.append(weakref.ref(_owner(values)))
+
     def _scalar(name: str) -> Any:  # type: ignore[misc]
         def read(self: ndarray, *arguments: Any) -> Any:
             _waits(name)
@@ -196,6 +204,7 @@ class Stream:
         self.ptr = id(self)
         self.known[self.ptr] = self
         self.recorded: list[Callable[[], None]] = []
+        self.reading: list[Callable[[], Any]] = []  # pinned memory, until it is waited for
 
     def __enter__(self) -> Stream:
         return self
@@ -205,6 +214,9 @@ class Stream:
 
     def synchronize(self) -> None:
         _waits("synchronize")
+        gone = [source for source in self.reading if source() is None]
+        assert not gone, "pinned memory was given back while the device was reading it"
+        self.reading.clear()
         for event in Event.pending:
             event.done = True
         Event.pending.clear()
