@@ -35,8 +35,8 @@ def match(truth: Labels, segments: Labels, classes: int) -> Labels:
     A segment left without a class becomes -1 and counts as an error of the class under it.
     """
     count = int(segments.max()) + 1
-    overlap = np.zeros((count, classes), dtype=np.int64)
-    np.add.at(overlap, (segments.ravel(), truth.ravel()), 1)
+    pairs = segments.ravel().astype(np.int64) * classes + truth.ravel()
+    overlap = np.bincount(pairs, minlength=count * classes).reshape(count, classes)
     names = np.full(count, -1, dtype=np.int64)
     rows, columns = linear_sum_assignment(overlap, maximize=True)
     useful = overlap[rows, columns] > 0

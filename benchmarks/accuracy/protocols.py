@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.ndimage import minimum_filter
 from scipy.optimize import linear_sum_assignment
 
-from ..metrics import confusion, iou, match
+from ..metrics import iou, match
 
 IGNORE: Final = 255
 """Truth of a pixel that does not count."""
@@ -73,7 +73,8 @@ class Protocol:
     def count(self, truth: NDArray[np.uint8], labels: Labels, classes: int) -> Counts:
         """One picture's counts, (classes, columns) of (truth, predicted).
 
-        Columns are the classes and one for `NO_CLASS`; with matching "dataset" the labels' own.
+        Columns are the classes and one for `NO_CLASS`; more where the labels are segments that
+        are matched by data set.
 
         Args:
             truth: (H, W), class index or `IGNORE`.
@@ -82,12 +83,14 @@ class Protocol:
         """
         if self.grid is not None:
             truth, labels = (_nearest(values, self.grid) for values in (truth, labels))
-        labels = labels.astype(np.int64)
         if self.matching == "image":
             labels = _matched(truth, labels, classes)
-        width = classes + 1 if self.matching != "dataset" else max(classes, int(labels.max()) + 1)
-        padded = np.where(labels == NO_CLASS, classes, labels)
-        return confusion(truth, padded, max(classes + 1, width))[:classes, :width]
+        columns = labels.astype(np.int64)
+        columns[columns == NO_CLASS] = classes
+        width = max(classes + 1, int(columns.max()) + 1)
+        pairs = np.minimum(truth, classes) * np.int64(width) + columns  # void is a row of its own
+        counts = np.bincount(pairs.ravel(), minlength=(classes + 1) * width)
+        return counts.reshape(classes + 1, width)[:classes]
 
     def total(self, counts: Sequence[Counts], classes: int) -> Counts:
         """The data-set-wide confusion matrix (classes, classes + 1) of pictures' counts."""
