@@ -13,7 +13,8 @@ from .device import Device, Host, open_gpu
 from .engines.plan import PlanRecord, Range, plan_name
 from .engines.session import TrtSession
 from .errors import BundleError, ProviderError
-from .ort import OrtSession, check_precision, resolve_provider, wants_winograd
+from .ort import OrtSession
+from .providers import check_precision, resolve_provider, wants_winograd
 from .session import Session
 
 

@@ -13,7 +13,6 @@ from rich.console import Console
 from .atomic import write_atomically
 from .contract import MODES, MOST_SEGMENTS, POOLINGS
 from .errors import MdrtError, PromptError
-from .ort import PROVIDERS
 from .output import (
     check_targets,
     choose_stems,
@@ -22,6 +21,7 @@ from .output import (
 )
 from .overlap import overlap
 from .prompts import load_classes, with_background
+from .providers import PROVIDERS
 
 RECOMMENDED = "[default: what the bundle recommends]"
 

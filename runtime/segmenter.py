@@ -160,7 +160,7 @@ class Segmenter:
         Args:
             engine: bundle directory or its `unet.onnx`, run by ONNX Runtime; or its `unet.plan`,
                 run by TensorRT. None takes the embedded model.
-            provider: where ONNX Runtime runs, see `ort.PROVIDERS`; None: on the CPU.
+            provider: where ONNX Runtime runs, see `providers.PROVIDERS`; None: on the CPU.
             threads: of one operator; None takes every core.
             winograd: large convolutions by minimal filtering, on a CPU about three times as fast
                 and within about 1e-5 of the direct ones; None: where bundle and install have it.

@@ -19,7 +19,7 @@ from standins.tensorrt import Engine, write_engines
 
 import mdrt
 from mdrt.cli import main
-from mdrt.runtime import ort
+from mdrt.runtime import providers
 from mdrt.runtime.device import Gpu
 from mdrt.runtime.engines.plan import Range
 from mdrt.runtime.errors import DeviceMemoryError, MdrtError
@@ -244,8 +244,8 @@ def test_onnx_runtime_with_inputs_and_outputs_on_the_device(
     gpu: ModuleType, wide: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch, mode: Any
 ) -> None:
     """I/O binding, ONNX Runtime's CPU in the place of its CUDA provider: the same memory."""
-    cpu = ort.PROVIDERS["cpu"].name
-    monkeypatch.setattr(ort, "PROVIDERS", ort.PROVIDERS | {"cuda": ort.Provider(cpu, "")})
+    cpu = providers.Provider(providers.PROVIDERS["cpu"].name, "")
+    monkeypatch.setattr(providers, "PROVIDERS", providers.PROVIDERS | {"cuda": cpu})
     monkeypatch.setattr(Gpu, "memory", "cpu")
     segmenter = mdrt.Segmenter(provider="cuda")
     options = mdrt.Options(mode=mode, pooling="exp")

@@ -1,0 +1,164 @@
+"""ONNX Runtime's execution providers: which there are, what each needs, whether it is installed."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Final
+
+from ..kernels.cpu import operator_library
+from .bundle import Bundle
+from .errors import ProviderError
+from .hashes import cache_folder
+
+
+@dataclass(frozen=True)
+class Provider:
+    """One of ONNX Runtime's execution providers.
+
+    Attributes:
+        name: ONNX Runtime's own name for it.
+        install: what to say to a user whose ONNX Runtime lacks it.
+        gpu: whether its arrays are CuPy's.
+        options: its own options, beside the stream of a GPU.
+        then: the provider that takes the nodes it cannot run, "" for none but the CPU.
+        plugin: a module that brings it to any ONNX Runtime, "" for none.
+    """
+
+    name: str
+    install: str
+    gpu: bool = True
+    options: Mapping[str, str] = field(default_factory=dict)
+    then: str = ""
+    plugin: str = ""
+
+
+def _instead(extra: str, package: str) -> str:
+    return (
+        f"put the one of the extra mdrt[{extra}] in its place (`pip uninstall --yes onnxruntime && "
+        f"pip install --force-reinstall --no-deps {package}`)"
+    )
+
+
+def _kept(name: str) -> str:
+    """A folder for what a provider compiles; it takes minutes to make again."""
+    return str(cache_folder() / name)
+
+
+_CUDA: Final = "CUDAExecutionProvider"
+
+PROVIDERS: Final[Mapping[str, Provider]] = {
+    "cpu": Provider("CPUExecutionProvider", "reinstall onnxruntime", gpu=False),
+    "cuda": Provider(_CUDA, _instead("gpu", "onnxruntime-gpu")),
+    "tensorrt": Provider(
+        "TensorrtExecutionProvider",
+        _instead("gpu", "onnxruntime-gpu"),
+        options={
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": _kept("onnxruntime-tensorrt"),
+        },
+        then=_CUDA,
+    ),
+    "nvtensorrtrtx": Provider(
+        "NvTensorRTRTXExecutionProvider",
+        "install the extra mdrt[rtx] (`pip install onnxruntime-ep-nv-tensorrt-rtx`)",
+        options={"nv_runtime_cache_path": _kept("onnxruntime-tensorrt-rtx")},
+        plugin="onnxruntime_ep_nv_tensorrt_rtx",
+    ),
+    "openvino": Provider(
+        "OpenVINOExecutionProvider", _instead("openvino", "onnxruntime-openvino"), gpu=False
+    ),
+}
+"""`--provider` → what it is."""
+
+
+def resolve_provider(provider: str) -> Provider:
+    """A provider that is installed.
+
+    Raises:
+        ProviderError: unknown, or not part of the installed ONNX Runtime.
+    """
+    import onnxruntime as ort
+
+    if provider not in PROVIDERS:
+        raise ProviderError(f"unknown provider {provider!r}; choose one of {', '.join(PROVIDERS)}")
+    found = PROVIDERS[provider]
+    if found.name not in ort.get_available_providers() and not _plugged_in(found):
+        raise ProviderError(
+            f"provider {provider!r} is not in the installed ONNX Runtime; {found.install}, "
+            "or use --provider cpu"
+        )
+    return found
+
+
+@cache
+def _plug_in(module: str) -> bool:
+    """Bring a provider from its own package into ONNX Runtime; False where it is not installed.
+
+    Raises:
+        ProviderError: the package is there and cannot be loaded.
+    """
+    import onnxruntime as ort
+
+    try:
+        plugin = importlib.import_module(module)
+    except ModuleNotFoundError:
+        return False
+    try:
+        ort.register_execution_provider_library(plugin.get_ep_name(), plugin.get_library_path())
+    except Exception as error:  # ONNX Runtime's exceptions share no other base
+        raise ProviderError(
+            f"{module} is installed but cannot be loaded: {first_line(error)}; "
+            "check its CUDA libraries, or use --provider cpu"
+        ) from error
+    return True
+
+
+def _plugged_in(provider: Provider) -> bool:
+    import onnxruntime as ort
+
+    if not provider.plugin or not _plug_in(provider.plugin):
+        return False
+    return any(device.ep_name == provider.name for device in ort.get_ep_devices())
+
+
+def check_precision(precision: str, provider: str) -> None:
+    """See that a provider has kernels for what a bundle's graphs compute in.
+
+    Raises:
+        ProviderError: bfloat16, of which ONNX Runtime has few on the CPU.
+    """
+    if precision == "bf16" and provider == "cpu":
+        raise ProviderError(
+            "the bundle computes in bf16, which ONNX Runtime cannot on a CPU; use --provider cuda "
+            "or tensorrt, or export with --precision fp32 (half as large with --weights fp16)"
+        )
+
+
+def wants_winograd(asked: bool | None, bundle: Bundle, provider: str) -> bool:
+    """Whether to take the graphs with Winograd convolutions; None takes them where they can run.
+
+    Raises:
+        ProviderError: asked for, and something is missing.
+    """
+    if asked is False:
+        return False
+    reasons = {
+        f"{bundle.path} has no graphs for them; run `mdrt export` again": bundle.graphs(True)
+        == bundle.graphs(False),
+        "they run on the CPU; use --provider cpu": provider != "cpu",
+        "mdrt was installed without a C++ compiler; install one, then mdrt again": (
+            operator_library() is None
+        ),
+    }
+    missing = [reason for reason, true in reasons.items() if true]
+    if missing and asked:
+        raise ProviderError(f"no Winograd convolutions: {missing[0]}")
+    return not missing
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what a library said."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
