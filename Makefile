@@ -7,7 +7,7 @@ SOURCES := $(shell find $(ROOMS) pyproject.toml -type f ! -path '*/__pycache__/*
 OLD_PYTHON = mdrt needs Python 3.11 or newer; found %d.%d; run make PYTHON=python3.12, or whichever is installed
 NEW_VENV = $(PYTHON) -c 'import sys; v = sys.version_info[:2]; v < (3, 11) and sys.exit("$(OLD_PYTHON)" % v)' && $(PYTHON) -m venv
 
-.PHONY: demo test gpu-test lint model figures speed clean
+.PHONY: demo test gpu-test lint model figures evaluation speed clean
 
 demo: .venv-run/installed  ## segment the example pictures, with names and without
 	.venv-run/bin/mdrt segment examples --classes examples/classes.txt --out out/named
@@ -37,6 +37,14 @@ figures: .venv-dev/installed  ## the figures of the README and the docs
 	.venv-dev/bin/mdrt bench scenes --scenes 200
 	.venv-dev/bin/mdrt bench embedded
 	.venv-dev/bin/mdrt bench kernels
+
+EVAL = work/eval
+evaluation: .venv-dev/installed  ## the tables of docs/evaluation.md: 500 scenes, ten minutes; resumes
+	test -d $(EVAL)/storybook || .venv-dev/bin/mdrt export benchmarks/scenes/storybook \
+	    --output $(EVAL)/storybook --weights fp16 --attention-strides 16 \
+	    --feature-strides 64,32,16 --self-attention-strides 16 \
+	    --mode released --pooling softmax --timestep 400 --classes "$(CLASSES)"
+	.venv-dev/bin/mdrt eval sweep scenes --engine $(EVAL)/storybook --out $(EVAL)/scenes
 
 SPEED = work/speed
 BENCH = .venv-bench/bin/mdrt bench
