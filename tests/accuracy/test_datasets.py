@@ -77,10 +77,12 @@ def potsdam_tiles(root: Path) -> None:
 
 
 def potsdam_original(root: Path) -> None:
-    picture(root / "2_Ortho_RGB/top_potsdam_2_10_RGB.tif")
+    picture(root / "2_Ortho_RGB/top_potsdam_2_13_RGB.tif")
+    picture(root / "2_Ortho_RGB/top_potsdam_2_10_RGB.tif")  # of the training split
     colours = np.array([*tables.POTSDAM_COLOURS, (0, 0, 0)], np.uint8)
     values = np.resize(colours, (SIZE[1], 3))[None].repeat(SIZE[0], axis=0)
-    mask(root / "5_Labels_all/top_potsdam_2_10_label.tif", values)
+    for area in ("2_10", "2_13"):
+        mask(root / f"5_Labels_all/top_potsdam_{area}_label.tif", values)
 
 
 def ade(root: Path) -> None:
@@ -243,7 +245,7 @@ def test_what_is_wrong_with_a_mask_is_named(tmp_path: Path) -> None:
 
 def test_colours_that_are_no_label(tmp_path: Path) -> None:
     potsdam_original(tmp_path)
-    path = tmp_path / "5_Labels_all/top_potsdam_2_10_label.tif"
+    path = tmp_path / "5_Labels_all/top_potsdam_2_13_label.tif"
     dataset = open_dataset("potsdam6", tmp_path)
     mask(path, np.full((*SIZE, 3), (255, 0, 255), np.uint8))
     with pytest.raises(DatasetError, match=r"holds the colour \[255, 0, 255\]"):
@@ -251,6 +253,16 @@ def test_colours_that_are_no_label(tmp_path: Path) -> None:
     mask(path, np.full((*SIZE, 3), (250, 0, 0), np.uint8))
     with pytest.raises(DatasetError, match=r"holds the colour \[250, 0, 0\]"):
         dataset.load(0)
+
+
+def test_the_areas_of_potsdams_splits(tmp_path: Path) -> None:
+    potsdam_original(tmp_path)
+    ids = {split: list(open_dataset("potsdam6", tmp_path, split).ids) for split in ("val", "train")}
+    assert ids == {"val": ["top_potsdam_2_13"], "train": ["top_potsdam_2_10"]}
+    assert {split: len(areas) for split, areas in tables.POTSDAM_MEMBERS.items()} == {
+        "train": 24,
+        "val": 14,
+    }
 
 
 def test_values_beyond_a_byte_are_unknown(tmp_path: Path) -> None:

@@ -60,19 +60,18 @@ def _potsdam(classes: str, tiles: tables.Table, colours: tables.Table) -> Tree:
             colours,
             suffix="_RGB",
             colours=True,
+            members=tables.POTSDAM_MEMBERS,
         )
-        for images, masks in (("2_Ortho_RGB/", "5_Labels_all/"), ("", ""))
-        for end in ("", "_noBoundary")
+        for images, masks, end in (
+            ("2_Ortho_RGB/", "5_Labels_all/", ""),
+            ("2_Ortho_RGB/", "5_Labels_for_participants/", ""),
+            ("2_Ortho_RGB/", "5_Labels_all_noBoundary/", "_noBoundary"),
+            ("", "", ""),
+            ("", "", "_noBoundary"),
+        )
     ]
-    eroded = Variant(
-        "2_Ortho_RGB/top_potsdam_*_RGB.tif",
-        "5_Labels_all_noBoundary/{id}_label_noBoundary.tif",
-        colours,
-        suffix="_RGB",
-        colours=True,
-    )
     tiled = Variant("img_dir/{split}/*.png", "ann_dir/{split}/{id}.png", tiles)
-    return Tree(classes, (tiled, *originals, eroded), ("", "potsdam", "Potsdam"))
+    return Tree(classes, (tiled, *originals), ("", "potsdam", "Potsdam"))
 
 
 TREES: Final[Mapping[str, Tree]] = {

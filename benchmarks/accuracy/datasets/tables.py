@@ -97,6 +97,16 @@ COCO_27_TRAIN: Final = _table({i: _COCO_COARSE[raw - 1] for i, raw in enumerate(
 POTSDAM_COLOURS: Final = (
     (255, 255, 255), (0, 0, 255), (0, 255, 255), (0, 255, 0), (255, 255, 0), (255, 0, 0),
 )  # fmt: skip
+# mmsegmentation, dataset_converters/potsdam.py; val is the challenge's test set
+_POTSDAM_AREAS: Final = {
+    "train": "2_10 2_11 2_12 3_10 3_11 3_12 4_10 4_11 4_12 5_10 5_11 5_12 "
+    "6_7 6_8 6_9 6_10 6_11 6_12 7_7 7_8 7_9 7_10 7_11 7_12",
+    "val": "2_13 2_14 3_13 3_14 4_13 4_14 4_15 5_13 5_14 5_15 6_13 6_14 6_15 7_13",
+}
+POTSDAM_MEMBERS: Final = {
+    split: frozenset(f"top_potsdam_{area}" for area in areas.split())
+    for split, areas in _POTSDAM_AREAS.items()
+}
 # without the eroded boundaries, which are black
 POTSDAM_6: Final = shifted(6, 0, (6, 255))
 POTSDAM_6_TILES: Final = shifted(6, 1, (0, 255))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +31,7 @@ class Variant:
         listed: text file with an id a line, if the split is one.
         suffix: of the picture's name that its id lacks.
         colours: whether masks are Potsdam's colours.
+        members: the ids of each split, where its files lie together.
     """
 
     images: str
@@ -39,6 +40,7 @@ class Variant:
     listed: str = ""
     suffix: str = ""
     colours: bool = False
+    members: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Tree:
         missing: list[str] = []
         for base in dict.fromkeys(root / folder for folder in self.bases):
             for variant in (_of_split(v, name) for v in self.variants):
-                items = _items(base, variant)
+                items = _items(base, variant, name)
                 if any(mask.is_file() for _, _, mask in items):
                     return variant, items
                 if base.is_dir():
@@ -96,7 +98,7 @@ def _of_split(variant: Variant, split: str) -> Variant:
     return Variant(**(vars(variant) | paths))
 
 
-def _items(base: Path, variant: Variant) -> list[tuple[str, Path, Path]]:
+def _items(base: Path, variant: Variant, split: str) -> list[tuple[str, Path, Path]]:
     if not variant.listed:
         pictures = sorted(base.glob(variant.images))
         found = [(path.stem.removesuffix(variant.suffix), path) for path in pictures]
@@ -105,6 +107,8 @@ def _items(base: Path, variant: Variant) -> list[tuple[str, Path, Path]]:
         found = [(name, base / variant.images.format(id=name)) for name in lines]
     else:
         found = []
+    if variant.members:
+        found = [item for item in found if item[0] in variant.members.get(split, ())]
     return [
         (name, path, base / variant.masks.format(id=name, folder=path.parent.name))
         for name, path in found
