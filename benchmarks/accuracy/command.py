@@ -302,6 +302,12 @@ class _Job:
     ) -> None:
         self.dataset = open_dataset(dataset, root, split, listed)
         self.indices = shard(len(self.dataset), part, limit)
+        if missing := self.dataset.missing:
+            say(
+                Console(stderr=True),
+                "warning",
+                f"{len(missing)} of {len(self.dataset)} pictures have no mask, as {missing[0]}",
+            )
         self.train = partial(_train, dataset, train_root or root, train_limit)
         self.train_limit = train_limit
         self.segmenter = Segmenter(engine, provider=provider)
@@ -390,6 +396,7 @@ class _First:
     def __init__(self, dataset: Dataset, count: int) -> None:
         self.name, self.classes, self.load = dataset.name, dataset.classes, dataset.load
         self.ids = list(dataset.ids)[:count]
+        self.missing = dataset.missing
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -183,6 +183,7 @@ def test_what_cannot_be_scored_is_named_and_skipped(folder: Path, tmp_path: Path
     out = tmp_path / "out"
     done = evaluate("run", "folder", "--root", folder, "-o", out)
     assert done.exit_code == 0, done.output
+    assert "warning: 1 of 4 pictures have no mask, as 2" in done.stderr
     assert "skipped: mask" in done.stderr
     values = json.loads((out / "report.json").read_text())
     assert set(values["problems"]) == {"2", "3"}

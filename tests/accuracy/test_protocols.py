@@ -85,6 +85,43 @@ def test_matching_by_data_set_renames_once(pairs) -> None:
     assert total.sum() == (truth != IGNORE).sum()
 
 
+@given(st.lists(st.tuples(TRUTH, LABELS), min_size=1, max_size=3))
+@few
+def test_the_confusion_matrix_is_scikit_learns(pairs) -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    protocol = PROTOCOLS["miou"]
+    counts = [protocol.count(truth, labels, CLASSES) for truth, labels in pairs]
+    truth, labels = (np.concatenate([p[side].ravel() for p in pairs]) for side in (0, 1))
+    known = truth != IGNORE
+    if not known.any():
+        return
+    columns = np.where(labels < 0, CLASSES, labels)
+    expected = metrics.confusion_matrix(truth[known], columns[known], labels=range(CLASSES + 1))
+    np.testing.assert_array_equal(protocol.total(counts, CLASSES), expected[:CLASSES])
+    jaccard = metrics.jaccard_score(
+        truth[known], columns[known], labels=range(CLASSES), average=None, zero_division=0
+    )
+    found = figures(protocol.total(counts, CLASSES)).iou
+    np.testing.assert_allclose(np.nan_to_num(found), 100 * jaccard)
+
+
+@given(TRUTH, LABELS)
+@few
+def test_iou_as_mmsegmentation_forms_it(truth, labels) -> None:
+    """Histograms of the hits, of the labels and of the truth, void left out (its
+    `intersect_and_union`)."""
+    known = truth != IGNORE
+    edges = np.arange(CLASSES + 1) - 0.5
+    hit, ours, theirs = (
+        np.histogram(values, edges)[0]
+        for values in (labels[known & (truth == labels)], labels[known], truth[known])
+    )
+    union = ours + theirs - hit
+    expected = np.where(union > 0, 100 * hit / np.maximum(union, 1), np.nan)
+    counts = PROTOCOLS["miou"].count(truth, labels, CLASSES)
+    np.testing.assert_allclose(figures(counts).iou, expected)
+
+
 def test_the_official_grid() -> None:
     truth = np.zeros((100, 90), np.uint8)
     truth[:50] = 1

@@ -37,6 +37,10 @@ class Dataset(Protocol):
     @property
     def ids(self) -> Sequence[str]: ...
 
+    @property
+    def missing(self) -> Sequence[str]:
+        """The ids whose mask is not there."""
+
     def __len__(self) -> int: ...
 
     def load(self, index: int) -> Sample: ...

@@ -28,6 +28,7 @@ class Scenes:
         seeds = range(FIRST[split], FIRST[split] + COUNT[split])
         self.classes: Sequence[tuple[str, ...]] = [(name,) for name in CLASSES]
         self.ids = [f"scene-{seed:07d}" for seed in seeds]
+        self.missing: Sequence[str] = ()
         self._seeds = seeds
 
     def __len__(self) -> int:

@@ -133,6 +133,7 @@ class TreeDataset:
     ) -> None:
         self.name, self.classes = name, classes
         self.ids = [item for item, _, _ in items]
+        self.missing = [item for item, _, mask in items if not mask.is_file()]
         self._variant, self._items = variant, items
 
     def __len__(self) -> int:
