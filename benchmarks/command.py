@@ -55,6 +55,12 @@ BENCHES: Final = {
         "Accuracy of the embedded model on held-out scenes.",
         "bench",
     ),
+    "scoring": Lazy(
+        "mdrt.benchmarks.accuracy.scoring",
+        "main",
+        "What scoring a picture costs beside the networks.",
+        "bench",
+    ),
 }
 
 

@@ -45,6 +45,13 @@ def cityscapes(root: Path) -> None:
         mask(root / f"gtFine/val/{folder}/{name}_gtFine_labelIds.png", row(0, 7, 8, 11, 33, 4, 255))
 
 
+def cityscapes_train_ids(root: Path) -> None:
+    name = "frankfurt_000000_000294"
+    picture(root / f"leftImg8bit/val/frankfurt/{name}_leftImg8bit.png")
+    path = root / f"gtFine/val/frankfurt/{name}_gtFine_labelTrainIds.png"
+    mask(path, row(0, 1, 18, 255))
+
+
 def voc(root: Path) -> None:
     (root / "ImageSets/Segmentation").mkdir(parents=True)
     (root / "ImageSets/Segmentation/val.txt").write_text("2007_000033\n2007_000042\n")
@@ -94,6 +101,7 @@ V = 255
 CASES: list[tuple[str, Callable[[Path], None], str, list[int]]] = [
     ("cityscapes19", cityscapes, "", [V, 0, 1, 2, 18, V, V]),
     ("cityscapes19", cityscapes, "cityscapes", [V, 0, 1, 2, 18, V, V]),
+    ("cityscapes19", cityscapes_train_ids, "", [0, 1, 18, V]),
     ("cityscapes27", cityscapes, "", [V, 0, 1, 4, 26, V, V]),
     ("voc20", voc, "VOCdevkit/VOC2012", [V, 0, 14, 19, V]),
     ("voc21", voc, "VOC2012", [0, 1, 15, 20, V]),
@@ -142,7 +150,7 @@ COUNTS = {
 @pytest.mark.parametrize("name", TREES)
 def test_class_files(name: str) -> None:
     """As many as the name says, versioned, and no name means two classes."""
-    path = registry._CLASSES / f"{TREES[name].classes}.txt"
+    path = registry.class_file(TREES[name].classes)
     assert path.read_text().startswith("# mdrt classes, version 1: ")
     classes = [synonyms(names) for names in read_classes(path)]
     assert len(classes) == COUNTS[name]

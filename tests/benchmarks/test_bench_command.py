@@ -90,6 +90,15 @@ def test_growth_varies_one_thing_at_a_time(tmp_path: Path) -> None:
     assert (tmp_path / "growth.json").exists()
 
 
+def test_scoring_is_timed_beside_the_networks() -> None:
+    arguments = ("--classes", "5", "--size", "64", "--pictures", "2", "--runs", "1")
+    found = json.loads(bench("scoring", *arguments, "--json"))
+    assert found["network_s"] > 0
+    assert {"miou", "hungarian-image", "boundary IoU"} <= found["scoring_s"].keys()
+    assert all(seconds > 0 for seconds in found["scoring_s"].values())
+    assert "ms a picture" in bench("scoring", *arguments)
+
+
 def test_half_precision_weights_are_not_quantised(tmp_path: Path) -> None:
     arguments = ["bench", "quantise", str(EMBEDDED), "--output", str(tmp_path / "int8")]
     done = CliRunner().invoke(main, arguments)

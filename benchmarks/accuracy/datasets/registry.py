@@ -17,14 +17,22 @@ from .trees import Tree, TreeDataset, Variant
 _CLASSES: Final = Path(str(files("mdrt.benchmarks.accuracy"))) / "classes"
 
 
-def _cityscapes(classes: str, table: tables.Table) -> Tree:
-    variant = Variant(
-        "leftImg8bit/{split}/*/*_leftImg8bit.png",
-        "gtFine/{split}/{folder}/{id}_gtFine_labelIds.png",
-        table,
-        suffix="_leftImg8bit",
-    )
-    return Tree(classes, (variant,), ("", "cityscapes", "Cityscapes"))
+def class_file(name: str) -> Path:
+    """The versioned class file of a data set."""
+    return _CLASSES / f"{name}.txt"
+
+
+def _cityscapes(classes: str, **tables_by_kind: tables.Table) -> Tree:
+    variants = [
+        Variant(
+            "leftImg8bit/{split}/*/*_leftImg8bit.png",
+            f"gtFine/{{split}}/{{folder}}/{{id}}_gtFine_{kind}.png",
+            table,
+            suffix="_leftImg8bit",
+        )
+        for kind, table in tables_by_kind.items()
+    ]
+    return Tree(classes, tuple(variants), ("", "cityscapes", "Cityscapes"))
 
 
 def _voc(classes: str, table: tables.Table, sets: str, masks: str) -> Tree:
@@ -75,8 +83,10 @@ def _potsdam(classes: str, tiles: tables.Table, colours: tables.Table) -> Tree:
 
 
 TREES: Final[Mapping[str, Tree]] = {
-    "cityscapes19": _cityscapes("cityscapes19", tables.CITYSCAPES_19),
-    "cityscapes27": _cityscapes("cityscapes27", tables.CITYSCAPES_27),
+    "cityscapes19": _cityscapes(
+        "cityscapes19", labelIds=tables.CITYSCAPES_19, labelTrainIds=tables.CITYSCAPES_19_TRAIN
+    ),
+    "cityscapes27": _cityscapes("cityscapes27", labelIds=tables.CITYSCAPES_27),
     "voc20": _voc("voc20", tables.VOC_20, "Segmentation", "SegmentationClass"),
     "voc21": _voc("voc21", tables.VOC_21, "Segmentation", "SegmentationClass"),
     "cocostuff171": _coco("cocostuff171", tables.COCO_171_STUFFTHING, tables.COCO_171_TRAIN),
@@ -129,7 +139,7 @@ def open_dataset(
     else:
         tree = TREES[name]
         variant, items = tree.find(root, split)
-        classes = [synonyms(names) for names in read_classes(_CLASSES / f"{tree.classes}.txt")]
+        classes = [synonyms(names) for names in read_classes(class_file(tree.classes))]
         dataset = TreeDataset(name, classes, variant, _listed(items, listed, root))
     return dataset
 

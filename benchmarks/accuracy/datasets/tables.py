@@ -57,6 +57,8 @@ CITYSCAPES_19: Final = _table(
     {raw: index for index, raw in enumerate(_CITYSCAPES_TRAIN)},
     (*(raw for raw in _CITYSCAPES_IDS if raw not in _CITYSCAPES_TRAIN), 255),
 )
+# createTrainIdLabelImgs.py writes the classes themselves
+CITYSCAPES_19_TRAIN: Final = shifted(19)
 # PiCIE and STEGO (src/data.py): ids 7 … 33, those before are void
 CITYSCAPES_27: Final = _table({7 + i: i for i in range(27)}, (*range(7), 255))
 
