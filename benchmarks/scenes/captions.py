@@ -8,8 +8,29 @@ from .renderer import CLASSES, PAINTS, Scene
 
 OPENINGS = ("a picture of", "a photo of", "")
 JOINTS = (" and ", ", ", " ")
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "sky": ("heaven",),
+    "cloud": ("clouds",),
+    "sun": ("sunshine",),
+    "mountain": ("mountains", "hill", "peak"),
+    "grass": ("meadow", "lawn"),
+    "sand": ("beach", "desert"),
+    "water": ("sea", "ocean", "lake"),
+    "road": ("street", "path"),
+    "tree": ("trees", "woods", "forest"),
+    "house": ("home", "building", "cottage"),
+    "car": ("automobile", "vehicle"),
+    "boat": ("ship", "sailboat"),
+    "person": ("people", "man", "human"),
+    "flower": ("flowers", "blossom"),
+}
+"""Other names a caption may give a class."""
+
 WORDS = tuple(
-    dict.fromkeys([*CLASSES, *PAINTS, "roof", "a", "picture", "photo", "of", "and", "the", "with"])
+    dict.fromkeys(
+        [*CLASSES, *PAINTS, "roof", "a", "picture", "photo", "of", "and", "the", "with"]
+        + [word for words in SYNONYMS.values() for word in words]
+    )
 )
 """Every word a caption can hold: the closed vocabulary of the embedded model."""
 
@@ -18,18 +39,26 @@ LISTS = 0.4
 """Share of captions that are bare lists of names, some of which are not in the picture."""
 
 
-def caption(scene: Scene, rng: np.random.Generator) -> str:
+def _called(name: str, rng: np.random.Generator, synonyms: float) -> str:
+    if rng.random() >= synonyms:
+        return name
+    return SYNONYMS[name][int(rng.integers(len(SYNONYMS[name])))]
+
+
+def caption(scene: Scene, rng: np.random.Generator, synonyms: float = 0.0) -> str:
     """A caption for a scene: a description, or a list in which some names are wrong.
 
     In a description colours stand before objects six times in ten, and one name is sometimes
     left out. A list holds every visible class and any number of absent ones, as a prompt of all
-    class names does: a word is only of use where the picture agrees with it.
+    class names does: a word is only of use where the picture agrees with it. `synonyms` is the
+    share of the names, in [0, 1], that another word for the class replaces.
     """
     if rng.random() < LISTS:
         absent = [name for name in CLASSES if name not in scene.visible]
         rng.shuffle(absent)
         phrases = [*scene.visible, *absent[: int(rng.integers(len(absent) + 1))]]
         rng.shuffle(phrases)
+        phrases = [_called(name, rng, synonyms) for name in phrases]
         return JOINTS[int(rng.integers(3))].join(phrases)
     names = list(scene.visible)
     rng.shuffle(names)
@@ -38,8 +67,9 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
     phrases = []
     for name in names:
         colours = scene.colours.get(name, ())
+        phrase = _called(name, rng, synonyms)
         if colours and rng.random() < 0.6:
-            name = f"{colours[int(rng.integers(len(colours)))]} {name}"
-        phrases.append(name)
+            phrase = f"{colours[int(rng.integers(len(colours)))]} {phrase}"
+        phrases.append(phrase)
     opening = OPENINGS[2] if rng.random() < 0.6 else OPENINGS[int(rng.integers(2))]
     return f"{opening} {JOINTS[int(rng.integers(3))].join(phrases)}".strip()

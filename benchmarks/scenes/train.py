@@ -22,11 +22,23 @@ from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, U
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from . import models
-from .captions import caption
+from .captions import SYNONYMS, caption
 from .renderer import Scene, render
 
 TRAINING_SEEDS = 1_000_000
 """Seeds from here on are trained on; seeds below are held out for scoring."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One run of the learning rate from its warm-up to nearly nothing."""
+
+    steps: int
+    scenes: int
+    rate: float
+    ema: float
+    synonyms: float
+    """Share of the names in captions that other words for the class replace."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +50,28 @@ class Recipe:
     vae_batch: int = 16
     vae_crop: int = 64
     vae_rate: float = 2e-3
-    scenes: int = 8_000
-    steps: int = 6_000
+    rounds: tuple[Round, ...] = (
+        Round(steps=6_000, scenes=8_000, rate=1e-3, ema=0.997, synonyms=0.0),
+        Round(steps=3_000, scenes=10_000, rate=8e-4, ema=0.998, synonyms=0.35),
+    )
     batch: int = 24
-    rate: float = 1e-3
     warmup: int = 200
     empty_captions: float = 0.08
     timestep_power: float = 0.75
-    ema: float = 0.997
     log_every: int = 25
 
 
-QUICK = Recipe(vae_scenes=16, vae_steps=4, vae_batch=2, vae_crop=64, scenes=16, steps=4, batch=4)
+QUICK = Recipe(
+    vae_scenes=16,
+    vae_steps=4,
+    vae_batch=2,
+    vae_crop=64,
+    rounds=(
+        Round(steps=4, scenes=16, rate=1e-3, ema=0.997, synonyms=0.0),
+        Round(steps=3, scenes=24, rate=1e-3, ema=0.997, synonyms=0.5),
+    ),
+    batch=4,
+)
 """Seconds instead of hours: proves that the stages, the checkpoints and the export work."""
 
 
@@ -174,24 +196,23 @@ class TrainingSet:
     latents: torch.Tensor
     scenes: list[tuple[tuple[str, ...], dict[str, tuple[str, ...]]]]
 
-    def caption(self, index: int, rng: np.random.Generator) -> str:
+    def caption(self, index: int, rng: np.random.Generator, synonyms: float) -> str:
         visible, colours = self.scenes[index]
         nothing = np.zeros((0, 0), dtype=np.uint8)
-        return caption(Scene(nothing, nothing, visible, colours), rng)
+        return caption(Scene(nothing, nothing, visible, colours), rng, synonyms)
 
 
-def encode_scenes(work: Path, recipe: Recipe, vae: AutoencoderTiny) -> TrainingSet:
+def encode_scenes(work: Path, count: int, vae: AutoencoderTiny) -> TrainingSet:
     """Render and encode the training scenes once, as they are and mirrored (no caption says left
     or right), in chunks that survive a kill.
     """
     chunk = 1_000
     latents, scenes = [], []
-    for start in range(0, recipe.scenes, chunk):
-        path = work / f"latents-{start:06d}.pt"
+    for start in range(0, count, chunk):
+        end = min(start + chunk, count)
+        path = work / f"latents-{start:06d}-{end:06d}.pt"
         if not path.exists():
-            rendered = [
-                render(TRAINING_SEEDS + i) for i in range(start, min(start + chunk, recipe.scenes))
-            ]
+            rendered = [render(TRAINING_SEEDS + i) for i in range(start, end)]
             images = np.stack([scene.image for scene in rendered])
             z = torch.cat([_latents(vae, images), _latents(vae, images[:, :, ::-1].copy())])
             said = [(scene.visible, scene.colours) for scene in rendered]
@@ -239,54 +260,98 @@ def _noised(
     return scheduler.add_noise(z, noise, t), scheduler.get_velocity(z, noise, t)
 
 
-def train_unet(
-    work: Path, recipe: Recipe, data: TrainingSet, minutes_between: float = 3
-) -> Denoiser:
-    """v-prediction with timesteps drawn towards noise; returns the averaged (EMA) weights."""
-    torch.manual_seed(0)
+def name_synonyms(model: Denoiser) -> None:
+    """Let every synonym start as its class: the embedding of the class's own word."""
+    table = model.text.get_input_embeddings().weight
+    number = model.tokenizer.get_vocab()
+    with torch.no_grad():
+        for name, words in SYNONYMS.items():
+            for word in words:
+                table[number[f"{word}</w>"]] = table[number[f"{name}</w>"]]
+
+
+def train_round(
+    work: Path,
+    recipe: Recipe,
+    number: int,
+    data: TrainingSet,
+    start: dict[str, torch.Tensor] | None,
+    minutes_between: float = 3,
+) -> dict[str, torch.Tensor]:
+    """One round of v-prediction with timesteps drawn towards noise.
+
+    `start` holds the weights of the round before (None: from nothing); returns the averaged
+    (EMA) weights, which are also kept in the work folder: a finished round is not run again.
+    """
+    done = work / f"round-{number}.pt"
+    if done.exists():
+        finished: dict[str, torch.Tensor] = torch.load(done)
+        return finished
+    this = recipe.rounds[number]
+    torch.manual_seed(number)
     model, average = Denoiser(work / "tokenizer"), Denoiser(work / "tokenizer")
+    if start is not None:
+        model.load_state_dict(start)
+        name_synonyms(model)
     average.load_state_dict(model.state_dict())
     average.requires_grad_(False)
     scheduler = DDIMScheduler(**models.scheduler_config())
     optimiser = torch.optim.AdamW(
-        model.parameters(), lr=recipe.rate, weight_decay=1e-3, betas=(0.9, 0.98), fused=True
+        model.parameters(), lr=this.rate, weight_decay=1e-3, betas=(0.9, 0.98), fused=True
     )
     checkpoint = Checkpoint(
-        work / "unet.pt", minutes_between, model=model, average=average, optimiser=optimiser
+        work / f"unet-{number}.pt", minutes_between, model=model, average=average, adam=optimiser
     )
-    for step in range(checkpoint.resume(), recipe.steps):
+    for step in range(checkpoint.resume(), this.steps):
         share = min(1.0, (step + 1) / recipe.warmup)
-        progress = step / recipe.steps
+        progress = step / this.steps
         for group in optimiser.param_groups:
             group["lr"] = (
-                recipe.rate * share * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+                this.rate * share * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
             )
-        rng = np.random.default_rng([step, 2])
+        rng = np.random.default_rng([step, 2 + number])
         index = rng.integers(0, len(data.scenes), recipe.batch)
         captions = [
-            "" if rng.random() < recipe.empty_captions else data.caption(i, rng) for i in index
+            "" if rng.random() < recipe.empty_captions else data.caption(i, rng, this.synonyms)
+            for i in index
         ]
         t = torch.from_numpy(
             (1000 * rng.random(recipe.batch) ** recipe.timestep_power).astype(np.int64)
         )
         z = data.latents[index]
-        noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(step))
+        seed = number * 1_000_000 + step
+        noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(seed))
         noisy, target = _noised(z, t, noise, scheduler)
         loss = F.mse_loss(model(noisy, t, model.tokens(captions)), target)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-        decay = min(recipe.ema, (1 + step) / (10 + step))
+        decay = min(this.ema, (1 + step) / (10 + step))
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
         if step % recipe.log_every == 0:
-            _log(work, stage="unet", step=step, loss=loss.item())
+            _log(work, stage="unet", round=number, step=step, loss=loss.item())
         if step % 250 == 249:
-            _log(work, stage="unet", step=step, **_caption_gap(average, data, scheduler))
+            gap = _caption_gap(average, data, scheduler)
+            _log(work, stage="unet", round=number, step=step, **gap)
         checkpoint.keep(step)
-    average.eval()
-    return average
+    _save(done, average.state_dict())
+    return average.state_dict()
+
+
+def train_unet(
+    work: Path, recipe: Recipe, vae: AutoencoderTiny, minutes_between: float = 3
+) -> Denoiser:
+    """All rounds, each from the averaged weights of the one before."""
+    weights: dict[str, torch.Tensor] | None = None
+    for number, this in enumerate(recipe.rounds):
+        data = encode_scenes(work, this.scenes, vae)
+        weights = train_round(work, recipe, number, data, weights, minutes_between)
+    model = Denoiser(work / "tokenizer")
+    assert weights is not None
+    model.load_state_dict(weights)
+    return model.eval()
 
 
 @torch.inference_mode()
@@ -299,7 +364,9 @@ def _caption_gap(model: Denoiser, data: TrainingSet, scheduler: DDIMScheduler) -
     noisy, target = _noised(
         z, t, torch.randn(z.shape, generator=torch.Generator().manual_seed(7)), scheduler
     )
-    told = F.mse_loss(model(noisy, t, model.tokens([data.caption(i, rng) for i in index])), target)
+    told = F.mse_loss(
+        model(noisy, t, model.tokens([data.caption(i, rng, 0.0) for i in index])), target
+    )
     untold = F.mse_loss(model(noisy, t, model.tokens([""] * 64)), target)
     return {"told": told.item(), "untold": untold.item()}
 
@@ -351,8 +418,7 @@ def main(work: Path, output: Path, quick: bool, threads: int) -> None:
     models.write_tokenizer(work / "tokenizer")
     _log(work, stage="recipe", **asdict(recipe))
     vae = train_vae(work, recipe)
-    data = encode_scenes(work, recipe, vae)
-    model = train_unet(work, recipe, data)
+    model = train_unet(work, recipe, vae)
     save_pipeline(output, vae, model)
     click.echo(f"saved {output}")
 

@@ -5,10 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdrt.benchmarks.scenes.captions import WORDS, caption
-from mdrt.benchmarks.scenes.renderer import CLASSES, MINIMUM_VISIBLE, render
+from mdrt.benchmarks.scenes.captions import SYNONYMS, WORDS, caption
+from mdrt.benchmarks.scenes.renderer import CLASSES, MINIMUM_VISIBLE, PAINTS, render
 
 SEEDS = st.integers(0, 2**31)
+CLASS_OF = {word: name for name, words in SYNONYMS.items() for word in words}
+
+
+def test_no_word_means_two_things():
+    assert set(SYNONYMS) == set(CLASSES)
+    assert len(CLASS_OF) == sum(len(words) for words in SYNONYMS.values())
+    assert not set(CLASS_OF) & {*CLASSES, *PAINTS}
 
 
 @settings(max_examples=40, deadline=None)
@@ -26,12 +33,15 @@ def test_a_scene_is_its_seed(seed):
 
 
 @settings(max_examples=60, deadline=None)
-@given(SEEDS, st.integers(0, 100))
-def test_captions_say_what_is_visible(seed, draw):
+@given(SEEDS, st.integers(0, 100), st.sampled_from([0.0, 0.5, 1.0]))
+def test_captions_say_what_is_visible(seed, draw, synonyms):
     scene = render(seed, size=64)
-    text = caption(scene, np.random.default_rng(draw))
+    text = caption(scene, np.random.default_rng(draw), synonyms)
     words = text.replace(",", "").split()
     assert set(words) <= set(WORDS)
+    assert synonyms < 1 or not set(words) & set(CLASSES)
+    assert synonyms > 0 or not set(words) & set(CLASS_OF)
+    words = [CLASS_OF.get(word, word) for word in words]
     named = [word for word in words if word in CLASSES]
     assert len(named) == len(set(named))
     if set(named) <= set(scene.visible):
