@@ -20,6 +20,12 @@ BENCHES: Final = {
     "embedded": Lazy(
         "mdrt.benchmarks.embedded", "main", "The embedded model: cold, warm, and its memory."
     ),
+    "gallery": Lazy(
+        "mdrt.benchmarks.scenes.gallery",
+        "main",
+        "A page of held-out scenes under every method.",
+        "bench",
+    ),
     "gpu": Lazy(
         "mdrt.benchmarks.device.latency",
         "main",
@@ -48,6 +54,12 @@ BENCHES: Final = {
         "main",
         "Write a bundle with 8-bit matrix products, to compare.",
         "export",
+    ),
+    "robustness": Lazy(
+        "mdrt.benchmarks.scenes.robustness",
+        "main",
+        "The embedded model with other words, orders, sizes and shapes.",
+        "bench",
     ),
     "scenes": Lazy(
         "mdrt.benchmarks.scenes.score",

@@ -34,7 +34,6 @@ class Round:
     """One run of the learning rate from its warm-up to nearly nothing."""
 
     steps: int
-    scenes: int
     rate: float
     ema: float
     synonyms: float
@@ -50,9 +49,10 @@ class Recipe:
     vae_batch: int = 16
     vae_crop: int = 64
     vae_rate: float = 2e-3
+    scenes: int = 8_000
     rounds: tuple[Round, ...] = (
-        Round(steps=6_000, scenes=8_000, rate=1e-3, ema=0.997, synonyms=0.0),
-        Round(steps=3_000, scenes=10_000, rate=8e-4, ema=0.998, synonyms=0.35),
+        Round(steps=6_000, rate=1e-3, ema=0.997, synonyms=0.0),
+        Round(steps=3_000, rate=8e-4, ema=0.998, synonyms=0.35),
     )
     batch: int = 24
     warmup: int = 200
@@ -66,9 +66,10 @@ QUICK = Recipe(
     vae_steps=4,
     vae_batch=2,
     vae_crop=64,
+    scenes=16,
     rounds=(
-        Round(steps=4, scenes=16, rate=1e-3, ema=0.997, synonyms=0.0),
-        Round(steps=3, scenes=24, rate=1e-3, ema=0.997, synonyms=0.5),
+        Round(steps=4, rate=1e-3, ema=0.997, synonyms=0.0),
+        Round(steps=3, rate=1e-3, ema=0.997, synonyms=0.5),
     ),
     batch=4,
 )
@@ -202,14 +203,14 @@ class TrainingSet:
         return caption(Scene(nothing, nothing, visible, colours), rng, synonyms)
 
 
-def encode_scenes(work: Path, count: int, vae: AutoencoderTiny) -> TrainingSet:
+def encode_scenes(work: Path, recipe: Recipe, vae: AutoencoderTiny) -> TrainingSet:
     """Render and encode the training scenes once, as they are and mirrored (no caption says left
     or right), in chunks that survive a kill.
     """
     chunk = 1_000
     latents, scenes = [], []
-    for start in range(0, count, chunk):
-        end = min(start + chunk, count)
+    for start in range(0, recipe.scenes, chunk):
+        end = min(start + chunk, recipe.scenes)
         path = work / f"latents-{start:06d}-{end:06d}.pt"
         if not path.exists():
             rendered = [render(TRAINING_SEEDS + i) for i in range(start, end)]
@@ -336,8 +337,9 @@ def train_round(
             gap = _caption_gap(average, data, scheduler)
             _log(work, stage="unet", round=number, step=step, **gap)
         checkpoint.keep(step)
-    _save(done, average.state_dict())
-    return average.state_dict()
+    averaged: dict[str, torch.Tensor] = average.state_dict()
+    _save(done, averaged)
+    return averaged
 
 
 def train_unet(
@@ -345,13 +347,14 @@ def train_unet(
 ) -> Denoiser:
     """All rounds, each from the averaged weights of the one before."""
     weights: dict[str, torch.Tensor] | None = None
-    for number, this in enumerate(recipe.rounds):
-        data = encode_scenes(work, this.scenes, vae)
+    data = encode_scenes(work, recipe, vae)
+    for number in range(len(recipe.rounds)):
         weights = train_round(work, recipe, number, data, weights, minutes_between)
     model = Denoiser(work / "tokenizer")
     assert weights is not None
     model.load_state_dict(weights)
-    return model.eval()
+    model.eval()
+    return model
 
 
 @torch.inference_mode()
