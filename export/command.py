@@ -100,6 +100,15 @@ _INSTALLED: Final = "installed"
     help="The prototype formula the bundle recommends.",
 )
 @click.option(
+    "--presence",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    show_default=True,
+    metavar="SHARE",
+    help="The share of the attention's cells a name must win to be taken as present, which the "
+    "bundle recommends; 0 takes every name, others need --pooling softmax.",
+)
+@click.option(
     "--classes",
     default="",
     help="Names a closed-vocabulary model knows: comma-separated, or a file with one a line.",
@@ -127,6 +136,7 @@ def export_command(
     pooling: str,
     timestep: int,
     mode: str,
+    presence: float,
     classes: str,
     trt: str | None,
     profiles: tuple[str, ...],
@@ -137,6 +147,8 @@ def export_command(
 
     Every graph is proved against PyTorch before the bundle appears.
     """
+    if presence and pooling != "softmax":
+        raise click.UsageError(f"--presence needs --pooling softmax, not {pooling}")
     options = ExportOptions(
         feature_strides=_strides(feature_strides),
         attention_strides=_strides(attention_strides),
@@ -145,7 +157,7 @@ def export_command(
         weights=weights,
         opset=opset,
         vae=vae,
-        recommended=Recommended(pooling=pooling, timestep=timestep, mode=mode),
+        recommended=Recommended(pooling, timestep, mode, presence),
         classes=_names(classes),
         overwrite=overwrite,
     )

@@ -10,8 +10,8 @@ resizing is linear, so it is applied to a few score maps instead of thousands of
 """
 
 from .affinity import AFFINITY_SIZE, Affinity
-from .assign import Assignment, assign, full_scores, score_maps
-from .attention import Pooling, class_maps, token_softmax
+from .assign import Assignment, assign, full_scores, never, score_maps
+from .attention import Pooling, absent, class_maps, token_softmax, won_shares
 from .grid import Array, Grid, Mode, Size, array_module
 from .kmeans import KMeans, gram_kmeans, kmeans
 from .norms import pixel_norms
@@ -33,6 +33,7 @@ __all__ = [
     "Pooling",
     "Size",
     "SpectralError",
+    "absent",
     "array_module",
     "assign",
     "class_maps",
@@ -42,6 +43,7 @@ __all__ = [
     "full_scores",
     "gram_kmeans",
     "kmeans",
+    "never",
     "pixel_norms",
     "prototypes",
     "resize",
@@ -49,4 +51,5 @@ __all__ = [
     "score_maps",
     "spectral_embedding",
     "token_softmax",
+    "won_shares",
 ]

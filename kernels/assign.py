@@ -16,6 +16,9 @@ from .grid import Array, Grid, Mode, Size, array_module, check_classes, on_gpu
 from .norms import NORM_FLOOR
 from .resize import bands, resize_matrices
 
+NEVER = -1e30
+"""A score below every other: resized, summed over levels and divided by ‖f‖ it stays so."""
+
 TILE_VALUES = 1 << 18
 """Scores of a tile, over all classes (1 MiB of float32): stays in a core's cache."""
 TILE_COLUMNS = 128
@@ -55,6 +58,18 @@ def score_maps(
     return [
         Grid((part @ level.flat).reshape(len(part), *level.size), level.extent)
         for level, part in zip(features, prototypes, strict=True)
+    ]
+
+
+def never(scores: Sequence[Grid], out: Array) -> list[Grid]:
+    """Scores in which the classes of the mask `out` (classes,) bool win nowhere.
+
+    Finite, for a resize multiplies some of them by zero.
+    """
+    xp = array_module(out)
+    return [
+        Grid(xp.where(out[:, None, None], NEVER, level.values).astype("float32"), level.extent)
+        for level in scores
     ]
 
 

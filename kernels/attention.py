@@ -61,6 +61,29 @@ def class_maps(
     raise ValueError(f"pooling {pooling!r} is not one of exp, softmax, logit")
 
 
+def won_shares(
+    probabilities: Sequence[Array], token_class: NDArray[np.integer], classes: int
+) -> Array:
+    """The share of the largest attention grid's cells that each class wins, (classes,) float32.
+
+    A cell goes to the class with the highest mean probability; maps are compared before they are
+    divided by their maxima, so that a class that is nowhere wins next to nothing. `probabilities`
+    and the rest are as for `class_maps` with pooling "softmax"; the shares add up to 1.
+    """
+    membership = array_module(probabilities[0]).asarray(_membership(token_class, classes))
+    grid = max(p.shape[2] for p in probabilities), max(p.shape[3] for p in probabilities)
+    xp = array_module(membership)
+    winners = _linear_mean(probabilities, membership, grid).argmax(axis=0).ravel()
+    won = winners[None, :] == xp.arange(classes)[:, None]
+    return won.astype("float32").mean(axis=1)  # type: ignore[no-any-return]
+
+
+def absent(won: Array, presence: float) -> Array:
+    """(classes,) bool: which classes win a smaller share than `presence`; none if all would."""
+    out = won < presence
+    return out & ~out.all()
+
+
 def _membership(token_class: NDArray[np.integer], classes: int) -> Array:
     """(classes, tokens) float32, 1 where the token belongs to the class; none may be empty."""
     outside = [int(c) for c in token_class if not 0 <= int(c) < classes]

@@ -91,6 +91,13 @@ class _Segments(click.ParamType):  # type: ignore[type-arg]
     help=f"Noise level, an index from 0 (the paper's t = 1).  {RECOMMENDED}",
 )
 @click.option(
+    "--presence",
+    type=click.FloatRange(0, 1, max_open=True),
+    metavar="SHARE",
+    help="Leave out names that win less than this share of the attention's cells, as 0.01: they "
+    f"are not in the picture. 0 keeps all; others need softmax pooling.  {RECOMMENDED}",
+)
+@click.option(
     "--background",
     metavar="NAME",
     help="A class to leave uncoloured; added to the classes if it is not among them.",
@@ -163,6 +170,7 @@ def segment_command(
     mode: Literal["paper", "released"] | None,
     pooling: Literal["exp", "softmax", "logit"] | None,
     timestep: int | None,
+    presence: float | None,
     background: str | None,
     max_size: int | None,
     out: Path,
@@ -197,7 +205,9 @@ def segment_command(
             raise click.UsageError(f"--{option} goes with --unsupervised")
     if unsupervised and background is not None:
         raise click.UsageError("--background needs class names")
-    options = Options(mode, pooling, timestep, method, max_size)
+    if unsupervised and presence is not None:
+        raise click.UsageError("--presence needs class names")
+    options = Options(mode, pooling, timestep, method, max_size, presence=presence)
     names = None if classes is None else list(load_classes(classes))
     paths = list(dict.fromkeys(_pictures(images)))
     stems = choose_stems(paths)

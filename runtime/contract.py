@@ -132,8 +132,12 @@ class Recommended:
     pooling: str = "exp"  # DESIGN §2: Eq. 4
     timestep: int = 0  # the paper's t = 1 is index 0
     mode: str = "paper"
+    presence: float = 0.0  # share of the attention cells a class must win; with softmax alone
 
     def __post_init__(self) -> None:
+        _require(0 <= self.presence < 1, "recommended.presence", self.presence, "0 to below 1")
+        gated = self.presence == 0 or self.pooling == "softmax"
+        _require(gated, "recommended.presence", self.presence, "0 unless pooling is softmax")
         _require(self.pooling in POOLINGS, "recommended.pooling", self.pooling, POOLINGS)
         _require(self.mode in MODES, "recommended.mode", self.mode, MODES)
 

@@ -45,6 +45,8 @@ class Options:
         max_size: longer side in pixels a picture is reduced to for the network; None keeps it.
             No picture goes below the bundle's native size: smaller ones are enlarged to it.
         scores: keep the score of every class at every pixel.
+        presence: leave out classes that win less than this share of the attention's cells, in
+            [0, 1): they are taken to be absent. 0 keeps all; others need pooling "softmax".
     """
 
     mode: Mode | None = None
@@ -53,6 +55,7 @@ class Options:
     method: Method = "spectral"
     max_size: int | None = None
     scores: bool = False
+    presence: float | None = None
 
     def __post_init__(self) -> None:
         """Check each value.
@@ -70,6 +73,8 @@ class Options:
                 raise MdrtError(f"{name} is {value!r}, expected one of {valid[-3:]}")
         if self.max_size is not None and self.max_size < 1:
             raise MdrtError(f"max_size is {self.max_size}, expected at least 1 pixel")
+        if self.presence is not None and not 0 <= self.presence < 1:
+            raise MdrtError(f"presence is {self.presence}, expected a share from 0 to below 1")
 
 
 @dataclass(frozen=True)
@@ -81,12 +86,13 @@ class Segmentation:
         classes: names; "segment 1", … where there were none.
         confidence: (H, W) float32, cosine of each pixel's features to its class's prototype
             (in mode "released" times the prototype's length); comparable within one picture.
-        scores: (classes, H, W) float32, the same for every class; None unless asked for.
+        scores: (classes, H, W) float32, the same for every class, those taken to be absent
+            (`presence`) included; None unless asked for.
         weights: the maps a_c that the prototypes were averaged with: attention class maps
             (Eq. 4), or one-hot segments; a grid of (classes, rows, columns) in [0, 1].
         timings: seconds per stage, in the order in which they ran; on a GPU, of its own clock.
-        settings: what was used: mode, pooling, timestep, method, backend, Winograd convolutions,
-            tiles.
+        settings: what was used: mode, pooling, timestep, method, presence and the classes taken
+            to be absent, backend, Winograd convolutions, tiles.
     """
 
     labels: NDArray[np.uint8] | NDArray[np.uint16]
@@ -242,7 +248,8 @@ class Segmenter:
             named: whether for named classes or for unnamed segments.
 
         Raises:
-            MdrtError: the bundle has no such timestep.
+            MdrtError: the bundle has no such timestep, or presence is asked of another pooling
+                than softmax.
         """
         recommended, steps = self.manifest.recommended, len(self.manifest.alphas_cumprod)
         timestep = options.timestep
@@ -253,7 +260,15 @@ class Segmenter:
         # The manifest's values were checked against the same choices when it was read.
         mode = options.mode or cast("Mode", recommended.mode)
         pooling = options.pooling or cast("Pooling", recommended.pooling)
-        return replace(options, mode=mode, pooling=pooling, timestep=timestep)
+        presence = options.presence
+        if presence is None:
+            presence = recommended.presence if pooling == "softmax" else 0.0
+        if presence and pooling != "softmax":
+            raise MdrtError(
+                f"presence {presence:g} compares probabilities and needs pooling softmax, "
+                f"not {pooling}; give presence 0 or the other pooling"
+            )
+        return replace(options, mode=mode, pooling=pooling, timestep=timestep, presence=presence)
 
     def unknown(self, classes: Sequence[ClassName]) -> list[str]:
         """The names that a closed-vocabulary model has never seen; empty for an open one."""
@@ -299,8 +314,14 @@ class _Run:
             features = seen.features
         with self.clock.stage("attention"):
             count = len(text.prompts.classes)
-            maps = kernels.class_maps(seen.logits, text.prompts.owner, count, self.pooling)
-        return self._assign(features, Grid(maps, extent), self.size, text.prompts.classes, canvas)
+            owner = text.prompts.owner
+            maps = kernels.class_maps(seen.logits, owner, count, self.pooling)
+            absent = None
+            if self.options.presence:
+                won = kernels.won_shares(seen.logits, owner, count)
+                absent = kernels.absent(won, self.options.presence)
+        names = text.prompts.classes
+        return self._assign(features, Grid(maps, extent), self.size, names, canvas, absent)
 
     def unnamed(self, segments: int | Literal["auto"]) -> Segmentation:
         """Segment by clustering the features of the empty prompt (Eq. 7)."""
@@ -346,8 +367,10 @@ class _Run:
         size: tuple[int, int],
         names: tuple[str, ...],
         canvas: Canvas,
+        absent: Array | None = None,
     ) -> Segmentation:
-        """Prototypes over the grid `size` (Eq. 5), then every pixel's class (Eq. 6)."""
+        """Prototypes over the grid `size` (Eq. 5), then every pixel's class (Eq. 6), but for
+        those of the mask `absent` (classes,)."""
         mode = self.mode
         with self.clock.stage("prototypes"):
             norms = kernels.pixel_norms(features, self.size)
@@ -355,18 +378,23 @@ class _Run:
             prototypes = kernels.prototypes(features, weights, size, mode, own)
         with self.clock.stage("assign"):
             scores = kernels.score_maps(features, prototypes, mode)
-            assigned = kernels.assign(scores, self.size, norms)
+            open_to = scores if absent is None else kernels.never(scores, absent)
+            assigned = kernels.assign(open_to, self.size, norms)
             full = kernels.full_scores(scores, self.size, norms) if self.options.scores else None
         assert assigned.confidence is not None
         every = [assigned.labels, assigned.confidence, weights.values]
+        extra = [values for values in (absent, full) if values is not None]
         with self.clock.stage("download"):
-            wait = self.network.device.download(*every, *([] if full is None else [full]))
-        labels, confidence, maps, *scored = wait()
+            wait = self.network.device.download(*every, *extra)
+        labels, confidence, maps, *rest = wait()
+        missing = [] if absent is None else [names[i] for i in np.flatnonzero(rest.pop(0))]
         settings = {
             "mode": mode,
             "pooling": self.pooling if self.named_classes else None,
             "timestep": self.timestep,
             "method": None if self.named_classes else self.options.method,
+            "presence": self.options.presence if self.named_classes else None,
+            "absent": missing,
             "backend": self.network.backend.name,
             "winograd": self.network.backend.winograd,
             "tiles": len(canvas.origins),
@@ -376,7 +404,7 @@ class _Run:
             labels,
             names,
             confidence,
-            scored[0] if scored else None,
+            rest[0] if rest else None,
             Grid(maps, weights.extent),
             self.clock.seconds(),
             settings,

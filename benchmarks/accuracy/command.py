@@ -133,6 +133,11 @@ def eval_command() -> None:
 @click.option("--mode", type=click.Choice(MODES), help="[default: what the bundle recommends]")
 @click.option("--pooling", type=click.Choice(POOLINGS), help="[default: the same]")
 @click.option("--timestep", type=int, help="Index into ᾱ.  [default: the same; unnamed segments 0]")
+@click.option(
+    "--presence",
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Of maskdiffusion, as for `mdrt segment`.  [default: the same]",
+)
 @click.option("--feature-strides", callback=_strides, help="Of the bundle's, as 16,32.")
 @click.option("--attention-strides", callback=_strides, help="Of the bundle's, as 32,64.")
 @click.option("--dynamic-prompts", is_flag=True, help="Only the classes present in the prompt.")
@@ -156,6 +161,7 @@ def run_command(
     mode: Literal["paper", "released"] | None,
     pooling: Literal["exp", "softmax", "logit"] | None,
     timestep: int | None,
+    presence: float | None,
     feature_strides: tuple[int, ...] | None,
     attention_strides: tuple[int, ...] | None,
     dynamic_prompts: bool,
@@ -172,10 +178,13 @@ def run_command(
     for method in dict.fromkeys(methods):
         kind = METHODS[method].kind
         at = METHODS[method].timestep if timestep is None else timestep
-        settled = job.segmenter.settle(Options(mode, pooling, at), kind == "named")
+        settled = job.segmenter.settle(
+            Options(mode, pooling, at, presence=presence), kind == "named"
+        )
         assert settled.timestep is not None
         assert settled.pooling is not None
         assert settled.mode is not None
+        assert settled.presence is not None
         setting = Setting(
             method,
             settled.timestep,
@@ -187,6 +196,7 @@ def run_command(
             count,
             job.train_limit if METHODS[method].fitted else 0,
             kl_threshold,
+            settled.presence if method == "maskdiffusion" else 0.0,
         )
         for protocol in dict.fromkeys(protocols or [DEFAULT_PROTOCOLS[kind]]):
             if kind == "segments" and PROTOCOLS[protocol].matching == "none":

@@ -73,16 +73,40 @@ class Look:
     ) -> Grid:
         """a_c (Eq. 4) from the layers of the strides asked for (None: all)."""
         canvas = self.square if square else self.canvas
+        logits = self._logits(canvas, timestep, classes, pooling, strides)
+        prompts = self.network.encode_text(classes).prompts
+        maps = kernels.class_maps(logits, prompts.owner, len(prompts.classes), pooling)
+        return Grid(maps, canvas.extent)
+
+    def won_shares(
+        self,
+        timestep: int,
+        classes: Sequence[ClassName],
+        strides: Sequence[int] | None,
+        square: bool = False,
+    ) -> Array:
+        """(classes,) share of the attention's cells that each class wins; as `class_maps`."""
+        canvas = self.square if square else self.canvas
+        logits = self._logits(canvas, timestep, classes, "softmax", strides)
+        prompts = self.network.encode_text(classes).prompts
+        return kernels.won_shares(logits, prompts.owner, len(prompts.classes))
+
+    def _logits(
+        self,
+        canvas: Canvas,
+        timestep: int,
+        classes: Sequence[ClassName],
+        pooling: Pooling,
+        strides: Sequence[int] | None,
+    ) -> list[Array]:
+        """Of the layers of the strides asked for; with softmax their probabilities."""
         seen = self._see(canvas, timestep, classes, pooling == "softmax")
         declared = self.network.manifest.attention
-        logits = [
+        return [
             layer
             for output, layer in zip(declared, seen.logits, strict=True)
             if strides is None or output.stride in strides
         ]
-        prompts = self.network.encode_text(classes).prompts
-        maps = kernels.class_maps(logits, prompts.owner, len(prompts.classes), pooling)
-        return Grid(maps, canvas.extent)
 
     def self_attention(self, timestep: int) -> tuple[Array, ...]:
         """(pixels, pixels) of every self-attention layer that the bundle returns, of the picture

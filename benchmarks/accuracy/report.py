@@ -80,6 +80,8 @@ def describe(setting: Setting) -> str:
         words = [setting.mode, *words]
     if setting.method in ("unsupervised", "kmeans") and setting.segments != "present":
         words.append(f"k {setting.segments}")
+    if setting.presence:
+        words.append(f"presence {setting.presence:g}")
     if setting.dynamic:
         words.append("dynamic prompts")
     if setting.feature_strides is not None:

@@ -121,6 +121,7 @@ def score(
 @click.option("--pooling", type=click.Choice(["exp", "softmax", "logit"]))
 @click.option("--mode", type=click.Choice(["paper", "released"]))
 @click.option("--timestep", type=int)
+@click.option("--presence", type=click.FloatRange(0, 1, max_open=True))
 @click.option(
     "--json", "path", type=click.Path(path_type=Path), help="Also write the figures here."
 )
@@ -131,10 +132,11 @@ def main(
     pooling: str | None,
     mode: str | None,
     timestep: int | None,
+    presence: float | None,
     path: Path | None,
 ) -> None:
     """Print the embedded model's figures beside the bars they must reach."""
-    options = Options(mode=mode, pooling=pooling, timestep=timestep)  # type: ignore[arg-type]
+    options = Options(mode=mode, pooling=pooling, timestep=timestep, presence=presence)  # type: ignore[arg-type]
     scores = score(engine, scenes, options, first)
     figures = scores.figures()
     table = Table(title=f"{scenes} held-out scenes, 256², {len(CLASSES)} classes, mIoU in per cent")

@@ -12,6 +12,7 @@ from mdrt.kernels import (
     Grid,
     assign,
     full_scores,
+    never,
     pixel_norms,
     prototypes,
     score_maps,
@@ -152,3 +153,15 @@ def test_unknown_modes_and_unequal_levels_are_named():
         score_maps(grids, prototypes(grids, weights, (4, 4)), "fast")
     with pytest.raises(ValueError, match="got 0 levels, expected 1"):
         score_maps(grids, [])
+
+
+@given(features=levels(), weights=weight_maps(), size=SIZES)
+def test_a_class_left_out_wins_nowhere(features: Levels, weights: Grid, size):
+    scores = score_maps(features.grids, prototypes(features.grids, weights, size))
+    count = len(weights.values)
+    out = np.arange(count) == count - 1
+    if count == 1:
+        return
+    labels = assign(never(scores, out), size).labels
+    kept = assign([Grid(s.values[:-1], s.extent) for s in scores], size).labels
+    np.testing.assert_array_equal(labels, kept)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdrt.benchmarks import naive
-from mdrt.kernels import class_maps, token_softmax
+from mdrt.kernels import absent, class_maps, token_softmax, won_shares
 
 from .strategies import SEEDS, double, relative_error
 
@@ -121,3 +121,27 @@ def test_errors_name_the_class_and_the_counts():
         class_maps(logits, np.array([0]), 1)
     with pytest.raises(ValueError, match="pooling 'mean'"):
         class_maps(logits, np.array([0, 0]), 1, "mean")
+
+
+@given(case=attention())
+@settings(max_examples=40)
+def test_shares_are_those_of_the_undivided_maps(case):
+    logits, token_class, classes = case
+    layers = [np.exp(layer / (1 + np.abs(layer).max())) for layer in logits]
+    shares = won_shares(layers, token_class, classes)
+    assert shares.shape == (classes,)
+    assert shares.sum() == pytest.approx(1, abs=1e-5)
+    if len({layer.shape[2:] for layer in layers}) == 1:
+        maps = np.concatenate(layers).astype(np.float64).mean(axis=0)  # (tokens, h, w)
+        means = np.stack([maps[token_class == c].mean(axis=0) for c in range(classes)])
+        first, second = np.sort(means, axis=0)[-2:] if classes > 1 else (means[0] - 1, means[0])
+        if (second - first > 1e-5).all():
+            winners = np.bincount(means.argmax(axis=0).ravel(), minlength=classes)
+            np.testing.assert_allclose(shares, winners / winners.sum(), atol=1e-6)
+
+
+def test_absent_classes_win_too_little_and_one_is_left():
+    won = np.array([0.5, 0.009, 0.491], np.float32)
+    assert absent(won, 0.01).tolist() == [False, True, False]
+    assert absent(won, 0.0).tolist() == [False] * 3
+    assert absent(won, 0.6).tolist() == [False] * 3  # all would be: then none is

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def agreement(a, b):
 
 
 def test_named_result(segmenter, picture):
-    result = segmenter(picture, NAMES, options=Options(scores=True))
+    result = segmenter(picture, NAMES, options=Options(presence=0, scores=True))
     assert result.labels.shape == (256, 256)
     assert result.labels.dtype == np.uint8
     assert result.classes == NAMES
@@ -111,7 +112,7 @@ def test_no_seams_on_a_smooth_gradient(segmenter):
     """Tiles meet without a step: scores change no faster at tile borders than elsewhere."""
     ramp = np.linspace(60, 220, 640)[None, :, None] * np.array([0.6, 0.8, 1.0])
     image = np.repeat(ramp, 256, axis=0).round().astype(np.uint8)
-    result = segmenter(image, ("sky", "water"), options=Options(scores=True))
+    result = segmenter(image, ("sky", "water"), options=Options(presence=0, scores=True))
     assert result.settings["tiles"] > 1
     steps = np.abs(np.diff(result.scores, axis=2)).max(axis=(0, 1))
     # Scores are piecewise linear between cell centres, so borders are compared cell by cell.
@@ -184,7 +185,7 @@ def test_settled_options_are_the_bundles_recommendations(segmenter):
     assert unnamed.timestep == 0
     assert named.max_size == 300
     assert segmenter.settle(named, True) == named
-    chosen = Options(mode="paper", pooling="exp", timestep=7)
+    chosen = Options(mode="paper", pooling="exp", timestep=7, presence=0.0)
     assert segmenter.settle(chosen, True) == chosen
 
 
@@ -267,3 +268,33 @@ def test_a_bfloat16_bundle_on_a_cpu_names_the_remedies(tmp_path):
     write_manifest(bundle, dataclasses.replace(manifest, precision="bf16", **plain))
     with pytest.raises(ProviderError, match=r"bf16.*cuda.*--precision fp32.*--weights fp16"):
         mdrt.Segmenter(bundle)
+
+
+def test_names_that_are_not_there_are_left_out(segmenter):
+    """With presence an absent name takes no pixel; scores and maps stay those of every name."""
+    picture = render(2).image  # sky, mountains, boats on water
+    wrong = [name for name in CLASSES if name not in render(2).visible]
+    names = (*render(2).visible, *wrong)
+    soft = Options(pooling="softmax", presence=0.0, scores=True)
+    plain = segmenter(picture, names, options=soft)
+    gated = segmenter(picture, names, options=replace(soft, presence=0.01))
+    assert plain.settings["absent"] == []
+    assert plain.settings["presence"] == 0
+    assert set(gated.settings["absent"]) & set(wrong)
+    missing = [gated.classes.index(name) for name in gated.settings["absent"]]
+    assert not np.isin(gated.labels, missing).any()
+    np.testing.assert_array_equal(plain.scores, gated.scores)
+    np.testing.assert_array_equal(plain.weights.values, gated.weights.values)
+    others = [i for i in range(len(names)) if i not in missing]
+    expected = np.array(others)[plain.scores[others].argmax(axis=0)]
+    assert (gated.labels == expected).mean() > 0.999
+
+
+def test_presence_needs_probabilities(segmenter, picture):
+    with pytest.raises(MdrtError, match=r"presence 0\.01 compares probabilities"):
+        segmenter(picture, NAMES, options=Options(pooling="exp", presence=0.01))
+    with pytest.raises(MdrtError, match=r"presence is 1\.0, expected a share"):
+        Options(presence=1.0)
+    recommended = segmenter.manifest.recommended.presence
+    assert segmenter.settle(Options(pooling="softmax"), True).presence == recommended
+    assert segmenter.settle(Options(pooling="exp"), True).presence == 0

@@ -32,6 +32,7 @@ class Setting:
         segments: of unnamed methods: "present" (as many as classes are present, as the paper
             takes from the ground truth), "auto" (from the eigengap), or a number.
         train: pictures of the training split, of fitted methods.
+        presence: share of the attention's cells that a class must win; 0 takes every class.
         kl_threshold: of DiffSeg's merging; 1.1 for COCO-Stuff, 0.9 for Cityscapes as published.
     """
 
@@ -45,6 +46,7 @@ class Setting:
     segments: int | Literal["present", "auto"] = "present"
     train: int = 0
     kl_threshold: float = 1.1
+    presence: float = 0.0
 
     @property
     def key(self) -> str:
