@@ -27,11 +27,11 @@ lint: .venv-dev/installed
 	.venv-dev/bin/ruff check .
 	cd .venv-dev && bin/mypy --config-file ../pyproject.toml  # beside the installed package
 
-model: .venv-dev/installed  ## train the embedded model from nothing (an hour on two cores; resumes)
+model: .venv-dev/installed  ## train the embedded model from nothing (two to three hours on two cores; resumes)
 	PYTHONSAFEPATH=1 .venv-dev/bin/python -m mdrt.benchmarks.scenes.train
 	.venv-dev/bin/mdrt export benchmarks/scenes/storybook --output mdrt/assets/scenes --overwrite \
 	    --weights fp16 --attention-strides 16 --feature-strides 16 \
-	    --mode released --pooling softmax --timestep 400 --classes "$(CLASSES)"
+	    --mode released --pooling softmax --presence 0.01 --timestep 400 --classes "$(CLASSES)"
 
 figures: .venv-dev/installed  ## the figures of the README and the docs
 	.venv-dev/bin/mdrt bench scenes --scenes 200
@@ -43,7 +43,7 @@ evaluation: .venv-dev/installed  ## the tables of docs/evaluation.md: 500 scenes
 	test -d $(EVAL)/storybook || .venv-dev/bin/mdrt export benchmarks/scenes/storybook \
 	    --output $(EVAL)/storybook --weights fp16 --attention-strides 16 \
 	    --feature-strides 64,32,16 --self-attention-strides 16 \
-	    --mode released --pooling softmax --timestep 400 --classes "$(CLASSES)"
+	    --mode released --pooling softmax --presence 0.01 --timestep 400 --classes "$(CLASSES)"
 	.venv-dev/bin/mdrt eval sweep scenes --engine $(EVAL)/storybook --out $(EVAL)/scenes
 
 SPEED = work/speed
