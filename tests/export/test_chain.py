@@ -58,7 +58,8 @@ def pair(
 @pytest.mark.parametrize("pooling", ["exp", "softmax"])
 def test_named_labels_are_the_references(pair, mode, pooling):
     reference, segmenter, image = pair
-    ours = segmenter(image, NAMES, options=Options(mode=mode, pooling=pooling, timestep=0))
+    every = Options(mode=mode, pooling=pooling, timestep=0, presence=0)  # Eq. 6 over all names
+    ours = segmenter(image, NAMES, options=every)
     noise = segmenter.bundle.noise()
     theirs = reference.segment(image, NAMES, noise, mode=mode, pooling=pooling, timestep=0)
     assert len(np.unique(theirs)) > 1
