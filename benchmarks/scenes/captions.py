@@ -39,10 +39,13 @@ LISTS = 0.4
 """Share of captions that are bare lists of names, some of which are not in the picture."""
 
 
-def _called(name: str, rng: np.random.Generator, synonyms: float) -> str:
-    if rng.random() >= synonyms:
-        return name
+def synonym(name: str, rng: np.random.Generator) -> str:
+    """Another word for a class."""
     return SYNONYMS[name][int(rng.integers(len(SYNONYMS[name])))]
+
+
+def _called(name: str, rng: np.random.Generator, synonyms: float) -> str:
+    return name if rng.random() >= synonyms else synonym(name, rng)
 
 
 def caption(scene: Scene, rng: np.random.Generator, synonyms: float = 0.0) -> str:

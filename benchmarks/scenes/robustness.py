@@ -16,7 +16,7 @@ from rich.table import Table
 
 from ...runtime.segmenter import Segmenter
 from ..metrics import confusion, mean_iou
-from .captions import SYNONYMS
+from .captions import synonym
 from .renderer import CLASSES, MINIMUM_VISIBLE, WORLD, render
 
 Names = list[str]
@@ -36,10 +36,6 @@ def _shuffled(classes: Sequence[str], rng: np.random.Generator) -> Names:
 def _with_absent(classes: Sequence[str], rng: np.random.Generator) -> Names:
     absent = [name for name in CLASSES if name not in classes]
     return [*classes, *(absent[i] for i in rng.permutation(len(absent))[:3])]
-
-
-def _synonym(name: str, rng: np.random.Generator) -> str:
-    return SYNONYMS[name][int(rng.integers(len(SYNONYMS[name])))]
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,7 @@ def _labels(
 ) -> NDArray[np.integer]:
     """(H, W), positions in `CLASSES`."""
     chosen = condition.prompt(asked, rng)
-    words = [_synonym(name, rng) for name in chosen] if condition.synonyms else chosen
+    words = [synonym(name, rng) for name in chosen] if condition.synonyms else chosen
     index = np.array([CLASSES.index(name) for name in chosen])
     labels: NDArray[np.integer] = index[segmenter(image, words).labels]
     return labels
