@@ -1,7 +1,6 @@
 # Every target sets up what it needs: Python 3.11 and make are all a machine must have.
 PYTHON ?= python3
 PIP = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-CLASSES = sky, cloud, sun, mountain, grass, sand, water, road, tree, house, car, boat, person, flower
 ROOMS = mdrt export runtime kernels benchmarks
 SOURCES := $(shell find $(ROOMS) pyproject.toml -type f ! -path '*/__pycache__/*' ! -name '*.so')
 OLD_PYTHON = mdrt needs Python 3.11 or newer; found %d.%d; run make PYTHON=python3.12, or whichever is installed
@@ -27,11 +26,12 @@ lint: .venv-dev/installed
 	.venv-dev/bin/ruff check .
 	cd .venv-dev && bin/mypy --config-file ../pyproject.toml  # beside the installed package
 
+STORYBOOK = --weights fp16 --attention-strides 16 --mode released --pooling softmax --presence 0.01 \
+    --timestep 400 --classes benchmarks/scenes/classes.txt
 model: .venv-dev/installed  ## train the embedded model from nothing (two to three hours on two cores; resumes)
 	PYTHONSAFEPATH=1 .venv-dev/bin/python -m mdrt.benchmarks.scenes.train
 	.venv-dev/bin/mdrt export benchmarks/scenes/storybook --output mdrt/assets/scenes --overwrite \
-	    --weights fp16 --attention-strides 16 --feature-strides 16 \
-	    --mode released --pooling softmax --presence 0.01 --timestep 400 --classes "$(CLASSES)"
+	    $(STORYBOOK) --feature-strides 16
 
 figures: .venv-dev/installed  ## the figures of the README and the docs
 	.venv-dev/bin/mdrt bench scenes --scenes 300
@@ -39,12 +39,11 @@ figures: .venv-dev/installed  ## the figures of the README and the docs
 	.venv-dev/bin/mdrt bench kernels
 
 EVAL = work/eval
-evaluation: .venv-dev/installed  ## the tables of docs/evaluation.md: 500 scenes, ten minutes; resumes
+evaluation: .venv-dev/installed  ## docs/claims.md and the tables of docs/evaluation.md: 500 scenes; resumes
 	test -d $(EVAL)/storybook || .venv-dev/bin/mdrt export benchmarks/scenes/storybook \
-	    --output $(EVAL)/storybook --weights fp16 --attention-strides 16 \
-	    --feature-strides 64,32,16 --self-attention-strides 16 \
-	    --mode released --pooling softmax --presence 0.01 --timestep 400 --classes "$(CLASSES)"
+	    --output $(EVAL)/storybook $(STORYBOOK) --feature-strides 64,32,16 --self-attention-strides 16
 	.venv-dev/bin/mdrt eval sweep scenes --engine $(EVAL)/storybook --out $(EVAL)/scenes
+	.venv-dev/bin/mdrt eval claims $(EVAL)/scenes --engine $(EVAL)/storybook --out docs
 
 SPEED = work/speed
 BENCH = .venv-bench/bin/mdrt bench

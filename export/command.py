@@ -111,7 +111,8 @@ _INSTALLED: Final = "installed"
 @click.option(
     "--classes",
     default="",
-    help="Names a closed-vocabulary model knows: comma-separated, or a file with one a line.",
+    help="Names a closed-vocabulary model knows: comma-separated, or a file with one a line and "
+    "commas between synonyms.",
 )
 @click.option(
     "--trt",
@@ -256,9 +257,9 @@ def _strides(text: str) -> tuple[int, ...]:
     return strides
 
 
-def _names(text: str) -> tuple[str, ...]:
-    """Class names from a list or a file, synonyms as names of their own."""
+def _names(text: str) -> tuple[tuple[str, ...], ...]:
+    """Class names with their synonyms, from a list or a file."""
     if not text:
         return ()
-    names = [name for synonymous in load_classes(text) for name in synonyms(synonymous)]
-    return tuple(name for name in names if name)
+    classes = (tuple(filter(None, synonyms(name))) for name in load_classes(text))
+    return tuple(names for names in classes if names)

@@ -287,7 +287,8 @@ class _Job:
             attention=self.selection.attention,
             self_attention=self.selection.self_attention,
             recommended=self.options.recommended,
-            classes=self.options.classes,
+            classes=tuple(names[0] for names in self.options.classes),
+            synonyms=tuple(name for names in self.options.classes for name in names[1:]),
             files={
                 path.relative_to(self.directory).as_posix(): record_file(path) for path in files
             },

@@ -31,7 +31,8 @@ class ExportOptions:
         opset: ONNX opset version; None takes the lowest that serves the precision.
         vae: a VAE's directory to use instead of the pipeline's own, as a TAESD's.
         recommended: what the manifest recommends to the runtime.
-        classes: the names a closed-vocabulary model knows; empty for an open one.
+        classes: the names a closed-vocabulary model knows, a class's synonyms after its name;
+            empty for an open one.
         overwrite: replace an existing bundle.
     """
 
@@ -43,7 +44,7 @@ class ExportOptions:
     opset: int | None = None
     vae: Path | None = None
     recommended: Recommended = field(default_factory=Recommended)
-    classes: tuple[str, ...] = ()
+    classes: tuple[tuple[str, ...], ...] = ()
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -69,8 +70,9 @@ class ExportOptions:
                 f"opset {self.opset} cannot hold {self.precision} graphs; "
                 f"expected {lowest}…{OPSETS[1]}"
             )
-        if len(set(self.classes)) != len(self.classes) or not all(map(str.strip, self.classes)):
-            raise ExportError(f"classes {list(self.classes)} hold an empty or repeated name")
+        names = [name for synonymous in self.classes for name in synonymous]
+        if len(set(names)) != len(names) or not all(map(str.strip, names)):
+            raise ExportError(f"classes {names} hold an empty or repeated name")
 
     @property
     def opset_version(self) -> int:

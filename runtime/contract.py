@@ -157,7 +157,8 @@ class Manifest:
     Lengths are in image pixels unless said otherwise. `alphas_cumprod` holds
     ᾱ_t in float64 for every training timestep; `timestep` is the default index
     into it. `classes` are the names a closed-vocabulary model knows, empty for
-    an open one. `files` maps a path relative to the bundle to its record.
+    an open one, and `synonyms` what else it calls them. `files` maps a path
+    relative to the bundle to its record.
     """
 
     model_id: str
@@ -180,6 +181,7 @@ class Manifest:
     classes: tuple[str, ...]
     files: Mapping[str, FileRecord]
     self_attention: tuple[AttentionOutput, ...] = ()  # of bundles exported with it
+    synonyms: tuple[str, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -231,8 +233,9 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """The manifest as plain JSON values, the schema version and the digest first."""
         values = plain(self)
-        if not self.self_attention:  # as bundles of earlier exports: the same bytes
-            del values["self_attention"]
+        for name in ("self_attention", "synonyms"):
+            if not values[name]:  # as bundles of earlier exports: the same bytes
+                del values[name]
         own = digest(values)
         return {"schema_version": values.pop("schema_version"), DIGEST: own, **values}
 

@@ -274,7 +274,7 @@ class Segmenter:
         """The names that a closed-vocabulary model has never seen; empty for an open one."""
         if not self.manifest.classes:
             return []
-        known = {name.lower() for name in self.manifest.classes}
+        known = {name.lower() for name in (*self.manifest.classes, *self.manifest.synonyms)}
         names = [name for synonymous in classes for name in synonyms(synonymous)]
         return [name for name in names if name.lower() not in known]
 

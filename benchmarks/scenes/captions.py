@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
+from ...runtime.prompts import read_classes
 from .renderer import CLASSES, PAINTS, Scene
 
 OPENINGS = ("a picture of", "a photo of", "")
 JOINTS = (" and ", ", ", " ")
 SYNONYMS: dict[str, tuple[str, ...]] = {
-    "sky": ("heaven",),
-    "cloud": ("clouds",),
-    "sun": ("sunshine",),
-    "mountain": ("mountains", "hill", "peak"),
-    "grass": ("meadow", "lawn"),
-    "sand": ("beach", "desert"),
-    "water": ("sea", "ocean", "lake"),
-    "road": ("street", "path"),
-    "tree": ("trees", "woods", "forest"),
-    "house": ("home", "building", "cottage"),
-    "car": ("automobile", "vehicle"),
-    "boat": ("ship", "sailboat"),
-    "person": ("people", "man", "human"),
-    "flower": ("flowers", "blossom"),
+    names[0]: names[1:] for names in read_classes(Path(__file__).with_name("classes.txt"))
 }
 """Other names a caption may give a class."""
 
@@ -48,15 +38,18 @@ def _called(name: str, rng: np.random.Generator, synonyms: float) -> str:
     return name if rng.random() >= synonyms else synonym(name, rng)
 
 
-def caption(scene: Scene, rng: np.random.Generator, synonyms: float = 0.0) -> str:
+def caption(
+    scene: Scene, rng: np.random.Generator, synonyms: float = 0.0, lists: float = LISTS
+) -> str:
     """A caption for a scene: a description, or a list in which some names are wrong.
 
     In a description colours stand before objects six times in ten, and one name is sometimes
     left out. A list holds every visible class and any number of absent ones, as a prompt of all
     class names does: a word is only of use where the picture agrees with it. `synonyms` is the
-    share of the names, in [0, 1], that another word for the class replaces.
+    share of the names, in [0, 1], that another word for the class replaces; `lists` that of the
+    captions which are lists.
     """
-    if rng.random() < LISTS:
+    if rng.random() < lists:
         absent = [name for name in CLASSES if name not in scene.visible]
         rng.shuffle(absent)
         phrases = [*scene.visible, *absent[: int(rng.integers(len(absent) + 1))]]

@@ -53,7 +53,7 @@ def sd2_report(sd2: Path, workspace: Path) -> ExportReport:
     options = ExportOptions(
         precision="fp16",
         recommended=Recommended(pooling="softmax", timestep=40),
-        classes=("sky", "traffic light"),
+        classes=(("sky",), ("traffic light", "signal")),
     )
     return export(sd2, workspace / "sd2.bundle", options)
 

@@ -78,6 +78,7 @@ def test_sd2_manifest(sd2_report: ExportReport) -> None:
     assert manifest.recommended.pooling == "softmax"
     assert manifest.recommended.timestep == 40
     assert manifest.classes == ("sky", "traffic light")
+    assert manifest.synonyms == ("signal",)
     assert manifest.scaling_factor == 1.0  # a TAESD's
     assert manifest.tokenizer.pad != manifest.tokenizer.eos
 

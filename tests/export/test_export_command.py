@@ -42,7 +42,7 @@ def test_defaults_are_the_papers(calls: list[ExportOptions], sd1_report: ExportR
 
 def test_options_arrive(calls: list[ExportOptions], tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
-    names.write_text("sky\ntraffic light\n\n")
+    names.write_text("sky\ntraffic light, signal\n\n")
     arguments = (
         f"model -o bundle --feature-strides 32,16 --attention-strides 32 --precision fp16 "
         f"--opset 21 --vae taesd --pooling softmax --timestep 40 --mode released --presence 0.02 "
@@ -54,7 +54,7 @@ def test_options_arrive(calls: list[ExportOptions], tmp_path: Path) -> None:
     assert options.feature_strides == (32, 16)
     assert options.recommended.timestep == 40
     assert options.recommended.presence == 0.02
-    assert options.classes == ("sky", "traffic light")
+    assert options.classes == (("sky",), ("traffic light", "signal"))
     assert options.vae == Path("taesd")
     record = json.loads(result.stdout)
     assert {row["tensor"] for row in record["proof"]} >= {"latent", "features_s64"}
@@ -73,7 +73,7 @@ def test_bfloat16_is_said_to_need_a_gpu(
 
 def test_class_list_is_split(calls: list[ExportOptions]) -> None:
     CliRunner().invoke(export_command, ["model", "-o", "b", "--classes", "sky, red car ,"])
-    assert calls[0].classes == ("sky", "red car")
+    assert calls[0].classes == (("sky",), ("red car",))
 
 
 def test_missing_torch_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

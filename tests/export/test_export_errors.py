@@ -162,8 +162,8 @@ def test_corrupt_weights(broken: Path, output: Path) -> None:
         {"weights": "fp8"},
         {"weights": "fp16", "precision": "bf16"},
         {"opset": 11},
-        {"classes": ("sky", "")},
-        {"classes": ("sky", "sky")},
+        {"classes": (("sky",), ("",))},
+        {"classes": (("sky",), ("cloud", "sky"))},
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any]) -> None:

@@ -152,6 +152,7 @@ def test_regrouped_synonyms_are_not_confused(segmenter, picture):
 
 def test_unknown_names_of_a_closed_vocabulary(segmenter):
     assert segmenter.unknown(["Sky", "zebra", ("car", "lorry")]) == ["zebra", "lorry"]
+    assert segmenter.unknown(["Automobile", ("woods", "thicket")]) == ["thicket"]
 
 
 def test_bad_calls(segmenter, picture):
