@@ -13,10 +13,9 @@ from rich.console import Console
 from rich.progress import track
 
 from ...runtime.atomic import write_atomically
-from ...runtime.render import palette
 from ...runtime.segmenter import Options, Segmenter
 from ..metrics import match
-from .renderer import CLASSES, WORLD, Scene, render
+from .renderer import CLASSES, COLOURS, WORLD, Scene, render
 from .score import attention_labels
 
 COLUMNS = ("input", "ground truth", "attention argmax", "MaskDiffusion", "unsupervised", "k-means")
@@ -24,7 +23,7 @@ COLUMNS = ("input", "ground truth", "attention argmax", "MaskDiffusion", "unsupe
 LEAST_CLASSES = 4
 """Visible classes of a scene that is shown; emptier ones say little."""
 
-NO_CLASS = (90, 90, 90)
+NO_CLASS = (0, 0, 0)
 """Colour of a segment that matches no class."""
 
 CELL, GAP, HEAD = 176, 6, 26
@@ -60,24 +59,29 @@ def label_maps(segmenter: Segmenter, scene: Scene) -> list[NDArray[np.integer]]:
     return maps
 
 
+def painted(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """(H, W, 3) colours of a label map in `CLASSES` order; -1 is no class."""
+    paint = np.concatenate([COLOURS, np.array([NO_CLASS], np.uint8)])  # -1 is the last
+    pixels: NDArray[np.uint8] = paint[labels]
+    return pixels
+
+
 def page(segmenter: Segmenter, chosen: list[int]) -> Image.Image:
     """A row a scene, a column a method, a legend above."""
     step = CELL + GAP
     width, top = len(COLUMNS) * step + GAP, 3 * HEAD + GAP
     sheet = Image.new("RGB", (width, top + len(chosen) * step), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
-    colours = palette(len(CLASSES))
     for place, name in enumerate(CLASSES):
         x, y = GAP + place % 7 * (width // 7), GAP + place // 7 * HEAD
-        red, green, blue = colours[place].tolist()
+        red, green, blue = COLOURS[place].tolist()
         pen.rectangle((x, y, x + 16, y + 16), fill=(red, green, blue), outline="black")
         pen.text((x + 22, y - 1), name, fill="black", font=font)
     for column, title in enumerate(COLUMNS):
         pen.text((GAP + column * step, 2 * HEAD + GAP), title, fill="black", font=font)
-    paint = np.concatenate([colours, np.array([NO_CLASS], np.uint8)])  # -1 is the last
     for row, seed in enumerate(track(chosen, "segmenting", console=Console(stderr=True))):
         scene = render(seed)
-        pictures = [scene.image, *(paint[labels] for labels in label_maps(segmenter, scene))]
+        pictures = [scene.image, *map(painted, label_maps(segmenter, scene))]
         for column, pixels in enumerate(pictures):
             how = Image.Resampling.BOX if column == 0 else Image.Resampling.NEAREST
             cell = Image.fromarray(pixels).resize((CELL, CELL), how)

@@ -33,6 +33,27 @@ CLASSES = (
 )
 """Mask value = position in this tuple."""
 
+COLOURS = np.array(
+    [
+        (135, 190, 240),
+        (232, 238, 246),
+        (255, 214, 10),
+        (140, 122, 145),
+        (126, 196, 86),
+        (236, 206, 146),
+        (38, 98, 184),
+        (92, 92, 100),
+        (30, 104, 50),
+        (196, 84, 62),
+        (226, 30, 110),
+        (122, 66, 24),
+        (255, 150, 96),
+        (196, 82, 214),
+    ],
+    dtype=np.uint8,
+)
+"""(classes, 3) RGB that a label map of scenes is drawn in: near what things look like."""
+
 WORLD = 256
 """Side of the world in its own units; the default picture has as many pixels."""
 
