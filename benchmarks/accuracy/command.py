@@ -107,6 +107,7 @@ def eval_command() -> None:
     mdrt eval run scenes --method maskdiffusion --method attention
     mdrt eval run cityscapes19 --root ~/data/cityscapes -e sd15 --method maskdiffusion
     mdrt eval sweep scenes --limit 100
+    mdrt eval claims eval --out docs
     mdrt eval merge whole shard1 shard2
     mdrt eval list
     """
@@ -252,6 +253,61 @@ def sweep_command(wanted: str, timestep: int, timesteps: str, **common: Any) -> 
     picked = [every[name] for name in chosen]
     job.run(list(dict.fromkeys(entry for table in picked for _, entry in table.rows)))
     job.show(picked)
+
+
+@eval_command.command("claims")
+@click.argument("results", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "-e",
+    "--engine",
+    type=click.Path(path_type=Path),
+    help="The bundle of the sweep.  [default: the embedded model]",
+)
+@click.option(
+    "--train-limit",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="As the sweep's.",
+)
+@click.option(
+    "--scenes",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Drawn in every figure.",
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("docs"),
+    show_default=True,
+    help="Folder for claims.md and claims/*.png.",
+)
+def claims_command(
+    results: Path, engine: Path | None, train_limit: int, scenes: int, out: Path
+) -> None:
+    """Which of the paper's claims a sweep over the scenes bears out: a page, a figure a claim.
+
+    RESULTS is the --out folder of `mdrt eval sweep scenes`.
+    """
+    from .claims import write
+
+    store = Store(results / RESULTS)
+    if store.meta["dataset"] != "scenes":
+        raise DatasetError(f"{results} holds results on {store.meta['dataset']}, expected scenes")
+    segmenter = Segmenter(engine)
+    if segmenter.manifest.files["unet.onnx"].sha256 != store.meta["unet"]:
+        raise MdrtError(f"{results} was made with another bundle; give that one with --engine")
+    page = write(
+        store,
+        segmenter.network,
+        tables(segmenter.manifest, PAPER_TIMESTEP, train_limit),
+        out,
+        scenes,
+    )
+    click.echo(f"wrote {page} and {len(list((out / 'claims').glob('*.png')))} figures")
 
 
 @eval_command.command("merge")

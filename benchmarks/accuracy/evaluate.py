@@ -112,8 +112,7 @@ class Evaluation:
         looks: dict[int | None, tuple[Look, NDArray[np.uint8]]] = {}
         labelled: dict[tuple[int | None, Setting], Labels] = {}
         found = {}
-        device = self.network.device
-        with device.active():
+        with self.network.device.active():
             for entry in self.entries:
                 if entry.key in done:
                     continue
@@ -123,12 +122,8 @@ class Evaluation:
                     looks[protocol.crop] = Look(self.network, image), truth
                 look, truth = looks[protocol.crop]
                 if (protocol.crop, setting) not in labelled:
-                    method = METHODS[setting.method]
                     task = Task(look, setting, self.dataset.classes, truth, fitted.get(setting.key))
-                    (labels,) = device.download(method.run(task))()
-                    if method.kind == "named":
-                        labels = np.array(task.prompted)[labels]
-                    labelled[protocol.crop, setting] = labels
+                    labelled[protocol.crop, setting] = label(task)
                 found[entry] = truth, labelled[protocol.crop, setting]
         return found
 
@@ -176,6 +171,13 @@ class Evaluation:
             fitted[key] = total.prototypes()
             self.store.add_fitted(key, fitted[key])
         return fitted
+
+
+def label(task: Task) -> Labels:
+    """One picture by one setting, on the host: (H, W) class indices, or segment numbers."""
+    method = METHODS[task.setting.method]
+    (labels,) = task.look.network.device.download(method.run(task))()
+    return np.array(task.prompted)[labels] if method.kind == "named" else labels
 
 
 def shard(count: int, text: str | None, limit: int | None) -> list[int]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Final
 
-from ...runtime.contract import Manifest
+from ...kernels import Pooling
+from ...runtime.contract import MODES, Manifest
 from .evaluate import DEFAULT_PROTOCOLS, Entry
 from .methods import METHODS, Setting
 from .methods.diffseg import THRESHOLDS as DIFFSEG_THRESHOLDS
@@ -15,6 +16,9 @@ from .methods.diffseg import TIMESTEP as DIFFSEG_TIMESTEP
 
 TIMESTEPS: Final = (0, 50, 100, 200, 300, 400, 500, 700)
 """Indices into ᾱ; the paper's t = 1 is 0."""
+
+POOLINGS: Final[tuple[Pooling, ...]] = ("exp", "softmax")
+"""The paper's (Eq. 4), and that over tokens, which suits small models better."""
 
 SMALL_THRESHOLD: Final = 0.3
 """Of DiffSeg beside the published ones: maps of few pixels are less far apart."""
@@ -71,10 +75,10 @@ def tables(
             "features",
             "Features and attention against attention alone",
             [
-                (f"{method}, {pooling}{', dynamic' * dynamic}",
+                (f"{method}, {pooling}{', visible names' * dynamic}",
                  replace(base, method=method, pooling=pooling, dynamic=dynamic))
                 for dynamic in (False, True)
-                for pooling in ("exp", "softmax")
+                for pooling in POOLINGS
                 for method in ("attention", "maskdiffusion")
             ],
         ),
@@ -83,8 +87,8 @@ def tables(
             "The equations as written against the released code's",
             [
                 (f"{mode}, {pooling}", replace(base, mode=mode, pooling=pooling))
-                for mode in ("paper", "released")
-                for pooling in ("exp", "softmax")
+                for mode in MODES
+                for pooling in POOLINGS
             ],
         ),
         table(
@@ -106,13 +110,19 @@ def tables(
         table(
             "4",
             "Timestep (Table 4)",
-            [(f"timestep {t}", replace(base, timestep=t)) for t in timesteps],
+            [
+                (f"{pooling}, timestep {t}", replace(base, pooling=pooling, timestep=t))
+                for pooling in POOLINGS
+                for t in timesteps
+            ],
         ),
         table(
             "5",
             "Attention strides (Table 5)",
             [
-                ("+".join(map(str, chosen)), replace(base, attention_strides=chosen))
+                (f"{pooling}, {'+'.join(map(str, chosen))}",
+                 replace(base, pooling=pooling, attention_strides=chosen))
+                for pooling in POOLINGS
                 for chosen in _subsets(attention)
             ],
         ),
@@ -120,7 +130,9 @@ def tables(
             "6",
             "Feature strides (Table 6)",
             [
-                ("+".join(map(str, chosen)), replace(base, feature_strides=chosen))
+                (f"{pooling}, {'+'.join(map(str, chosen))}",
+                 replace(base, pooling=pooling, feature_strides=chosen))
+                for pooling in POOLINGS
                 for chosen in _subsets(features)
             ],
         ),
@@ -128,10 +140,14 @@ def tables(
             "7",
             "Prototypes and prompts (Table 7)",
             [
-                ("MaskDiffusion, every name", base),
-                ("MaskDiffusion, dynamic prompts", replace(base, dynamic=True)),
+                *(
+                    (f"{pooling}, {'visible names' if dynamic else 'every name'}",
+                     replace(base, pooling=pooling, dynamic=dynamic))
+                    for pooling in POOLINGS
+                    for dynamic in (False, True)
+                ),
                 ("prototypes from ground truth", fitted),
-                ("prototypes from ground truth, dynamic", replace(fitted, dynamic=True)),
+                ("prototypes from ground truth, visible names", replace(fitted, dynamic=True)),
             ],
         ),
     ]  # fmt: skip

@@ -152,7 +152,7 @@ def test_a_killed_sweep_gives_the_same_figures(tmp_path: Path) -> None:
     assert Image.open(killed / "features.png").width > 500
     page = (killed / "report.md").read_text()
     assert "## Timestep (Table 4)" in page
-    assert "| maskdiffusion | timestep 400 |" in page
+    assert "| maskdiffusion | exp, timestep 400 |" in page
 
 
 def _done(path: Path) -> set[str]:
