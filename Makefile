@@ -34,7 +34,7 @@ model: .venv-dev/installed  ## train the embedded model from nothing (two to thr
 	    $(STORYBOOK) --feature-strides 16
 
 figures: .venv-dev/installed  ## the figures of the README and the docs
-	.venv-dev/bin/mdrt bench scenes --scenes 300
+	.venv-dev/bin/mdrt bench scenes
 	.venv-dev/bin/mdrt bench embedded
 	.venv-dev/bin/mdrt bench kernels
 

@@ -85,5 +85,6 @@ def bench_command() -> None:
     mdrt bench latency -e sd15 --pipeline ./sd15-diffusers --against torch,mnn --out bench
     mdrt bench growth -e sd15 --sizes-at 512,1024 --out bench
     mdrt bench parity -e sd15 --pipeline ./sd15-diffusers
-    mdrt bench scenes --scenes 200
+    mdrt bench scenes
+    mdrt bench gallery -o gallery.png
     """

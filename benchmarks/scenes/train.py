@@ -55,7 +55,7 @@ class Recipe:
     rounds: tuple[Round, ...] = (
         Round(steps=6_000, rate=1e-3, ema=0.997, synonyms=0.0),
         Round(steps=3_000, rate=8e-4, ema=0.998, synonyms=0.35),
-        Round(steps=8_000, rate=8e-4, ema=0.999, synonyms=0.25, lists=0.5),
+        Round(steps=6_500, rate=8e-4, ema=0.999, synonyms=0.25, lists=0.5),
     )
     batch: int = 24
     warmup: int = 200

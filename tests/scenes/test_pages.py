@@ -12,7 +12,7 @@ from PIL import Image
 
 import mdrt
 from mdrt.benchmarks.metrics import confusion, mean_iou
-from mdrt.benchmarks.scenes import gallery, robustness
+from mdrt.benchmarks.scenes import gallery, robustness, score
 from mdrt.benchmarks.scenes.renderer import CLASSES, render
 from mdrt.cli import main
 
@@ -49,6 +49,20 @@ def test_pictures_have_the_shape_their_label_says(condition: robustness.Conditio
     if "…" not in condition.label:
         assert condition.label.startswith(f"{width}×{height}")
     assert robustness.visible(scene.mask, condition.side) == list(scene.visible)
+
+
+def test_the_score_stands_beside_both_bars(tmp_path: Path) -> None:
+    path = tmp_path / "score.json"
+    done = CliRunner().invoke(main, ["bench", "scenes", "--scenes", "2", "--json", str(path)])
+    assert done.exit_code == 0, done.output
+    figures = json.loads(path.read_text())["figures"]
+    named, alone = figures["MaskDiffusion, dynamic"], figures["attention alone, dynamic"]
+    assert figures[score.ABOVE_ATTENTION] == pytest.approx(named - alone)
+    assert set(score.BARS) <= set(figures)
+    verdicts = {name: score.beside(figures[name], 0.0) for name in score.BARS}
+    assert verdicts["area under ROC"] == "0, reached"
+    assert score.beside(-0.1, 0.0) == "0, not reached"
+    assert score.beside(1.0, None) == ""
 
 
 def test_robustness_from_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,20 @@ def test_a_round_begins_where_the_last_one_ended(prepared, monkeypatch):
         torch.testing.assert_close(kept[name], weight, msg=name)
 
 
+def test_a_later_round_keeps_what_synonyms_became(prepared, fresh, monkeypatch):
+    data = prepared[2]
+    start = train.Denoiser(fresh / "tokenizer").state_dict()
+    named = []
+    monkeypatch.setattr(train, "name_synonyms", named.append)
+    short = replace(train.QUICK.rounds[1], steps=1)
+    for first, times in ((0.0, 1), (0.5, 0)):
+        rounds = (replace(train.QUICK.rounds[0], synonyms=first), short)
+        named.clear()
+        train.train_round(fresh, replace(train.QUICK, rounds=rounds), 1, data, start)
+        assert len(named) == times
+        (fresh / "round-1.pt").unlink()
+
+
 def test_the_pipeline_is_diffusers_own(prepared, tmp_path):
     from diffusers import StableDiffusionPipeline
 
