@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ...runtime.atomic import write_atomically
 from ...runtime.errors import DatasetError
@@ -26,7 +28,7 @@ from .evaluate import Entry, label
 from .looks import Look
 from .methods import METHODS, Task
 from .protocols import PROTOCOLS, gain_interval
-from .report import Row, row
+from .report import Row, markdown, row
 from .store import Store
 from .sweep import Table
 
@@ -258,6 +260,17 @@ def summary(found: Mapping[str, Sequence[Comparison]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def appendix(store: Store, found: Sequence[Table]) -> list[str]:
+    """Every table of the sweep as Markdown."""
+    lines = ["# Every row of the sweep", ""]
+    for table in found:
+        scored = [(label, r) for label, entry in table.rows if (r := row(store, entry)) is not None]
+        if scored:
+            labels, rows = zip(*scored, strict=True)
+            lines += [f"## {table.title}", "", markdown(store.meta["dataset"], rows, labels)]
+    return lines
+
+
 def pictures(
     network: Network, store: Store, entries: Sequence[Entry], chosen: Sequence[int]
 ) -> list[list[NDArray[np.uint8]]]:
@@ -317,8 +330,11 @@ def draw(
             cell.set_axis_off()
     for cell, name in zip(grid[0], columns, strict=True):
         cell.set_title(name.replace(", ", ",\n"), fontsize=7)
-    figure.savefig(file, format="png", dpi=100)
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png", dpi=100)
     plt.close(figure)
+    palette = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    palette.save(file, format="png", optimize=True)  # a third of the bytes
 
 
 def write(store: Store, network: Network, found: Sequence[Table], out: Path, scenes: int) -> Path:
@@ -353,8 +369,8 @@ def write(store: Store, network: Network, found: Sequence[Table], out: Path, sce
         cells = pictures(network, store, [entries[name] for name in shown], chosen)
         write_atomically(out / figure, partial(draw, claim.title, rows, shown, cells))
         chapters.append(chapter(claim, compared[claim.id], figure))
-    page = HEAD.format(pictures=len(store.done()), model=store.meta["model"])
-    text = "\n".join([page, summary(compared), *chapters])
+    head = HEAD.format(pictures=len(store.done()), model=store.meta["model"])
+    text = "\n".join([head, summary(compared), *chapters, *appendix(store, found)])
     path = out / "claims.md"
     write_atomically(path, lambda file: file.write(text.encode()))
     return path

@@ -102,6 +102,7 @@ def test_the_page_is_made_from_a_sweep(tmp_path: Path) -> None:
         assert f"## {claim.title}" in page
         assert Image.open(out / f"claims/{claim.id}.png").width > 600
     assert "| spectral |" in page
+    assert "| unsupervised | spectral, k found |" in page  # of the sweep, though of no claim
 
 
 def test_claims_need_a_sweep_of_the_same_bundle(tmp_path: Path) -> None:
