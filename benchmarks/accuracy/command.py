@@ -497,7 +497,7 @@ def _show(store: Store, found: Sequence[Table], out: Path, to_json: bool) -> Non
         printed.append((table.title, rows, labels))
         if table.id:
             name = f"{table.id}.png"
-            write_atomically(out / name, partial(draw, table.title, labels, rows))
+            write_atomically(out / name, partial(draw, dataset, table.title, labels, rows))
             pages[-1] += f"\n![{table.title}]({name})\n"
     if not every:
         raise DatasetError("no picture was scored; see the messages above")

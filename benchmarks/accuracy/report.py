@@ -138,8 +138,10 @@ def as_json(store: Store, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def draw(title: str, labels: Sequence[str], rows: Sequence[Row], file: BinaryIO) -> None:
-    """mIoU with its interval, a bar an entry, as PNG."""
+def draw(
+    dataset: str, title: str, labels: Sequence[str], rows: Sequence[Row], file: BinaryIO
+) -> None:
+    """mIoU with its interval, a bar an entry, and the paper's figure where it has one, as PNG."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -150,6 +152,14 @@ def draw(title: str, labels: Sequence[str], rows: Sequence[Row], file: BinaryIO)
     spans = np.array([[r.miou - r.low, r.high - r.miou] for r in rows]).T
     places = range(len(rows))
     axes.barh(places, values, xerr=np.maximum(spans, 0), color="#4c78a8", ecolor="#555555")
+    known = {
+        place: PAPER[dataset, r.entry.setting.method][0]
+        for place, r in enumerate(rows)
+        if (dataset, r.entry.setting.method) in PAPER
+    }
+    if known:
+        axes.plot(list(known.values()), list(known), "D", color="#d95f02", label="the paper")
+        axes.legend(fontsize=8)
     axes.set_yticks(places, labels)
     axes.invert_yaxis()
     axes.set_xlabel("mIoU, %")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from PIL import Image
 import mdrt
 from mdrt.benchmarks.accuracy.evaluate import Entry, shard
 from mdrt.benchmarks.accuracy.methods import METHODS, Setting
+from mdrt.benchmarks.accuracy.report import Row, draw
 from mdrt.benchmarks.accuracy.store import Store, pack, unpack
 from mdrt.benchmarks.metrics import confusion, mean_iou
 from mdrt.benchmarks.scenes.renderer import CLASSES, render
@@ -250,3 +252,18 @@ def test_shards_part_the_pictures() -> None:
     for text in ("0/3", "4/3", "x", "1/", "1/0"):
         with pytest.raises(DatasetError):
             shard(10, text, None)
+
+
+def test_a_chart_marks_the_papers_figure_where_it_has_one() -> None:
+    pytest.importorskip("matplotlib")
+    entry = Entry(Setting("unsupervised", 0), "hungarian-image")
+    rows = [Row(entry, 9, 30.0, 28.0, 33.0, 60.0, None, (30.0,))]
+
+    def orange(dataset: str) -> int:
+        file = io.BytesIO()
+        draw(dataset, "Table 3", ["spectral"], rows, file)
+        pixels = np.asarray(Image.open(file).convert("RGB"))
+        return int((pixels == (0xD9, 0x5F, 0x02)).all(axis=-1).sum())
+
+    assert orange("cityscapes19") > 20
+    assert orange("scenes") == 0
