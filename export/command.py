@@ -109,6 +109,14 @@ _INSTALLED: Final = "installed"
     "bundle recommends; 0 takes every name, others need --pooling softmax.",
 )
 @click.option(
+    "--sharpness",
+    type=click.FloatRange(0, min_open=True),
+    default=1.0,
+    show_default=True,
+    metavar="POWER",
+    help="The power of class maps the bundle recommends; 1 is the paper's.",
+)
+@click.option(
     "--classes",
     default="",
     help="Names a closed-vocabulary model knows: comma-separated, or a file with one a line and "
@@ -138,6 +146,7 @@ def export_command(
     timestep: int,
     mode: str,
     presence: float,
+    sharpness: float,
     classes: str,
     trt: str | None,
     profiles: tuple[str, ...],
@@ -158,7 +167,7 @@ def export_command(
         weights=weights,
         opset=opset,
         vae=vae,
-        recommended=Recommended(pooling, timestep, mode, presence),
+        recommended=Recommended(pooling, timestep, mode, presence, sharpness),
         classes=_names(classes),
         overwrite=overwrite,
     )

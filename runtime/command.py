@@ -98,6 +98,13 @@ class _Segments(click.ParamType):  # type: ignore[type-arg]
     f"are not in the picture. 0 keeps all; others need softmax pooling.  {RECOMMENDED}",
 )
 @click.option(
+    "--sharpness",
+    type=click.FloatRange(0, min_open=True),
+    metavar="POWER",
+    help="Power of a class's map that its prototype is averaged with: 1 is the paper's, 2 trusts "
+    f"the map's peaks more.  {RECOMMENDED}",
+)
+@click.option(
     "--background",
     metavar="NAME",
     help="A class to leave uncoloured; added to the classes if it is not among them.",
@@ -171,6 +178,7 @@ def segment_command(
     pooling: Literal["exp", "softmax", "logit"] | None,
     timestep: int | None,
     presence: float | None,
+    sharpness: float | None,
     background: str | None,
     max_size: int | None,
     out: Path,
@@ -205,9 +213,12 @@ def segment_command(
             raise click.UsageError(f"--{option} goes with --unsupervised")
     if unsupervised and background is not None:
         raise click.UsageError("--background needs class names")
-    if unsupervised and presence is not None:
-        raise click.UsageError("--presence needs class names")
-    options = Options(mode, pooling, timestep, method, max_size, presence=presence)
+    for option, value in (("presence", presence), ("sharpness", sharpness)):
+        if unsupervised and value is not None:
+            raise click.UsageError(f"--{option} needs class names")
+    options = Options(
+        mode, pooling, timestep, method, max_size, presence=presence, sharpness=sharpness
+    )
     names = None if classes is None else list(load_classes(classes))
     paths = list(dict.fromkeys(_pictures(images)))
     stems = choose_stems(paths)

@@ -133,9 +133,12 @@ class Recommended:
     timestep: int = 0  # the paper's t = 1 is index 0
     mode: str = "paper"
     presence: float = 0.0  # share of the attention cells a class must win; with softmax alone
+    sharpness: float = 1.0  # power of the class maps that prototypes are averaged with
 
     def __post_init__(self) -> None:
         _require(0 <= self.presence < 1, "recommended.presence", self.presence, "0 to below 1")
+        sharp = math.isfinite(self.sharpness) and self.sharpness > 0
+        _require(sharp, "recommended.sharpness", self.sharpness, "a positive number")
         gated = self.presence == 0 or self.pooling == "softmax"
         _require(gated, "recommended.presence", self.presence, "0 unless pooling is softmax")
         _require(self.pooling in POOLINGS, "recommended.pooling", self.pooling, POOLINGS)

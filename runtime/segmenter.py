@@ -47,6 +47,8 @@ class Options:
         scores: keep the score of every class at every pixel.
         presence: leave out classes that win less than this share of the attention's cells, in
             [0, 1): they are taken to be absent. 0 keeps all; others need pooling "softmax".
+        sharpness: the power of a class map that its prototype is averaged with (Eq. 5), positive;
+            1 is the paper's, 2 trusts the map's peaks more.
     """
 
     mode: Mode | None = None
@@ -56,6 +58,7 @@ class Options:
     max_size: int | None = None
     scores: bool = False
     presence: float | None = None
+    sharpness: float | None = None
 
     def __post_init__(self) -> None:
         """Check each value.
@@ -75,6 +78,9 @@ class Options:
             raise MdrtError(f"max_size is {self.max_size}, expected at least 1 pixel")
         if self.presence is not None and not 0 <= self.presence < 1:
             raise MdrtError(f"presence is {self.presence}, expected a share from 0 to below 1")
+        sharp = self.sharpness
+        if sharp is not None and not 0 < sharp < float("inf"):
+            raise MdrtError(f"sharpness is {sharp}, expected a positive number, as 2")
 
 
 @dataclass(frozen=True)
@@ -89,10 +95,11 @@ class Segmentation:
         scores: (classes, H, W) float32, the same for every class, those taken to be absent
             (`presence`) included; None unless asked for.
         weights: the maps a_c that the prototypes were averaged with: attention class maps
-            (Eq. 4), or one-hot segments; a grid of (classes, rows, columns) in [0, 1].
+            (Eq. 4) to the power `sharpness`, or one-hot segments; a grid of (classes, rows,
+            columns) in [0, 1].
         timings: seconds per stage, in the order in which they ran; on a GPU, of its own clock.
-        settings: what was used: mode, pooling, timestep, method, presence and the classes taken
-            to be absent, backend, Winograd convolutions, tiles.
+        settings: what was used: mode, pooling, timestep, method, sharpness, presence and the
+            classes taken to be absent, backend, Winograd convolutions, tiles.
     """
 
     labels: NDArray[np.uint8] | NDArray[np.uint16]
@@ -268,7 +275,17 @@ class Segmenter:
                 f"presence {presence:g} compares probabilities and needs pooling softmax, "
                 f"not {pooling}; give presence 0 or the other pooling"
             )
-        return replace(options, mode=mode, pooling=pooling, timestep=timestep, presence=presence)
+        sharpness = options.sharpness
+        if sharpness is None:  # what suits one pooling's maps need not suit another's
+            sharpness = recommended.sharpness if pooling == recommended.pooling else 1.0
+        return replace(
+            options,
+            mode=mode,
+            pooling=pooling,
+            timestep=timestep,
+            presence=presence,
+            sharpness=sharpness,
+        )
 
     def unknown(self, classes: Sequence[ClassName]) -> list[str]:
         """The names that a closed-vocabulary model has never seen; empty for an open one."""
@@ -316,6 +333,8 @@ class _Run:
             count = len(text.prompts.classes)
             owner = text.prompts.owner
             maps = kernels.class_maps(seen.logits, owner, count, self.pooling)
+            if self.options.sharpness != 1:
+                maps **= self.options.sharpness
             absent = None
             if self.options.presence:
                 won = kernels.won_shares(seen.logits, owner, count)
@@ -393,6 +412,7 @@ class _Run:
             "pooling": self.pooling if self.named_classes else None,
             "timestep": self.timestep,
             "method": None if self.named_classes else self.options.method,
+            "sharpness": self.options.sharpness if self.named_classes else None,
             "presence": self.options.presence if self.named_classes else None,
             "absent": missing,
             "backend": self.network.backend.name,

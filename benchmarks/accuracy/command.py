@@ -139,6 +139,11 @@ def eval_command() -> None:
     type=click.FloatRange(0, 1, max_open=True),
     help="Of maskdiffusion, as for `mdrt segment`.  [default: the same]",
 )
+@click.option(
+    "--sharpness",
+    type=click.FloatRange(0, min_open=True),
+    help="Of maskdiffusion, as for `mdrt segment`.  [default: the same]",
+)
 @click.option("--feature-strides", callback=_strides, help="Of the bundle's, as 16,32.")
 @click.option("--attention-strides", callback=_strides, help="Of the bundle's, as 32,64.")
 @click.option("--dynamic-prompts", is_flag=True, help="Only the classes present in the prompt.")
@@ -163,6 +168,7 @@ def run_command(
     pooling: Literal["exp", "softmax", "logit"] | None,
     timestep: int | None,
     presence: float | None,
+    sharpness: float | None,
     feature_strides: tuple[int, ...] | None,
     attention_strides: tuple[int, ...] | None,
     dynamic_prompts: bool,
@@ -180,12 +186,13 @@ def run_command(
         kind = METHODS[method].kind
         at = METHODS[method].timestep if timestep is None else timestep
         settled = job.segmenter.settle(
-            Options(mode, pooling, at, presence=presence), kind == "named"
+            Options(mode, pooling, at, presence=presence, sharpness=sharpness), kind == "named"
         )
         assert settled.timestep is not None
         assert settled.pooling is not None
         assert settled.mode is not None
         assert settled.presence is not None
+        assert settled.sharpness is not None
         setting = Setting(
             method,
             settled.timestep,
@@ -198,6 +205,7 @@ def run_command(
             job.train_limit if METHODS[method].fitted else 0,
             kl_threshold,
             settled.presence if method == "maskdiffusion" else 0.0,
+            settled.sharpness if method == "maskdiffusion" else 1.0,
         )
         for protocol in dict.fromkeys(protocols or [DEFAULT_PROTOCOLS[kind]]):
             if kind == "segments" and PROTOCOLS[protocol].matching == "none":

@@ -80,6 +80,8 @@ def describe(setting: Setting) -> str:
         words = [setting.mode, *words]
     if setting.method in ("unsupervised", "kmeans") and setting.segments != "present":
         words.append(f"k {setting.segments}")
+    if setting.sharpness != 1:
+        words.append(f"sharpness {setting.sharpness:g}")
     if setting.presence:
         words.append(f"presence {setting.presence:g}")
     if setting.dynamic:

@@ -15,6 +15,8 @@ from typing import Any
 from .captions import WORDS
 
 LATENT_CHANNELS = 8
+NATIVE_SIZE = 384
+"""Pixels a picture is seen at; most of the training is at 256, but finer grids make finer masks."""
 TEXT_WIDTH = 128
 MAX_LENGTH = 40
 """Tokens of a prompt: fourteen names joined by "and" need 29; the fewer are padding the better."""
@@ -40,14 +42,14 @@ def vae_config() -> dict[str, Any]:
 
 
 def unet_config() -> dict[str, Any]:
-    """Three levels, 16×16, 8×8 and 4×4 for a 256² picture; text enters at 16×16 alone.
+    """Three levels, 16×16, 8×8 and 4×4 for a 256² picture; text enters at the first alone.
 
     Where coarse levels also read the caption they use it as a description of the whole picture,
     with large logits that point nowhere, and the words' maps at 16×16 stay vague.
     """
     channels = (96, 128, 128)
     return {
-        "sample_size": 16,
+        "sample_size": NATIVE_SIZE // 16,
         "in_channels": LATENT_CHANNELS,
         "out_channels": LATENT_CHANNELS,
         "layers_per_block": 1,

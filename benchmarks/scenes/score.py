@@ -137,6 +137,7 @@ def beside(value: float, bar: float | None) -> str:
 @click.option("--mode", type=click.Choice(["paper", "released"]))
 @click.option("--timestep", type=int)
 @click.option("--presence", type=click.FloatRange(0, 1, max_open=True))
+@click.option("--sharpness", type=click.FloatRange(0, min_open=True))
 @click.option(
     "--json", "path", type=click.Path(path_type=Path), help="Also write the figures here."
 )
@@ -148,10 +149,17 @@ def main(
     mode: str | None,
     timestep: int | None,
     presence: float | None,
+    sharpness: float | None,
     path: Path | None,
 ) -> None:
     """Print the embedded model's figures beside the bars they must reach."""
-    options = Options(mode=mode, pooling=pooling, timestep=timestep, presence=presence)  # type: ignore[arg-type]
+    options = Options(
+        mode=mode,  # type: ignore[arg-type]
+        pooling=pooling,  # type: ignore[arg-type]
+        timestep=timestep,
+        presence=presence,
+        sharpness=sharpness,
+    )
     scores = score(engine, scenes, options, first)
     figures = scores.figures()
     table = Table(title=f"{scenes} held-out scenes, 256², {len(CLASSES)} classes, mIoU in per cent")

@@ -46,6 +46,7 @@ def test_options_arrive(calls: list[ExportOptions], tmp_path: Path) -> None:
     arguments = (
         f"model -o bundle --feature-strides 32,16 --attention-strides 32 --precision fp16 "
         f"--opset 21 --vae taesd --pooling softmax --timestep 40 --mode released --presence 0.02 "
+        f"--sharpness 1.5 "
         f"--classes {names} --overwrite --json"
     )
     result = CliRunner().invoke(export_command, arguments.split())
@@ -54,6 +55,7 @@ def test_options_arrive(calls: list[ExportOptions], tmp_path: Path) -> None:
     assert options.feature_strides == (32, 16)
     assert options.recommended.timestep == 40
     assert options.recommended.presence == 0.02
+    assert options.recommended.sharpness == 1.5
     assert options.classes == (("sky",), ("traffic light", "signal"))
     assert options.vae == Path("taesd")
     record = json.loads(result.stdout)

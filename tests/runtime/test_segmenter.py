@@ -186,7 +186,7 @@ def test_settled_options_are_the_bundles_recommendations(segmenter):
     assert unnamed.timestep == 0
     assert named.max_size == 300
     assert segmenter.settle(named, True) == named
-    chosen = Options(mode="paper", pooling="exp", timestep=7, presence=0.0)
+    chosen = Options(mode="paper", pooling="exp", timestep=7, presence=0.0, sharpness=1.0)
     assert segmenter.settle(chosen, True) == chosen
 
 
@@ -289,6 +289,23 @@ def test_names_that_are_not_there_are_left_out(segmenter):
     others = [i for i in range(len(names)) if i not in missing]
     expected = np.array(others)[plain.scores[others].argmax(axis=0)]
     assert (gated.labels == expected).mean() > 0.999
+
+
+def test_sharpness_is_a_power_of_the_maps(segmenter, picture):
+    soft = Options(pooling="softmax", presence=0.0, sharpness=1.0)
+    plain = segmenter(picture, NAMES, options=soft)
+    sharp = segmenter(picture, NAMES, options=replace(soft, sharpness=2.0))
+    np.testing.assert_allclose(sharp.weights.values, plain.weights.values**2, rtol=1e-6)
+    assert (sharp.labels != plain.labels).any()
+    assert sharp.settings["sharpness"] == 2
+    recommended = segmenter.manifest.recommended
+    settled = segmenter.settle(Options(pooling=recommended.pooling), True)
+    assert settled.sharpness == recommended.sharpness
+    other = next(p for p in contract.POOLINGS if p != recommended.pooling)
+    assert segmenter.settle(Options(pooling=other), True).sharpness == 1
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(MdrtError, match=r"sharpness is .*, expected a positive number"):
+            Options(sharpness=wrong)
 
 
 def test_presence_needs_probabilities(segmenter, picture):

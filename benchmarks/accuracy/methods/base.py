@@ -33,6 +33,7 @@ class Setting:
             takes from the ground truth), "auto" (from the eigengap), or a number.
         train: pictures of the training split, of fitted methods.
         presence: share of the attention's cells that a class must win; 0 takes every class.
+        sharpness: power of the class maps that prototypes are averaged with.
         kl_threshold: of DiffSeg's merging; 1.1 for COCO-Stuff, 0.9 for Cityscapes as published.
     """
 
@@ -47,6 +48,7 @@ class Setting:
     train: int = 0
     kl_threshold: float = 1.1
     presence: float = 0.0
+    sharpness: float = 1.0
 
     @property
     def key(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .... import kernels
 from ....kernels import Array
 from .base import Task
@@ -19,6 +21,7 @@ def maskdiffusion(task: Task) -> Array:
     maps = look.class_maps(
         setting.timestep, names, setting.pooling, setting.attention_strides, square=released
     )
+    maps = replace(maps, values=maps.values**setting.sharpness)
     norms = look.norms(features) if released else None
     averages = kernels.prototypes(features, maps, look.size, setting.mode, norms)
     scores = kernels.score_maps(features, averages, setting.mode)
