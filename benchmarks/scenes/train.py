@@ -19,12 +19,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from . import models
 from .captions import LISTS, SYNONYMS, caption
-from .renderer import WORLD, Scene, render
+from .renderer import Scene, render
 
 TRAINING_SEEDS = 1_000_000
 """Seeds from here on are trained on; seeds below are held out for scoring."""
@@ -41,10 +40,6 @@ class Round:
     """Share of the names in captions that other words for the class replace."""
     lists: float = LISTS
     """Share of the captions that are bare lists, some of whose names are wrong."""
-    scenes: int = 12_000
-    size: int = WORLD
-    """Side in pixels that scenes are enlarged to, as the runtime enlarges small pictures."""
-    batch: int = 24
 
 
 @dataclass(frozen=True)
@@ -56,21 +51,13 @@ class Recipe:
     vae_batch: int = 16
     vae_crop: int = 64
     vae_rate: float = 2e-3
+    scenes: int = 12_000
     rounds: tuple[Round, ...] = (
         Round(steps=6_000, rate=1e-3, ema=0.997, synonyms=0.0),
         Round(steps=3_000, rate=8e-4, ema=0.998, synonyms=0.35),
         Round(steps=6_500, rate=8e-4, ema=0.999, synonyms=0.25, lists=0.5),
-        Round(
-            steps=1_500,
-            rate=4e-4,
-            ema=0.998,
-            synonyms=0.25,
-            lists=0.5,
-            scenes=2_000,
-            size=models.NATIVE_SIZE,
-            batch=12,
-        ),
     )
+    batch: int = 24
     warmup: int = 200
     empty_captions: float = 0.08
     timestep_power: float = 0.75
@@ -82,10 +69,12 @@ QUICK = Recipe(
     vae_steps=4,
     vae_batch=2,
     vae_crop=64,
+    scenes=16,
     rounds=(
-        Round(steps=4, rate=1e-3, ema=0.997, synonyms=0.0, scenes=16, batch=4),
-        Round(steps=3, rate=1e-3, ema=0.997, synonyms=0.5, scenes=8, size=320, batch=4),
+        Round(steps=4, rate=1e-3, ema=0.997, synonyms=0.0),
+        Round(steps=3, rate=1e-3, ema=0.997, synonyms=0.5),
     ),
+    batch=4,
 )
 """Seconds instead of hours: proves that the stages, the checkpoints and the export work."""
 
@@ -204,13 +193,9 @@ def _latents(vae: AutoencoderTiny, images: np.ndarray) -> torch.Tensor:
     return torch.cat(pieces)
 
 
-def _enlarged(image: np.ndarray, size: int) -> np.ndarray:
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
-
-
 @dataclass
 class TrainingSet:
-    """latents (n, c, h, w) float32, scaled; and what each picture's caption may say."""
+    """latents (n, c, 16, 16) float32, scaled; and what each picture's caption may say."""
 
     latents: torch.Tensor
     scenes: list[tuple[tuple[str, ...], dict[str, tuple[str, ...]]]]
@@ -223,18 +208,18 @@ class TrainingSet:
         return caption(Scene(nothing, nothing, visible, colours), rng, synonyms, lists)
 
 
-def encode_scenes(work: Path, this: Round, vae: AutoencoderTiny) -> TrainingSet:
+def encode_scenes(work: Path, recipe: Recipe, vae: AutoencoderTiny) -> TrainingSet:
     """Render and encode the training scenes once, as they are and mirrored (no caption says left
-    or right), in chunks that survive a kill and that rounds share.
+    or right), in chunks that survive a kill.
     """
     chunk = 1_000
     latents, scenes = [], []
-    for start in range(0, this.scenes, chunk):
-        end = min(start + chunk, this.scenes)
-        path = work / f"latents-{this.size}-{start:06d}-{end:06d}.pt"
+    for start in range(0, recipe.scenes, chunk):
+        end = min(start + chunk, recipe.scenes)
+        path = work / f"latents-{start:06d}-{end:06d}.pt"
         if not path.exists():
             rendered = [render(TRAINING_SEEDS + i) for i in range(start, end)]
-            images = np.stack([_enlarged(scene.image, this.size) for scene in rendered])
+            images = np.stack([scene.image for scene in rendered])
             z = torch.cat([_latents(vae, images), _latents(vae, images[:, :, ::-1].copy())])
             said = [(scene.visible, scene.colours) for scene in rendered]
             _save(path, {"z": z.half(), "scenes": said * 2})
@@ -338,7 +323,7 @@ def train_round(
                 this.rate * share * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
             )
         rng = np.random.default_rng([step, 2 + number])
-        index = rng.integers(0, len(data.scenes), this.batch)
+        index = rng.integers(0, len(data.scenes), recipe.batch)
         captions = [
             ""
             if rng.random() < recipe.empty_captions
@@ -346,7 +331,7 @@ def train_round(
             for i in index
         ]
         t = torch.from_numpy(
-            (1000 * rng.random(this.batch) ** recipe.timestep_power).astype(np.int64)
+            (1000 * rng.random(recipe.batch) ** recipe.timestep_power).astype(np.int64)
         )
         z = data.latents[index]
         seed = number * 1_000_000 + step
@@ -378,8 +363,8 @@ def train_unet(
 ) -> Denoiser:
     """All rounds, each from the averaged weights of the one before."""
     weights: dict[str, torch.Tensor] | None = None
-    for number, this in enumerate(recipe.rounds):
-        data = encode_scenes(work, this, vae)
+    data = encode_scenes(work, recipe, vae)
+    for number in range(len(recipe.rounds)):
         weights = train_round(work, recipe, number, data, weights, minutes_between)
     model = Denoiser(work / "tokenizer")
     assert weights is not None

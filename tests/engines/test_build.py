@@ -175,7 +175,7 @@ def test_build_prints_a_row_an_engine(bundle: Path) -> None:
     assert result.exit_code == 0, result.output
     for graph in contract.GRAPHS:
         assert graph in result.stdout
-    assert "batch 1:1:4, size 256" in result.stdout
+    assert "batch 1:1:4, size 384" in result.stdout
     assert plans(bundle) == ALL
 
 

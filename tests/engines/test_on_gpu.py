@@ -39,7 +39,7 @@ def engines(
     if installed_version(request.param) is None:
         pytest.skip(f"{request.param} is not installed")
     bundle = shutil.copytree(EMBEDDED, tmp_path_factory.mktemp(request.param) / "bundle")
-    options = EngineOptions(profile=parse_profiles(["batch=1:1:4", "size=128:256:256"]))
+    options = EngineOptions(profile=parse_profiles(["batch=1:1:4", "size=128:384:384"]))
     library = open_library(request.param)
     build_engines(load_bundle(bundle), library, options, Progress(disable=True))
     return bundle / "unet.plan"

@@ -103,7 +103,7 @@ def test_more_prompts_than_the_profile_has_rows(
 def test_an_engine_of_one_size_takes_every_picture(
     bundle: Path, gpu: ModuleType, picture: NDArray[np.uint8]
 ) -> None:
-    write_engines(bundle, profile={"size": Range(256, 256, 256)})
+    write_engines(bundle, profile={"size": Range(384, 384, 384)})
     result = mdrt.Segmenter(bundle / "unet.plan")(picture[:70, :150], ["sky", "tree"])
     assert result.labels.shape == (70, 150)
 
@@ -207,7 +207,7 @@ def test_mistakes_are_one_line(
     assert "--provider cuda is for ONNX Runtime" in message(*asked, "--provider", "cuda")
     assert "--winograd is for ONNX Runtime" in message(*asked, "--winograd")
     write_engines(bundle, profile={"size": Range(64, 128, 128)})
-    assert "--profile size=256`" in message(*asked)
+    assert "--profile size=384`" in message(*asked)
     write_engines(bundle, compute_capabilities=("7.5",))
     assert "this GPU has 8.9; run `mdrt build" in message(*asked)
     write_engines(bundle)

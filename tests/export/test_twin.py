@@ -23,10 +23,10 @@ pytestmark = pytest.mark.skipif(operator_library() is None, reason="built withou
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
-    """A UNet with 64 channels at 32×32, the smallest that is worth a twin."""
+    """A UNet with 128 channels at 32×32, the smallest that is worth a twin."""
     folder = tmp_path_factory.mktemp("wide")
     unet = random_models.sd1_unet(
-        sample_size=32, block_out_channels=(64, 64, 64, 64), layers_per_block=1
+        sample_size=32, block_out_channels=(128, 128, 128, 128), layers_per_block=1
     )
     return export(random_models.save_pipeline(folder / "pipeline", unet), folder / "bundle")
 

@@ -295,18 +295,18 @@ def test_a_bad_timestep_fails_once_before_any_picture(picture_file, tmp_path, na
     assert not out.exists()
 
 
-@pytest.mark.parametrize(("pixels", "warned"), [(100, 1), (256, 0)])
+@pytest.mark.parametrize(("pixels", "warned"), [(100, 1), (384, 0)])
 def test_a_max_size_below_the_native_size_is_warned_of_once(tmp_path, pixels, warned):
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
     for path in paths:
-        Image.new("RGB", (400, 300), (90, 150, 220)).save(path)
+        Image.new("RGB", (512, 256), (90, 150, 220)).save(path)
     out = tmp_path / "out"
     result = run(*paths, "--classes", "sky", "--max-size", pixels, "--json", "--out", out)
     assert result.exit_code == 0, result.output
     for line in result.stdout.splitlines():
-        assert json.loads(line)["settings"]["network_size"] == [192, 256]
+        assert json.loads(line)["settings"]["network_size"] == [192, 384]
     assert result.stderr.count("--max-size 100") == warned
-    assert result.stderr.count("256") == warned
+    assert result.stderr.count("384") == warned
 
 
 def test_only_stop_words_is_a_sensible_result(picture_file, tmp_path):

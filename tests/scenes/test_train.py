@@ -15,7 +15,7 @@ def prepared(tmp_path_factory):
     work = tmp_path_factory.mktemp("work")
     models.write_tokenizer(work / "tokenizer")
     vae = train.train_vae(work, train.QUICK)
-    return work, vae, train.encode_scenes(work, train.QUICK.rounds[0], vae)
+    return work, vae, train.encode_scenes(work, train.QUICK, vae)
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def fresh(prepared, tmp_path):
 
 def test_latents_have_unit_spread(prepared):
     _, vae, data = prepared
-    twice = 2 * train.QUICK.rounds[0].scenes  # as they are and mirrored
+    twice = 2 * train.QUICK.scenes  # as they are and mirrored
     assert data.latents.shape == (twice, models.LATENT_CHANNELS, 16, 16)
     assert data.latents.std() == pytest.approx(1, abs=0.1)
     assert vae.config.scaling_factor != 1
@@ -36,7 +36,7 @@ def test_latents_have_unit_spread(prepared):
 def test_encoded_scenes_are_kept(prepared, monkeypatch):
     work, vae, data = prepared
     monkeypatch.setattr(train, "_latents", None)  # nothing is encoded twice
-    again = train.encode_scenes(work, train.QUICK.rounds[0], vae)
+    again = train.encode_scenes(work, train.QUICK, vae)
     torch.testing.assert_close(again.latents, data.latents)
 
 
