@@ -144,7 +144,7 @@ def test_any_edited_value_is_refused(bundle: Path) -> None:
                 values = values[key]
             value = values[last]
             if isinstance(value, float):
-                values[last] = float(np.nextafter(value, 1))
+                values[last] = float(np.nextafter(value, np.inf))
             else:
                 values[last] = value + 1 if isinstance(value, int) else f"{value} "
 
