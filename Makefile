@@ -39,10 +39,10 @@ figures: .venv-dev/installed  ## the figures of the README and the docs
 	.venv-dev/bin/mdrt bench kernels
 
 EVAL = work/eval
-evaluation: .venv-dev/installed  ## docs/claims.md and the tables of docs/evaluation.md: 500 scenes; resumes
+evaluation: .venv-dev/installed  ## docs/claims.md: the paper's ablations on 500 scenes (a quarter of an hour; resumes)
 	test -d $(EVAL)/storybook || .venv-dev/bin/mdrt export benchmarks/scenes/storybook \
 	    --output $(EVAL)/storybook $(STORYBOOK) --feature-strides 64,32,16 --self-attention-strides 16
-	.venv-dev/bin/mdrt eval sweep scenes --engine $(EVAL)/storybook --out $(EVAL)/scenes
+	OPENBLAS_NUM_THREADS=1 .venv-dev/bin/mdrt eval sweep scenes --engine $(EVAL)/storybook --out $(EVAL)/scenes
 	.venv-dev/bin/mdrt eval claims $(EVAL)/scenes --engine $(EVAL)/storybook --out docs
 
 SPEED = work/speed
