@@ -105,7 +105,8 @@ CLAIMS: Final = (
         ("spectral", "k-means on f"),
         "A picture of the scenes world has about five segments in a few hundred cells, and k-means "
         "started well (greedy k-means++, 24 runs) finds its optimum there. The affinity takes "
-        "every cosine as it is; this model's are nearly all positive, so that cuts are blurred.",
+        "every cosine as it is, and of this model's 93 % are positive, 0.58 on average (30 scenes, "
+        "stride 16): cuts are blurred.",
     ),
     Claim(
         "timestep",
@@ -182,9 +183,9 @@ CLAIMS: Final = (
     Claim(
         "modes",
         "The equations against the released code",
-        "The paper compares by cosine, with prototypes normalised (Eq. 5 and 6, mode `paper`); "
+        "it compares by cosine, with prototypes normalised (Eq. 5 and 6, mode `paper`); "
         "the released code leaves the prototypes' lengths in and sees the picture squashed (mode "
-        "`released`). The paper claims no difference; its equations should not be worse.",
+        "`released`). No difference is claimed; the equations should not be worse.",
         "modes",
         (("paper, exp", "released, exp"), ("paper, softmax", "released, softmax")),
         ("paper, softmax", "released, softmax"),
