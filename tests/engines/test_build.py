@@ -150,7 +150,7 @@ def test_half_precision_is_the_graphs_own(fp16: tuple[Path, str], fp32: Path) ->
     half, single = (records(bundle)["unet.onnx"] for bundle in (fp16[0], fp32))
     assert half.precision == "fp16"
     assert half.compute_capabilities == ()
-    assert half.profile == {"batch": Range(2, 2, 2), "size": Range(256, 256, 256)}
+    assert half.profile == {"batch": Range(2, 2, 2), "size": Range(384, 384, 384)}
     assert half.plan.bytes < single.plan.bytes
 
 

@@ -52,7 +52,7 @@ def test_a_dimension_given_twice() -> None:
 
 
 def test_defaults_come_from_the_manifest(manifest: Manifest) -> None:
-    assert complete({}, manifest) == {"batch": Range(1, 1, 4), "size": Range(256, 256, 256)}
+    assert complete({}, manifest) == {"batch": Range(1, 1, 4), "size": Range(384, 384, 384)}
 
 
 @pytest.mark.parametrize("size", [Range(32, 64, 64), Range(64, 100, 128), Range(64, 64, 96)])

@@ -41,10 +41,11 @@ def same(ours: mdrt.Segmentation, theirs: mdrt.Segmentation) -> None:
 
 @pytest.fixture
 def wide() -> NDArray[np.uint8]:
-    """Several tiles, and not square."""
+    """Several tiles, and not square; as high as the engines' one size, so that both backends lay
+    it on the same canvas."""
     from mdrt.benchmarks.scenes.renderer import render
 
-    return np.concatenate([render(8).image, render(9).image[:, :200]], axis=1)
+    return np.concatenate([render(8, 384).image, render(9, 384).image[:, :300]], axis=1)
 
 
 @pytest.mark.parametrize("library", ["tensorrt", "tensorrt-rtx"])
@@ -109,8 +110,9 @@ def test_an_engine_of_one_size_takes_every_picture(
 
 
 def test_a_smaller_batch_is_tried_when_memory_does_not_suffice(
-    bundle: Path, gpu: ModuleType, wide: NDArray[np.uint8]
+    bundle: Path, gpu: ModuleType, wide: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("mdrt.runtime.network.PIXELS_AT_ONCE", 3 * 384 * 384)
     write_engines(bundle, memory=1)
     segmenter = mdrt.Segmenter(bundle / "unet.plan")
     options = mdrt.Options(pooling="exp")
