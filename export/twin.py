@@ -66,7 +66,7 @@ def _filter_minimally(graph: Any, cells: Mapping[str, int]) -> int:
     replaced = 0
     for node in graph:
         size = cells.get(node.outputs[0].name or "", 0)
-        if node.op_type == "Conv" and size >= _LEAST_CELLS and _fits(node, size):
+        if node.op_type == "Conv" and _fits(node, size):
             node.op_type, node.domain = contract.WINOGRAD_OPERATOR, contract.OPERATOR_DOMAIN
             node.attributes.clear()
             replaced += 1
@@ -77,7 +77,7 @@ def _fits(node: Any, cells: int) -> bool:
     """Whether a Conv is what the operator computes, float32, 3×3, stride 1, padding 1, and has
     enough of it to do."""
     weight = node.inputs[1]
-    if weight.dtype != ir.DataType.FLOAT or weight.shape is None:
+    if cells < _LEAST_CELLS or weight.dtype != ir.DataType.FLOAT or weight.shape is None:
         return False
     shape = tuple(weight.shape)
     channels = min(shape[:2])

@@ -28,9 +28,9 @@ from .evaluate import Entry, label
 from .looks import Look
 from .methods import METHODS, Task
 from .protocols import PROTOCOLS, gain_interval
-from .report import Row, markdown, row
+from .report import Row, draw_bars, markdown, row
 from .store import Store
-from .sweep import Table
+from .sweep import POOLINGS, Table
 
 HEAD: Final = """\
 # The paper's claims on the scenes world
@@ -115,7 +115,7 @@ CLAIMS: Final = (
         "4",
         tuple(
             (f"{pooling}, timestep 0", f"{pooling}, timestep {t}")
-            for pooling in ("exp", "softmax")
+            for pooling in POOLINGS
             for t in (100, 200, 400, 700)
         ),
         ("softmax, timestep 0", "softmax, timestep 400", "softmax, timestep 700"),
@@ -141,7 +141,7 @@ CLAIMS: Final = (
         "6",
         tuple(
             (f"{pooling}, 16+32+64", f"{pooling}, {stride}")
-            for pooling in ("exp", "softmax")
+            for pooling in POOLINGS
             for stride in (16, 32, 64)
         ),
         ("exp, 16", "exp, 64", "exp, 16+32+64"),
@@ -312,18 +312,10 @@ def draw(
     figure = plt.figure(figsize=(4.6 + 1.4 * len(columns), height), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(4.6, 1.4 * len(columns)))
     axes = left.subplots()
-    places = range(len(rows))
-    spans = np.array([[r.miou - r.low, r.high - r.miou] for r in rows.values()]).T
-    paint = ["#d95f02" if name in shown else "#4c78a8" for name in rows]
-    axes.barh(
-        places, [r.miou for r in rows.values()], xerr=np.maximum(spans, 0), color=paint,
-        ecolor="#555555",
-    )  # fmt: skip
-    axes.set_yticks(places, list(rows), fontsize=8)
+    draw_bars(axes, title, list(rows), list(rows.values()), shown)
+    axes.tick_params(axis="y", labelsize=8)
     axes.set_ylim(max(len(rows), BARS) - 0.5, -0.5)  # few bars stay as thin as many
     axes.set_xlabel("mIoU, %; orange: the settings on the right", fontsize=8)
-    axes.set_title(title, loc="left", fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
     grid = right.subplots(len(cells), len(columns), squeeze=False)
     for line, pixels in zip(grid, cells, strict=True):
         for cell, picture in zip(line, pixels, strict=True):

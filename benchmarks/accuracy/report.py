@@ -29,6 +29,10 @@ PAPER: Final[Mapping[tuple[str, str], tuple[float, str]]] = {
 """(data set, method) → mIoU the paper gives and where (arXiv 2403.11194)."""
 
 
+ORANGE: Final = "#d95f02"
+"""Of what a chart points at."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One entry's figures, in per cent.
@@ -140,6 +144,20 @@ def as_json(store: Store, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
+def draw_bars(
+    axes: Any, title: str, labels: Sequence[str], rows: Sequence[Row], shown: Sequence[str] = ()
+) -> None:
+    """mIoU with its interval, a bar an entry, on Matplotlib's axes; those of `shown` in orange."""
+    spans = np.array([[r.miou - r.low, r.high - r.miou] for r in rows]).T
+    places = range(len(rows))
+    paint = [ORANGE if label in shown else "#4c78a8" for label in labels]
+    values = [r.miou for r in rows]
+    axes.barh(places, values, xerr=np.maximum(spans, 0), color=paint, ecolor="#555555")
+    axes.set_yticks(places, labels)
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def draw(
     dataset: str, title: str, labels: Sequence[str], rows: Sequence[Row], file: BinaryIO
 ) -> None:
@@ -150,22 +168,16 @@ def draw(
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 0.8 + 0.42 * len(rows)), layout="constrained")
-    values = [r.miou for r in rows]
-    spans = np.array([[r.miou - r.low, r.high - r.miou] for r in rows]).T
-    places = range(len(rows))
-    axes.barh(places, values, xerr=np.maximum(spans, 0), color="#4c78a8", ecolor="#555555")
+    draw_bars(axes, title, labels, rows)
     known = {
         place: PAPER[dataset, r.entry.setting.method][0]
         for place, r in enumerate(rows)
         if (dataset, r.entry.setting.method) in PAPER
     }
     if known:
-        axes.plot(list(known.values()), list(known), "D", color="#d95f02", label="the paper")
+        axes.plot(list(known.values()), list(known), "D", color=ORANGE, label="the paper")
         axes.legend(fontsize=8)
-    axes.set_yticks(places, labels)
     axes.invert_yaxis()
     axes.set_xlabel("mIoU, %")
-    axes.set_title(title, loc="left", fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, format="png", dpi=110)
     plt.close(figure)
