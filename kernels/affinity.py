@@ -1,8 +1,9 @@
-"""The cosine affinity of all pixels (Eq. 7) as an operator.
+"""The cosine affinity of all pixels (Eq. 7) as an operator, or a power of it as a matrix.
 
 S = N⁻¹ Σ_l U_l K_l U_lᵀ N⁻¹ with K_l = F_lᵀ F_l the Gram matrix of a level, U_l its resize to the
 affinity grid and N the pixel norms. On the paper's 100×100 grid S has 10⁸ entries; the operator
-holds K_l (at most 1024² at Stable Diffusion's shapes) and the resize matrices.
+holds K_l (at most 1024² at Stable Diffusion's shapes) and the resize matrices. A power of the
+cosines has no such form; it is taken between the network's own cells, of which there are few.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from functools import cached_property
 
 from .grid import Array, Grid, Size, array_module
 from .norms import NORM_FLOOR, squared_norms
-from .resize import resize_adjoint, resize_matrices
+from .resize import resize, resize_adjoint, resize_matrices
 
 AFFINITY_SIZE: Size = (100, 100)
 """The grid on which pixels are compared (paper, unsupervised segmentation)."""
+
+SHARP_SIDE = 64
+"""Most cells a side between which powers of cosines are taken: 4096² numbers (128 MiB)."""
 
 DEGREE_FLOOR = 1e-3
 """Smallest degree, as a share of the largest, or of 1 (a pixel's cosine with itself). Cosines can
@@ -57,6 +61,31 @@ class Affinity:
         """D^-½ S D^-½ v for v (n,), or for each row of v (m, n)."""
         root = self.xp.sqrt(self.degrees)
         return self.matvec(v / root) / root  # type: ignore[no-any-return]
+
+
+class SharpAffinity(Affinity):
+    """max(S, 0) to the power `sharpness`, held as a matrix between the finest cells.
+
+    Where most features point one way, nearly all cosines are positive and no cut is cheap; a power
+    above 1 keeps like pixels together and lets the others go.
+    """
+
+    def __init__(self, features: Sequence[Grid], sharpness: float) -> None:
+        finest = max(features, key=lambda level: level.size)
+        rows, columns = (
+            min(SHARP_SIDE, max(1, round(n * share)))
+            for n, share in zip(finest.size, finest.extent, strict=True)
+        )
+        super().__init__(features, (rows, columns))
+        f = self.xp.concatenate([resize(level, self.size) for level in features])
+        f = f.reshape(len(f), -1).astype("float64") / self._norms.ravel()
+        self.rank = self.n
+        self._matrix = self.xp.maximum(f.T @ f, 0) ** sharpness
+
+    def matvec(self, v: Array) -> Array:
+        """max(S, 0)^sharpness v for v (n,), or for each row of v (m, n)."""
+        result: Array = v @ self._matrix  # symmetric
+        return result
 
 
 class _Level:

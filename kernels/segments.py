@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-from .affinity import AFFINITY_SIZE, Affinity
+from .affinity import AFFINITY_SIZE, Affinity, SharpAffinity
 from .grid import Array, Grid, Size, array_module
 from .kmeans import gram_kmeans, kmeans
-from .spectral import eigengap, spectral_embedding
+from .spectral import eigengap, settled, spectral_embedding
 
 Method: TypeAlias = Literal["spectral", "kmeans"]
 
@@ -31,35 +31,43 @@ def cluster(
     features: Sequence[Grid],
     segments: int | Literal["auto"] = "auto",
     method: Method = "spectral",
+    sharpness: float = 1.0,
     max_segments: int = MAX_SEGMENTS,
     seed: int = 0,
     size: Size = AFFINITY_SIZE,
 ) -> tuple[Array, int]:
-    """Segment labels (rows, columns) int64 on the affinity grid and their number k.
+    """Segment labels (rows, columns) int64 and their number k.
 
     Labels lie in [0, k), numbered as they first appear from the top left. Method "spectral" is
-    k-means on the spectral embedding; "kmeans" is the paper's baseline, k-means on the
-    L2-normalised features. "auto" takes k from the eigengap of the affinity, for both. k is lower
-    than asked for where pixels have fewer distinct features.
+    k-means on the spectral embedding of the affinity to the power `sharpness`; "kmeans" is the
+    paper's baseline, k-means on the L2-normalised features, which has no power. "auto" takes k
+    from the affinity's eigenvalues, for both. k is lower than asked for where pixels have fewer
+    distinct features.
+
+    At sharpness 1, the paper's, labels lie on the grid `size`; at others on that of
+    `SharpAffinity`.
     """
-    pixels = size[0] * size[1]
     if segments != "auto" and segments < 1:
         raise ValueError(f"segments must be at least 1 or 'auto', got {segments}")
     if method not in ("spectral", "kmeans"):
         raise ValueError(f"method {method!r} is not one of spectral, kmeans")
-    k = min(max_segments + 1 if segments == "auto" else segments, pixels)
-    affinity = Affinity(features, size)
+    if method == "kmeans" and sharpness != 1:
+        raise ValueError(f"sharpness is {sharpness:g}; k-means on the features has no power but 1")
+    affinity = Affinity(features, size) if sharpness == 1 else SharpAffinity(features, sharpness)
+    k = min(max_segments + 1 if segments == "auto" else segments, affinity.n)
     if segments == "auto" or method == "spectral":
         eigenvalues, eigenvectors = spectral_embedding(affinity, k)
         if segments == "auto":
-            k = eigengap(eigenvalues)
+            k = eigengap(eigenvalues) if sharpness == 1 else settled(eigenvalues)
     if method == "spectral":
         informative = eigenvalues[:k] < 1 - NULL_AFFINITY
         points = normalised_rows(eigenvectors[:, :k][:, informative])
         clusters = kmeans(points, k, seed, RESTARTS[method])
     else:  # the inner products of L2-normalised features are the affinity, their lengths 1
-        clusters = gram_kmeans(affinity.matvec, affinity.xp.ones(pixels), k, seed, RESTARTS[method])
-    return _in_order_of_appearance(clusters.labels).reshape(size), clusters.k
+        clusters = gram_kmeans(
+            affinity.matvec, affinity.xp.ones(affinity.n), k, seed, RESTARTS[method]
+        )
+    return _in_order_of_appearance(clusters.labels).reshape(affinity.size), clusters.k
 
 
 def normalised_rows(embedding: Array) -> Array:

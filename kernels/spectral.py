@@ -25,6 +25,10 @@ WIDE_GAP = 0.025
 """Distance of two eigenvalues of the Laplacian that counts as a gap; they have no unit. Chosen on
 the scenes world, where 0.02 to 0.03 do about as well (docs/scenes.md)."""
 
+SETTLED = 0.25
+"""An eigenvalue of the Laplacian below this is of a part of its own. Chosen on the scenes world
+with the fourth power of the cosines (docs/scenes.md)."""
+
 
 class SpectralError(RuntimeError):
     """The eigenvectors of the affinity could not be found."""
@@ -67,6 +71,18 @@ def eigengap(eigenvalues: Array, minimum: int = 2) -> int:
     gaps = eigenvalues[minimum:] - eigenvalues[minimum - 1 : -1]
     wide = gaps >= min(WIDE_GAP, float(gaps.max()))
     return minimum + int(array_module(gaps).flatnonzero(wide)[-1])
+
+
+def settled(eigenvalues: Array, minimum: int = 2) -> int:
+    """The number of segments of a sharpened affinity: how many eigenvalues of the Laplacian lie
+    below `SETTLED`, `minimum` and all but one of them at the outside.
+
+    A sharpened affinity falls into nearly separate parts, each of which has an eigenvalue near 0
+    (von Luxburg 2007, §5.1), and the others are far above. With the plain cosines even the first
+    few are far from 0, and gaps have to tell (`eigengap`).
+    """
+    count = int((eigenvalues < SETTLED).sum())
+    return max(min(minimum, len(eigenvalues)), min(count, len(eigenvalues) - 1))
 
 
 def _dense(affinity: Affinity, k: int) -> tuple[Array, Array]:

@@ -23,8 +23,9 @@ from mdrt.kernels import (
     score_maps,
     spectral_embedding,
 )
+from mdrt.kernels.affinity import SHARP_SIDE, SharpAffinity
 from mdrt.kernels.kmeans import lloyd, starts
-from mdrt.kernels.spectral import WIDE_GAP
+from mdrt.kernels.spectral import WIDE_GAP, settled
 
 from .strategies import SEEDS, SIZES, Levels, levels, relative_error
 
@@ -94,6 +95,58 @@ def test_equal_eigenvalues_do_not_hide_one_another():
     labels, k = cluster([Grid(values)], size=(20, 30))
     assert k == 6
     np.testing.assert_array_equal(labels, np.kron(np.arange(6).reshape(2, 3), np.ones((10, 10))))
+
+
+@given(levels(), st.floats(0.5, 9))
+@settings(max_examples=25)
+def test_a_sharpened_affinity_is_a_power_of_the_cosines(features: Levels, sharpness):
+    affinity = SharpAffinity(features.grids, sharpness)
+    finest = max(features.grids, key=lambda grid: grid.size)
+    assert affinity.n == affinity.size[0] * affinity.size[1]
+    assert all(0 < n <= most for n, most in zip(affinity.size, finest.size, strict=True))
+    dense = naive.affinity(features.tensors, affinity.size, features.extents)
+    norms = naive.pixel_norms(features.tensors, affinity.size, features.extents)
+    tolerance = 1e-5 * float(norms.max() / norms.min())
+    expected = dense.clamp(min=0) ** sharpness
+    actual = affinity.matvec(np.eye(affinity.n))
+    # a root is steep at 0: compared by what it is a root of
+    np.testing.assert_allclose(
+        actual ** (1 / sharpness), expected.numpy() ** (1 / sharpness), atol=tolerance
+    )
+    assert affinity.degrees.min() > 0
+
+
+def test_a_sharpened_affinity_has_no_more_cells_than_fit():
+    features = [Grid(np.ones((1, 3, 200), np.float32)), Grid(np.ones((1, 2, 4), np.float32))]
+    assert SharpAffinity(features, 2.0).size == (3, SHARP_SIDE)
+
+
+def test_a_power_parts_what_has_much_in_common():
+    """Five bands whose cosines are 0.6 each: hardly a cut in them, five parts in a power."""
+    features = _bands(5, 0.6)
+    plain, _ = spectral_embedding(Affinity([features], (20, 20)), 7)
+    assert plain[4] > 0.5
+    sharp, _ = spectral_embedding(SharpAffinity([features], 12.0), 7)
+    assert sharp[4] < 0.05
+    labels, k = cluster([features], "auto", sharpness=12.0)
+    assert k == 5
+    np.testing.assert_array_equal(labels, np.repeat(np.arange(5), 4)[None].repeat(20, 0))
+
+
+def _bands(count: int, likeness: float) -> Grid:
+    """Bands of four columns, each of one direction, every two of them with the same cosine."""
+    gram = np.full((count, count), likeness) + (1 - likeness) * np.eye(count)
+    directions = np.linalg.cholesky(gram)  # rows of length 1
+    values = np.repeat(directions, 4, axis=0).T[:, None, :].repeat(4 * count, axis=1)
+    return Grid(values.astype(np.float32))
+
+
+def test_settled():
+    eigenvalues = np.array([0, 0.1, 0.24, 0.26, 0.5])
+    assert settled(eigenvalues) == 3
+    assert settled(np.array([0, 0.3, 0.4])) == 2  # at least
+    assert settled(np.zeros(5)) == 4  # one less than were looked for
+    assert settled(np.zeros(1)) == 1
 
 
 def test_wide_grids_use_the_channels_instead_of_the_gram_matrix():
@@ -226,6 +279,11 @@ def test_small_and_uniform_inputs(method):
         cluster(one, 0, method)
     with pytest.raises(ValueError, match="method 'ward'"):
         cluster(one, 2, "ward")
+    if method == "kmeans":
+        with pytest.raises(ValueError, match="sharpness is 2"):
+            cluster(one, 2, method, sharpness=2.0)
+    else:
+        assert cluster(one, 3, method, sharpness=2.0)[1] == 1
 
 
 def test_segments_of_a_cropped_canvas_ignore_the_padding():
