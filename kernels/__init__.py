@@ -4,14 +4,16 @@ The verbs in the order in which data flows:
 
 - named classes: `class_maps` → `prototypes` → `score_maps` → `assign`
 - no names: `cluster` → `cluster_weights` → `prototypes` → `score_maps` → `assign`
+- boundaries along the picture's edges: … → `score_maps` → `fine_scores` → `assign_along_edges`
 
 Everything runs on the arrays it is given, NumPy's or CuPy's, by the exact low-resolution algebra:
 resizing is linear, so it is applied to a few score maps instead of thousands of feature maps.
 """
 
 from .affinity import AFFINITY_SIZE, Affinity
-from .assign import Assignment, assign, full_scores, never, score_maps
+from .assign import Assignment, assign, fine_scores, full_scores, never, score_maps
 from .attention import Pooling, absent, class_maps, token_softmax, won_shares
+from .edges import Guide, assign_along_edges, edge_grid, scores_along_edges
 from .grid import Array, Grid, Mode, Size, array_module
 from .kmeans import KMeans, gram_kmeans, kmeans
 from .norms import pixel_norms
@@ -27,6 +29,7 @@ __all__ = [
     "Array",
     "Assignment",
     "Grid",
+    "Guide",
     "KMeans",
     "Method",
     "Mode",
@@ -36,10 +39,13 @@ __all__ = [
     "absent",
     "array_module",
     "assign",
+    "assign_along_edges",
     "class_maps",
     "cluster",
     "cluster_weights",
+    "edge_grid",
     "eigengap",
+    "fine_scores",
     "full_scores",
     "gram_kmeans",
     "kmeans",
@@ -49,6 +55,7 @@ __all__ = [
     "resize",
     "resize_matrix",
     "score_maps",
+    "scores_along_edges",
     "spectral_embedding",
     "token_softmax",
     "won_shares",

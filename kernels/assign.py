@@ -13,8 +13,8 @@ import numpy as np
 
 from . import cuda
 from .grid import Array, Grid, Mode, Size, array_module, check_classes, on_gpu
-from .norms import NORM_FLOOR
-from .resize import bands, resize_matrices
+from .norms import NORM_FLOOR, pixel_norms
+from .resize import bands, resize, resize_matrices
 
 NEVER = -1e30
 """A score below every other: resized, summed over levels and divided by ‖f‖ it stays so."""
@@ -73,6 +73,25 @@ def never(scores: Sequence[Grid], out: Array) -> list[Grid]:
     ]
 
 
+def fine_scores(
+    scores: Sequence[Grid],
+    features: Sequence[Grid],
+    size: Size,
+    maps: Grid | None = None,
+    attention: float = 0.0,
+) -> Array:
+    """The cosines of Eq. 6 on a small grid, (classes, *size) float32, mixed with the class maps.
+
+    `maps` (classes, gh, gw) in [0, 1] have the share `attention` in [0, 1], the cosines the rest:
+    a prototype mixes what lies under all of a map, the map says what the word says of a place.
+    """
+    fine = full_scores(scores, size, pixel_norms(features, size))
+    if maps is not None and attention:
+        fine *= 1 - attention
+        fine += attention * resize(maps, size)
+    return fine
+
+
 def assign(scores: Sequence[Grid], size: Size, norms: Array | None = None) -> Assignment:
     """The class of the highest score at each output pixel; scores of all are never held at once.
 
@@ -85,7 +104,7 @@ def assign(scores: Sequence[Grid], size: Size, norms: Array | None = None) -> As
     classes = len(scores[0].values)
     labels = xp.zeros(size, dtype="uint8" if classes <= 256 else "uint16")
     confidence = None if norms is None else xp.empty(size, dtype="float32")
-    for tile, block in _score_tiles(scores, size):
+    for tile, block in score_tiles(scores, size):
         best = block.max(axis=0)
         winners = labels[tile]
         for label in range(classes - 1, -1, -1):  # the first class writes last: it wins ties
@@ -100,7 +119,7 @@ def full_scores(scores: Sequence[Grid], size: Size, norms: Array) -> Array:
     _check_scores(scores)
     xp = array_module(scores[0].values)
     full = xp.empty((len(scores[0].values), *size), dtype="float32")
-    for (rows, columns), block in _score_tiles(scores, size):
+    for (rows, columns), block in score_tiles(scores, size):
         full[:, rows, columns] = block / norms[rows, columns]
     return full  # type: ignore[no-any-return]
 
@@ -110,7 +129,7 @@ def _check_scores(scores: Sequence[Grid]) -> None:
     check_classes("scores", values, values)
 
 
-def _score_tiles(scores: Sequence[Grid], size: Size) -> Iterator[tuple[tuple[slice, slice], Array]]:
+def score_tiles(scores: Sequence[Grid], size: Size) -> Iterator[tuple[tuple[slice, slice], Array]]:
     """Yield ((rows, columns), Σ_l U_l S_l on that tile as (classes, rows, columns)).
 
     Rows are interpolated first; columns of all levels then are one matrix product a tile,

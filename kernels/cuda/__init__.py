@@ -4,8 +4,9 @@ One operation a file: `NAME.cu` is the device code with its formula, `NAME.py` c
 and launches it. The NumPy code of the public function is the oracle.
 """
 
+from .edge_labels import edge_labels
 from .labels import labels
 from .pixel_norms import pixel_norms
 from .pooled_attention import pooled_attention
 
-__all__ = ["labels", "pixel_norms", "pooled_attention"]
+__all__ = ["edge_labels", "labels", "pixel_norms", "pooled_attention"]

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..grid import Array, array_module
 
-NAMES: Final = ("labels", "pixel_norms", "pooled_attention")
+NAMES: Final = ("edge_labels", "labels", "pixel_norms", "pooled_attention")
 """The operations, each a `.cu` file."""
 
 

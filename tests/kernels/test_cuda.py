@@ -26,13 +26,16 @@ from standins import cupy as standin
 
 from mdrt.kernels import (
     Grid,
+    Guide,
     assign,
+    assign_along_edges,
     class_maps,
     cluster,
     full_scores,
     pixel_norms,
     prototypes,
     score_maps,
+    scores_along_edges,
 )
 from mdrt.kernels.affinity import Affinity
 from mdrt.kernels.cuda import module
@@ -243,6 +246,50 @@ def test_a_picture_is_labelled_in_one_launch(xp: ModuleType) -> None:
     assert len(np.unique(actual)) > 100
 
 
+@given(seed=SEEDS, classes=st.integers(1, 40), grid=SIZES, size=SIZES, chosen=st.booleans())
+@few
+def test_labels_along_edges(
+    xp: ModuleType,
+    seed: int,
+    classes: int,
+    grid: tuple[int, int],
+    size: tuple[int, int],
+    chosen: bool,
+) -> None:
+    random = np.random.default_rng(seed)
+    image = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+    small = random.random((3, *grid), dtype=np.float32)
+    scores = random.standard_normal((classes, *grid), dtype=np.float32)
+    absent = random.random(classes) < 0.5
+    absent[random.integers(classes)] = False
+    gone = absent if chosen else None
+    expected = assign_along_edges(scores, Guide(image, small), gone)
+    guide = Guide(xp.asarray(image), xp.asarray(small))
+    actual = assign_along_edges(xp.asarray(scores), guide, xp.asarray(absent) if chosen else None)
+    assert isinstance(actual.labels, xp.ndarray)
+    assert actual.labels.dtype == np.uint8
+    full = scores_along_edges(scores, Guide(image, small))
+    labels = xp.asnumpy(actual.labels)
+    best = np.take_along_axis(full, labels[None].astype(np.int64), axis=0)[0]
+    tolerance = 1e-4 * max(1.0, float(np.abs(full).max()))  # the inverse magnifies rounding
+    assert (expected.confidence - best).max() < tolerance
+    assert not (chosen and absent[np.unique(labels)].any())
+    np.testing.assert_allclose(xp.asnumpy(actual.confidence), expected.confidence, atol=tolerance)
+
+
+def test_a_picture_is_refined_in_one_launch(xp: ModuleType) -> None:
+    random = np.random.default_rng(6)
+    image = random.integers(0, 256, (40, 300, 3), dtype=np.uint8)
+    guide = Guide(xp.asarray(image), xp.asarray(random.random((3, 10, 75), dtype=np.float32)))
+    scores = np.zeros((300, 10, 75), np.float32)
+    scores[299] = 1
+    before = len(standin.LAUNCHED)
+    labels = assign_along_edges(xp.asarray(scores), guide).labels
+    if xp is standin.cupy:
+        assert standin.LAUNCHED[before:] == ["edge_labels_uint16"]
+    assert (xp.asnumpy(labels) == 299).all()
+
+
 def test_the_whole_chain(xp: ModuleType) -> None:
     """Logits and features to labels and confidences, in both modes."""
     random = np.random.default_rng(2)
@@ -283,6 +330,9 @@ def test_unnamed_segments(xp: ModuleType) -> None:
             assert k == 2
             expected, _ = cluster(features, 2, method, size=size)
             np.testing.assert_array_equal(xp.asnumpy(labels), expected)
+    labels, k = cluster(device(xp, features), "auto", sharpness=4.0)
+    assert k == 2
+    np.testing.assert_array_equal(xp.asnumpy(labels), cluster(features, 2, sharpness=4.0)[0])
 
 
 def test_arrays_a_kernel_cannot_read_are_named(xp: ModuleType) -> None:
