@@ -117,6 +117,36 @@ _INSTALLED: Final = "installed"
     help="The power of class maps the bundle recommends; 1 is the paper's.",
 )
 @click.option(
+    "--attention",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    metavar="SHARE",
+    help="The share of class maps in the scores that the bundle recommends; 0 is the paper's.",
+)
+@click.option(
+    "--refine/--no-refine",
+    default=False,
+    show_default=True,
+    help="Whether the bundle recommends that boundaries follow the picture's edges.",
+)
+@click.option(
+    "--segments-timestep",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="INT",
+    help="The timestep index the bundle recommends for unnamed segments.",
+)
+@click.option(
+    "--segments-sharpness",
+    type=click.FloatRange(0, min_open=True),
+    default=1.0,
+    show_default=True,
+    metavar="POWER",
+    help="The power of the affinity the bundle recommends for them; 1 is the paper's.",
+)
+@click.option(
     "--classes",
     default="",
     help="Names a closed-vocabulary model knows: comma-separated, or a file with one a line and "
@@ -147,6 +177,10 @@ def export_command(
     mode: str,
     presence: float,
     sharpness: float,
+    attention: float,
+    refine: bool,
+    segments_timestep: int,
+    segments_sharpness: float,
     classes: str,
     trt: str | None,
     profiles: tuple[str, ...],
@@ -167,7 +201,17 @@ def export_command(
         weights=weights,
         opset=opset,
         vae=vae,
-        recommended=Recommended(pooling, timestep, mode, presence, sharpness),
+        recommended=Recommended(
+            pooling,
+            timestep,
+            mode,
+            presence,
+            sharpness,
+            attention,
+            refine,
+            segments_timestep,
+            segments_sharpness,
+        ),
         classes=_names(classes),
         overwrite=overwrite,
     )

@@ -147,10 +147,10 @@ class _Job:
                 "expected the same (inpainting and depth models cannot be exported)"
             )
         steps = len(self.alphas_cumprod)
-        if not 0 <= self.options.recommended.timestep < steps:
-            raise ExportError(
-                f"timestep {self.options.recommended.timestep} expected within 0…{steps - 1}"
-            )
+        recommended = self.options.recommended
+        for timestep in (recommended.timestep, recommended.segments_timestep):
+            if not 0 <= timestep < steps:
+                raise ExportError(f"timestep {timestep} expected within 0…{steps - 1}")
 
     def _vae(self) -> tuple[float, float]:
         """Write the VAE encoder and the noise; returns scaling and shift factors."""

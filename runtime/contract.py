@@ -54,6 +54,9 @@ ENCODER_HIDDEN_STATES: Final = "encoder_hidden_states"
 SAMPLE: Final = "sample"
 TIMESTEP: Final = "timestep"
 
+PAPER_TIMESTEP: Final = 0
+"""The index of the paper's t = 1."""
+
 OPERATOR_DOMAIN: Final = "mdrt"
 WINOGRAD_OPERATOR: Final = "WinogradConv"
 
@@ -130,15 +133,22 @@ class Recommended:
     """What the exporter found best for this model; a user's option wins over it."""
 
     pooling: str = "exp"  # DESIGN §2: Eq. 4
-    timestep: int = 0  # the paper's t = 1 is index 0
+    timestep: int = PAPER_TIMESTEP
     mode: str = "paper"
     presence: float = 0.0  # share of the attention cells a class must win; with softmax alone
     sharpness: float = 1.0  # power of the class maps that prototypes are averaged with
+    attention: float = 0.0  # share of a class's map in its scores
+    refine: bool = False  # whether boundaries follow the picture's edges
+    segments_timestep: int = PAPER_TIMESTEP  # for unnamed segments
+    segments_sharpness: float = 1.0  # power of the affinity
 
     def __post_init__(self) -> None:
         _require(0 <= self.presence < 1, "recommended.presence", self.presence, "0 to below 1")
-        sharp = math.isfinite(self.sharpness) and self.sharpness > 0
-        _require(sharp, "recommended.sharpness", self.sharpness, "a positive number")
+        for name in ("sharpness", "segments_sharpness"):
+            power = getattr(self, name)
+            sharp = math.isfinite(power) and power > 0
+            _require(sharp, f"recommended.{name}", power, "a positive number")
+        _require(0 <= self.attention <= 1, "recommended.attention", self.attention, "0 to 1")
         gated = self.presence == 0 or self.pooling == "softmax"
         _require(gated, "recommended.presence", self.presence, "0 unless pooling is softmax")
         _require(self.pooling in POOLINGS, "recommended.pooling", self.pooling, POOLINGS)
@@ -200,6 +210,7 @@ class Manifest:
         for name, index in (
             ("timestep", self.timestep),
             ("recommended.timestep", self.recommended.timestep),
+            ("recommended.segments_timestep", self.recommended.segments_timestep),
         ):
             _require(0 <= index < steps, name, index, f"an index below {steps}")
         bounded = all(0.0 <= value <= 1.0 for value in self.alphas_cumprod)

@@ -71,6 +71,12 @@ def check_image(image: Any) -> NDArray[np.uint8]:
     raise ImageError(f"image is {array.dtype} {array.shape}, expected uint8 (H, W, 3) in RGB order")
 
 
+def shrink(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The means of (H, W, 3) over the cells of a grid (rows, columns) that covers it."""
+    columns_rows = size[1], size[0]
+    return np.asarray(Image.fromarray(image).resize(columns_rows, Image.Resampling.BOX))
+
+
 def _upright(image: Image.Image) -> Image.Image:
     """The picture as it is to be seen. Metadata may be broken where pixels are not, so nothing but
     the orientation is read, and `ImageOps.exif_transpose`, which rewrites it all, is not used.

@@ -20,14 +20,12 @@ from .bundle import Bundle, load_bundle
 from .device import Device
 from .errors import MdrtError
 from .images import check_image, read_image
+from .labels import label_pixels
 from .network import EncodedText, Network, Seen
 from .prompts import ClassName, synonyms
 from .session import Session
 from .tiles import Canvas
 from .trace import Trace
-
-PAPER_TIMESTEP: Final = 0
-"""t = 1 of the paper. Unnamed segments use it: a recommended timestep serves the words' maps."""
 
 EMBEDDED: Final = Path(str(files("mdrt.assets"))) / "scenes"
 """The bundle that comes with the package: the scenes world's own model."""
@@ -47,8 +45,13 @@ class Options:
         scores: keep the score of every class at every pixel.
         presence: leave out classes that win less than this share of the attention's cells, in
             [0, 1): they are taken to be absent. 0 keeps all; others need pooling "softmax".
-        sharpness: the power of a class map that its prototype is averaged with (Eq. 5), positive;
-            1 is the paper's, 2 trusts the map's peaks more.
+        sharpness: a positive power; 1 is the paper's. Of named classes: of a class's map before
+            its prototype is averaged with it (Eq. 5), so that 2 trusts the map's peaks more. Of
+            unnamed segments: of the affinity (Eq. 7), which sets like cells apart from others.
+        attention: the share in [0, 1] of a class's own map in a pixel's score, where the cosine
+            (Eq. 6) has the rest; 0 is the paper's, 1 the maps alone.
+        refine: let boundaries follow the picture's edges (`mdrt.kernels.edges`), which the
+            network's cells are too coarse for.
     """
 
     mode: Mode | None = None
@@ -59,6 +62,8 @@ class Options:
     scores: bool = False
     presence: float | None = None
     sharpness: float | None = None
+    attention: float | None = None
+    refine: bool | None = None
 
     def __post_init__(self) -> None:
         """Check each value.
@@ -81,6 +86,8 @@ class Options:
         sharp = self.sharpness
         if sharp is not None and not 0 < sharp < float("inf"):
             raise MdrtError(f"sharpness is {sharp}, expected a positive number, as 2")
+        if self.attention is not None and not 0 <= self.attention <= 1:
+            raise MdrtError(f"attention is {self.attention}, expected a share from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -91,15 +98,16 @@ class Segmentation:
         labels: (H, W) uint8 or uint16, index into `classes`.
         classes: names; "segment 1", … where there were none.
         confidence: (H, W) float32, cosine of each pixel's features to its class's prototype
-            (in mode "released" times the prototype's length); comparable within one picture.
+            (in mode "released" times the prototype's length), mixed with its class map by
+            `attention` and filtered by `refine`; comparable within one picture.
         scores: (classes, H, W) float32, the same for every class, those taken to be absent
             (`presence`) included; None unless asked for.
         weights: the maps a_c that the prototypes were averaged with: attention class maps
             (Eq. 4) to the power `sharpness`, or one-hot segments; a grid of (classes, rows,
             columns) in [0, 1].
         timings: seconds per stage, in the order in which they ran; on a GPU, of its own clock.
-        settings: what was used: mode, pooling, timestep, method, sharpness, presence and the
-            classes taken to be absent, backend, Winograd convolutions, tiles.
+        settings: what was used: mode, pooling, timestep, method, sharpness, attention, presence
+            and the classes taken to be absent, refine, backend, Winograd convolutions, tiles.
     """
 
     labels: NDArray[np.uint8] | NDArray[np.uint16]
@@ -255,13 +263,13 @@ class Segmenter:
             named: whether for named classes or for unnamed segments.
 
         Raises:
-            MdrtError: the bundle has no such timestep, or presence is asked of another pooling
-                than softmax.
+            MdrtError: the bundle has no such timestep, presence is asked of another pooling than
+                softmax, or another sharpness than 1 of k-means.
         """
         recommended, steps = self.manifest.recommended, len(self.manifest.alphas_cumprod)
         timestep = options.timestep
         if timestep is None:
-            timestep = recommended.timestep if named else PAPER_TIMESTEP
+            timestep = recommended.timestep if named else recommended.segments_timestep
         if not 0 <= timestep < steps:
             raise MdrtError(f"timestep is {timestep}, expected 0 to {steps - 1}")
         # The manifest's values were checked against the same choices when it was read.
@@ -275,9 +283,20 @@ class Segmenter:
                 f"presence {presence:g} compares probabilities and needs pooling softmax, "
                 f"not {pooling}; give presence 0 or the other pooling"
             )
-        sharpness = options.sharpness
-        if sharpness is None:  # what suits one pooling's maps need not suit another's
-            sharpness = recommended.sharpness if pooling == recommended.pooling else 1.0
+        sharpness, attention, refine = options.sharpness, options.attention, options.refine
+        alike = pooling == recommended.pooling  # what suits its maps need not suit another's
+        if named:
+            best = recommended.sharpness if alike else 1.0
+        else:
+            best = recommended.segments_sharpness if options.method == "spectral" else 1.0
+        sharpness = best if sharpness is None else sharpness
+        if not named and options.method == "kmeans" and sharpness != 1:
+            raise MdrtError(
+                f"sharpness {sharpness:g} is a power of the affinity, which k-means does not use; "
+                "give sharpness 1 or method spectral"
+            )
+        if attention is None:
+            attention = recommended.attention if alike else 0.0
         return replace(
             options,
             mode=mode,
@@ -285,6 +304,8 @@ class Segmenter:
             timestep=timestep,
             presence=presence,
             sharpness=sharpness,
+            attention=attention if named else 0.0,
+            refine=recommended.refine if refine is None else refine,
         )
 
     def unknown(self, classes: Sequence[ClassName]) -> list[str]:
@@ -347,11 +368,13 @@ class _Run:
         canvas = self._plan()
         features = self._denoise(canvas, self._encode(canvas), self._empty()).features
         with self.clock.stage("segments"):
-            labels, count = kernels.cluster(features, segments, self.options.method)
+            method, sharpness = self.options.method, self.options.sharpness
+            assert sharpness is not None
+            labels, count = kernels.cluster(features, segments, method, sharpness)
             weights = kernels.cluster_weights(labels, count)
         names = tuple(f"segment {i + 1}" for i in range(count))
         # Eq. 5 runs over the clustering grid, where the one-hot maps are exact.
-        return self._assign(features, weights, kernels.AFFINITY_SIZE, names, canvas)
+        return self._assign(features, weights, weights.size, names, canvas)
 
     def _plan(self) -> Canvas:
         manifest, least = self.network.manifest, self.network.backend.least
@@ -397,9 +420,18 @@ class _Run:
             prototypes = kernels.prototypes(features, weights, size, mode, own)
         with self.clock.stage("assign"):
             scores = kernels.score_maps(features, prototypes, mode)
-            open_to = scores if absent is None else kernels.never(scores, absent)
-            assigned = kernels.assign(open_to, self.size, norms)
-            full = kernels.full_scores(scores, self.size, norms) if self.options.scores else None
+            assigned, full = label_pixels(
+                self.network.device,
+                self.image,
+                features,
+                scores,
+                maps=weights,
+                attention=self.options.attention or 0.0,
+                refine=self.options.refine or False,
+                absent=absent,
+                norms=norms,
+                keep=self.options.scores,
+            )
         assert assigned.confidence is not None
         every = [assigned.labels, assigned.confidence, weights.values]
         extra = [values for values in (absent, full) if values is not None]
@@ -412,9 +444,11 @@ class _Run:
             "pooling": self.pooling if self.named_classes else None,
             "timestep": self.timestep,
             "method": None if self.named_classes else self.options.method,
-            "sharpness": self.options.sharpness if self.named_classes else None,
+            "sharpness": self.options.sharpness,
+            "attention": self.options.attention if self.named_classes else None,
             "presence": self.options.presence if self.named_classes else None,
             "absent": missing,
+            "refine": self.options.refine,
             "backend": self.network.backend.name,
             "winograd": self.network.backend.winograd,
             "tiles": len(canvas.origins),

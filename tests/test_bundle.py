@@ -222,6 +222,9 @@ def test_every_key_is_needed_and_typed(bundle: Path, key: str) -> None:
         ("recommended", {"pooling": "softmax", "timestep": 0, "mode": "paper", "presence": 1.0}),
         ("recommended", {"pooling": "exp", "timestep": 0, "mode": "paper", "presence": 0.1}),
         ("recommended", {"pooling": "exp", "timestep": 0, "mode": "paper", "sharpness": 0.0}),
+        ("recommended", {"segments_sharpness": -1.0}),
+        ("recommended", {"segments_timestep": 9}),
+        ("recommended", {"attention": -0.5}),
     ],
 )
 def test_impossible_values(bundle: Path, key: str, value: object) -> None:

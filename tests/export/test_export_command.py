@@ -46,7 +46,8 @@ def test_options_arrive(calls: list[ExportOptions], tmp_path: Path) -> None:
     arguments = (
         f"model -o bundle --feature-strides 32,16 --attention-strides 32 --precision fp16 "
         f"--opset 21 --vae taesd --pooling softmax --timestep 40 --mode released --presence 0.02 "
-        f"--sharpness 1.5 "
+        f"--sharpness 1.5 --attention 0.4 --refine --segments-timestep 20 "
+        f"--segments-sharpness 4 "
         f"--classes {names} --overwrite --json"
     )
     result = CliRunner().invoke(export_command, arguments.split())
@@ -56,6 +57,10 @@ def test_options_arrive(calls: list[ExportOptions], tmp_path: Path) -> None:
     assert options.recommended.timestep == 40
     assert options.recommended.presence == 0.02
     assert options.recommended.sharpness == 1.5
+    assert options.recommended.attention == 0.4
+    assert options.recommended.refine
+    assert options.recommended.segments_timestep == 20
+    assert options.recommended.segments_sharpness == 4
     assert options.classes == (("sky",), ("traffic light", "signal"))
     assert options.vae == Path("taesd")
     record = json.loads(result.stdout)

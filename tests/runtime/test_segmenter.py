@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import mdrt
-from mdrt import Options
+from mdrt import Options, kernels
 from mdrt.benchmarks.metrics import confusion
 from mdrt.benchmarks.scenes.renderer import CLASSES, render
 from mdrt.kernels import Grid
@@ -28,7 +28,7 @@ def agreement(a, b):
 
 
 def test_named_result(segmenter, picture):
-    result = segmenter(picture, NAMES, options=Options(presence=0, scores=True))
+    result = segmenter(picture, NAMES, options=Options(presence=0, scores=True, refine=False))
     assert result.labels.shape == (256, 256)
     assert result.labels.dtype == np.uint8
     assert result.classes == NAMES
@@ -187,10 +187,21 @@ def test_settled_options_are_the_bundles_recommendations(segmenter):
     named, unnamed = (segmenter.settle(Options(max_size=300), named) for named in (True, False))
     assert (named.mode, named.pooling) == (recommended.mode, recommended.pooling)
     assert named.timestep == recommended.timestep != 0
-    assert unnamed.timestep == 0
+    assert unnamed.timestep == recommended.segments_timestep
+    assert unnamed.sharpness == recommended.segments_sharpness
+    assert (named.attention, unnamed.attention) == (recommended.attention, 0)
+    assert named.refine == unnamed.refine == recommended.refine
     assert named.max_size == 300
     assert segmenter.settle(named, True) == named
-    chosen = Options(mode="paper", pooling="exp", timestep=7, presence=0.0, sharpness=1.0)
+    chosen = Options(
+        mode="paper",
+        pooling="exp",
+        timestep=7,
+        presence=0.0,
+        sharpness=1.0,
+        attention=0.25,
+        refine=not recommended.refine,
+    )
     assert segmenter.settle(chosen, True) == chosen
 
 
@@ -296,7 +307,7 @@ def test_names_that_are_not_there_are_left_out(segmenter):
 
 
 def test_sharpness_is_a_power_of_the_maps(segmenter, picture):
-    soft = Options(pooling="softmax", presence=0.0, sharpness=1.0)
+    soft = Options(pooling="softmax", presence=0.0, sharpness=1.0, attention=0.0, refine=False)
     plain = segmenter(picture, NAMES, options=soft)
     sharp = segmenter(picture, NAMES, options=replace(soft, sharpness=2.0))
     np.testing.assert_allclose(sharp.weights.values, plain.weights.values**2, rtol=1e-6)
@@ -310,6 +321,64 @@ def test_sharpness_is_a_power_of_the_maps(segmenter, picture):
     for wrong in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(MdrtError, match=r"sharpness is .*, expected a positive number"):
             Options(sharpness=wrong)
+
+
+def test_sharpness_is_a_power_of_the_affinity(segmenter, picture):
+    plain = segmenter(picture, segments=4, options=Options(sharpness=1.0))
+    sharp = segmenter(picture, segments=4, options=Options(sharpness=4.0))
+    assert plain.weights.size == kernels.AFFINITY_SIZE
+    side = segmenter.manifest.native_size // 16
+    assert max(sharp.weights.size) == side  # the network's own cells
+    assert (sharp.labels != plain.labels).any()
+    assert (plain.settings["sharpness"], sharp.settings["sharpness"]) == (1, 4)
+    means = segmenter.settle(Options(method="kmeans"), False)
+    assert means.sharpness == 1
+    with pytest.raises(MdrtError, match=r"sharpness 2 .* k-means does not use"):
+        segmenter(picture, segments=4, options=Options(method="kmeans", sharpness=2.0))
+
+
+def test_attention_is_the_share_of_the_maps(segmenter, picture):
+    plain = Options(mode="paper", sharpness=1.0, presence=0.0, refine=False, scores=True)
+    cosines, both, maps = (
+        segmenter(picture, NAMES, options=replace(plain, attention=share))
+        for share in (0.0, 0.4, 1.0)
+    )
+    assert (both.labels != cosines.labels).any()
+    fine = 4 * segmenter.manifest.native_size // 16, 4 * segmenter.manifest.native_size // 16
+    own = kernels.resize(Grid(kernels.resize(maps.weights, fine)), (256, 256))
+    np.testing.assert_allclose(maps.scores, own, atol=1e-5)
+    assert (maps.labels == own.argmax(axis=0)).all()
+    # cosines go by way of the grid of a quarter of a cell: what bilinear resizing loses there
+    difference = np.abs(both.scores - 0.6 * cosines.scores - 0.4 * own)
+    assert np.quantile(difference, 0.99) < 0.02
+    np.testing.assert_allclose(both.confidence, both.scores.max(axis=0), rtol=1e-5)
+    assert both.settings["attention"] == 0.4
+    other = next(p for p in contract.POOLINGS if p != segmenter.manifest.recommended.pooling)
+    assert segmenter.settle(Options(pooling=other), True).attention == 0
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(MdrtError, match=r"attention is .*, expected a share"):
+            Options(attention=wrong)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_refined_boundaries_follow_the_picture(segmenter, named):
+    """More of the true boundary is met, with names and without."""
+    met = {False: 0, True: 0}
+    for seed in (1, 2, 5):
+        scene = render(seed)
+        task = {"classes": scene.visible} if named else {"segments": len(scene.visible)}
+        for refine in met:
+            result = segmenter(scene.image, **task, options=Options(refine=refine, scores=True))
+            assert result.settings["refine"] is refine
+            labels = result.labels.astype(int)
+            boundary = (labels[:, 1:] != labels[:, :-1])[:-1] | (labels[1:] != labels[:-1])[:, :-1]
+            truth = scene.mask.astype(int)
+            true = (truth[:, 1:] != truth[:, :-1])[:-1] | (truth[1:] != truth[:-1])[:, :-1]
+            met[refine] += int((boundary & true).sum())
+            if refine and not result.settings["absent"]:
+                assert (labels == result.scores.argmax(axis=0)).mean() > 0.999
+                np.testing.assert_allclose(result.confidence, result.scores.max(axis=0), atol=1e-5)
+    assert met[True] > 1.5 * met[False]
 
 
 def test_presence_needs_probabilities(segmenter, picture):
