@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from ...kernels import Method as Clustering
 from ...runtime.atomic import write_atomically
 from ...runtime.batch import progress_bar, say
-from ...runtime.contract import MODES, MOST_SEGMENTS, POOLINGS
+from ...runtime.contract import MODES, MOST_SEGMENTS, PAPER_TIMESTEP, POOLINGS
 from ...runtime.errors import DatasetError, MdrtError
-from ...runtime.segmenter import PAPER_TIMESTEP, Segmenter
+from ...runtime.segmenter import Segmenter
 from .datasets import NAMES, TREES, Dataset, open_dataset
 from .evaluate import DEFAULT_PROTOCOLS, Entry, Evaluation, shard
 from .methods import METHODS, Setting
@@ -142,7 +143,17 @@ def eval_command() -> None:
 @click.option(
     "--sharpness",
     type=click.FloatRange(0, min_open=True),
+    help="Of maskdiffusion and unsupervised, as for `mdrt segment`.  [default: the same]",
+)
+@click.option(
+    "--attention",
+    type=click.FloatRange(0, 1),
     help="Of maskdiffusion, as for `mdrt segment`.  [default: the same]",
+)
+@click.option(
+    "--refine/--no-refine",
+    default=None,
+    help="Of all but diffseg, as for `mdrt segment`.  [default: the same]",
 )
 @click.option("--feature-strides", callback=_strides, help="Of the bundle's, as 16,32.")
 @click.option("--attention-strides", callback=_strides, help="Of the bundle's, as 32,64.")
@@ -169,6 +180,8 @@ def run_command(
     timestep: int | None,
     presence: float | None,
     sharpness: float | None,
+    attention: float | None,
+    refine: bool | None,
     feature_strides: tuple[int, ...] | None,
     attention_strides: tuple[int, ...] | None,
     dynamic_prompts: bool,
@@ -185,14 +198,28 @@ def run_command(
     for method in dict.fromkeys(methods):
         kind = METHODS[method].kind
         at = METHODS[method].timestep if timestep is None else timestep
+        clustering: Clustering = "spectral" if method == "unsupervised" else "kmeans"
+        power = sharpness if method in ("maskdiffusion", "unsupervised") else 1.0
         settled = job.segmenter.settle(
-            Options(mode, pooling, at, presence=presence, sharpness=sharpness), kind == "named"
+            Options(
+                mode,
+                pooling,
+                at,
+                clustering,
+                presence=presence,
+                sharpness=power,
+                attention=attention,
+                refine=refine,
+            ),
+            kind == "named",
         )
         assert settled.timestep is not None
         assert settled.pooling is not None
         assert settled.mode is not None
         assert settled.presence is not None
         assert settled.sharpness is not None
+        assert settled.attention is not None
+        assert settled.refine is not None
         setting = Setting(
             method,
             settled.timestep,
@@ -205,7 +232,9 @@ def run_command(
             job.train_limit if METHODS[method].fitted else 0,
             kl_threshold,
             settled.presence if method == "maskdiffusion" else 0.0,
-            settled.sharpness if method == "maskdiffusion" else 1.0,
+            settled.sharpness,
+            settled.attention if method == "maskdiffusion" else 0.0,
+            settled.refine and method != "diffseg",
         )
         for protocol in dict.fromkeys(protocols or [DEFAULT_PROTOCOLS[kind]]):
             if kind == "segments" and PROTOCOLS[protocol].matching == "none":

@@ -86,6 +86,10 @@ def describe(setting: Setting) -> str:
         words.append(f"k {setting.segments}")
     if setting.sharpness != 1:
         words.append(f"sharpness {setting.sharpness:g}")
+    if setting.attention:
+        words.append(f"attention {setting.attention:g}")
+    if setting.refine:
+        words.append("refined")
     if setting.presence:
         words.append(f"presence {setting.presence:g}")
     if setting.dynamic:

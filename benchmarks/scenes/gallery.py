@@ -12,11 +12,11 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.progress import track
 
+from ... import kernels
 from ...runtime.atomic import write_atomically
-from ...runtime.segmenter import Options, Segmenter
+from ...runtime.segmenter import Options, Segmentation, Segmenter
 from ..metrics import match
 from .renderer import CLASSES, COLOURS, WORLD, Scene, render
-from .score import attention_labels
 
 COLUMNS = ("input", "ground truth", "attention argmax", "MaskDiffusion", "unsupervised", "k-means")
 
@@ -38,6 +38,13 @@ def seeds(count: int, first: int = 0) -> Iterator[int]:
             count -= 1
             yield seed
         seed += 1
+
+
+def attention_labels(result: Segmentation) -> NDArray[np.integer]:
+    """The argmax of the class maps alone, (H, W): MaskDiffusion without features."""
+    size = (result.labels.shape[0], result.labels.shape[1])
+    labels: NDArray[np.integer] = kernels.resize(result.weights, size).argmax(axis=0)
+    return labels
 
 
 def label_maps(segmenter: Segmenter, scene: Scene) -> list[NDArray[np.integer]]:

@@ -23,8 +23,8 @@ from mdrt.benchmarks.accuracy.methods import METHODS, Setting
 from mdrt.benchmarks.accuracy.report import Row, draw
 from mdrt.benchmarks.accuracy.store import Store, pack, unpack
 from mdrt.benchmarks.metrics import confusion, mean_iou
+from mdrt.benchmarks.scenes.gallery import attention_labels
 from mdrt.benchmarks.scenes.renderer import CLASSES, render
-from mdrt.benchmarks.scenes.score import attention_labels
 from mdrt.cli import main
 from mdrt.runtime.errors import DatasetError, MdrtError
 
@@ -45,12 +45,13 @@ def test_figures_are_those_of_the_segmenter(tmp_path: Path, segmenter: mdrt.Segm
     for mode in ("paper", "released"):
         found = report(
             "run", "scenes", "--limit", 4, "--method", "maskdiffusion", "--method", "attention",
-            "--mode", mode, "--pooling", "exp", "--timestep", 50, "-o", tmp_path / mode,
+            "--mode", mode, "--pooling", "exp", "--timestep", 50, "--no-refine",
+            "-o", tmp_path / mode,
         )  # fmt: skip
         counts = [np.zeros((14, 14), np.int64) for _ in range(2)]
         for seed in range(4):
             scene = render(seed)
-            options = mdrt.Options(mode=mode, pooling="exp", timestep=50)
+            options = mdrt.Options(mode=mode, pooling="exp", timestep=50, refine=False)
             result = segmenter(scene.image, CLASSES, options=options)
             for count, labels in zip(
                 counts, (result.labels, attention_labels(result)), strict=True
@@ -61,6 +62,28 @@ def test_figures_are_those_of_the_segmenter(tmp_path: Path, segmenter: mdrt.Segm
             assert entry["protocol"] == "miou"
             assert entry["pictures"] == 4
             assert entry["interval"][0] <= entry["miou"] <= entry["interval"][1]
+
+
+def test_recommended_options_are_the_segmenters(tmp_path: Path, segmenter: mdrt.Segmenter) -> None:
+    """Presence, sharpness, the maps' weight and refinement, and those of unnamed segments."""
+    found = report(
+        "run", "scenes", "--limit", 3, "--method", "maskdiffusion", "--method", "unsupervised",
+        "--segments", 4, "-o", tmp_path,
+    )  # fmt: skip
+    recommended = segmenter.manifest.recommended
+    assert recommended.attention
+    assert recommended.refine
+    assert recommended.segments_sharpness != 1
+    counts = np.zeros((14, 14), np.int64)
+    for seed in range(3):
+        scene = render(seed)
+        counts += confusion(scene.mask, segmenter(scene.image, CLASSES).labels, 14)
+    named, unnamed = found["results"]
+    assert named["miou"] == pytest.approx(mean_iou(counts), abs=0.05)
+    for name in ("refine", "attention", "presence", "sharpness"):
+        assert named["setting"][name] == getattr(recommended, name)
+    assert unnamed["setting"]["refine"]
+    assert unnamed["setting"]["sharpness"] == recommended.segments_sharpness
 
 
 def test_every_method_and_protocol(tmp_path: Path) -> None:

@@ -56,8 +56,8 @@ def test_the_score_stands_beside_both_bars(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["bench", "scenes", "--scenes", "2", "--json", str(path)])
     assert done.exit_code == 0, done.output
     figures = json.loads(path.read_text())["figures"]
-    named, alone = figures["MaskDiffusion, dynamic"], figures["attention alone, dynamic"]
-    assert figures[score.ABOVE_ATTENTION] == pytest.approx(named - alone)
+    for name, ours, theirs in score.DIFFERENCES:
+        assert figures[name] == pytest.approx(figures[ours] - figures[theirs])
     assert set(score.BARS) <= set(figures)
     verdicts = {name: score.beside(figures[name], 0.0) for name in score.BARS}
     assert verdicts["area under ROC"] == "0, reached"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from .... import kernels
 from ....kernels import Array
+from ....runtime.labels import guide
 from .base import Task
 
 
 def attention(task: Task) -> Array:
-    """Labels (H, W), positions in the prompt's classes: argmax of the resized class maps."""
+    """Labels (H, W), positions in the prompt's classes: argmax of the resized class maps, which
+    may follow the picture's edges."""
     look, setting = task.look, task.setting
     maps = look.class_maps(
         setting.timestep,
@@ -17,4 +19,8 @@ def attention(task: Task) -> Array:
         setting.attention_strides,
         square=setting.mode == "released",
     )
-    return kernels.assign([maps], look.size).labels
+    if not setting.refine:
+        return kernels.assign([maps], look.size).labels
+    grid = kernels.edge_grid([maps], look.size)
+    follow = guide(look.network.device, look.image, grid)
+    return kernels.assign_along_edges(kernels.resize(maps, grid), follow).labels

@@ -10,7 +10,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ....kernels import Array, Mode, Pooling
+from ....kernels import Array, Grid, Mode, Pooling
+from ....runtime.labels import label_pixels
 from ....runtime.prompts import ClassName
 from ..looks import Look
 
@@ -33,7 +34,9 @@ class Setting:
             takes from the ground truth), "auto" (from the eigengap), or a number.
         train: pictures of the training split, of fitted methods.
         presence: share of the attention's cells that a class must win; 0 takes every class.
-        sharpness: power of the class maps that prototypes are averaged with.
+        sharpness: power of the class maps that prototypes are averaged with, or of the affinity.
+        attention: share of the class maps in the scores.
+        refine: whether boundaries follow the picture's edges.
         kl_threshold: of DiffSeg's merging; 1.1 for COCO-Stuff, 0.9 for Cityscapes as published.
     """
 
@@ -49,6 +52,8 @@ class Setting:
     kl_threshold: float = 1.1
     presence: float = 0.0
     sharpness: float = 1.0
+    attention: float = 0.0
+    refine: bool = False
 
     @property
     def key(self) -> str:
@@ -95,6 +100,26 @@ class Task:
     def names(self) -> list[ClassName]:
         """The names in the prompt."""
         return [self.classes[index] for index in self.prompted]
+
+    def labels(
+        self,
+        features: Sequence[Grid],
+        scores: Sequence[Grid],
+        maps: Grid | None = None,
+        absent: Array | None = None,
+    ) -> Array:
+        """Every pixel's class, (H, W), as the setting has it; see `label_pixels`."""
+        assigned, _ = label_pixels(
+            self.look.network.device,
+            self.look.image,
+            features,
+            scores,
+            maps=maps,
+            attention=self.setting.attention,
+            refine=self.setting.refine,
+            absent=absent,
+        )
+        return assigned.labels
 
 
 @dataclass(frozen=True)

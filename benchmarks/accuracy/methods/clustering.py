@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .... import kernels
-from ....kernels import AFFINITY_SIZE, Array
+from ....kernels import Array
 from ....kernels import Method as Clustering
 from .base import Task
 
@@ -22,8 +22,8 @@ def _segments(task: Task, clustering: Clustering) -> Array:
     look, setting = task.look, task.setting
     features = look.features(setting.timestep, None, setting.feature_strides)
     k = len(task.present) if setting.segments == "present" else setting.segments
-    labels, count = kernels.cluster(features, k, clustering)
+    labels, count = kernels.cluster(features, k, clustering, setting.sharpness)
     weights = kernels.cluster_weights(labels, count)
-    averages = kernels.prototypes(features, weights, AFFINITY_SIZE, setting.mode)
+    averages = kernels.prototypes(features, weights, weights.size, setting.mode)
     scores = kernels.score_maps(features, averages, setting.mode)
-    return kernels.assign(scores, look.size).labels
+    return task.labels(features, scores)

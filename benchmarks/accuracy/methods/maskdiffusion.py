@@ -25,7 +25,8 @@ def maskdiffusion(task: Task) -> Array:
     norms = look.norms(features) if released else None
     averages = kernels.prototypes(features, maps, look.size, setting.mode, norms)
     scores = kernels.score_maps(features, averages, setting.mode)
+    absent = None
     if setting.presence:
         won = look.won_shares(setting.timestep, names, setting.attention_strides, square=released)
-        scores = kernels.never(scores, kernels.absent(won, setting.presence))
-    return kernels.assign(scores, look.size).labels
+        absent = kernels.absent(won, setting.presence)
+    return task.labels(features, scores, maps, absent)

@@ -23,7 +23,7 @@ def prototypes_gt(task: Task) -> Array:
     features = look.features(setting.timestep, None, setting.feature_strides)
     xp = kernels.array_module(features[0].values)
     own = [xp.asarray(np.asarray(level)[task.prompted]) for level in task.prototypes]
-    return kernels.assign(kernels.score_maps(features, own, setting.mode), look.size).labels
+    return task.labels(features, kernels.score_maps(features, own, setting.mode))
 
 
 @dataclass
