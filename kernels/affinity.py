@@ -19,7 +19,8 @@ AFFINITY_SIZE: Size = (100, 100)
 """The grid on which pixels are compared (paper, unsupervised segmentation)."""
 
 SHARP_SIDE = 64
-"""Most cells a side between which powers of cosines are taken: 4096² numbers (128 MiB)."""
+"""Most cells a side between which powers of cosines are taken: 4096² numbers, 128 MiB to keep and
+half as much again to make."""
 
 DEGREE_FLOOR = 1e-3
 """Smallest degree, as a share of the largest, or of 1 (a pixel's cosine with itself). Cosines can
@@ -71,16 +72,19 @@ class SharpAffinity(Affinity):
     """
 
     def __init__(self, features: Sequence[Grid], sharpness: float) -> None:
+        # Not the operator's: few cells, so f itself is built, and no Gram matrix of a level.
+        self.xp = xp = array_module(features[0].values)
         finest = max(features, key=lambda level: level.size)
         rows, columns = (
             min(SHARP_SIDE, max(1, round(n * share)))
             for n, share in zip(finest.size, finest.extent, strict=True)
         )
-        super().__init__(features, (rows, columns))
-        f = self.xp.concatenate([resize(level, self.size) for level in features])
-        f = f.reshape(len(f), -1).astype("float64") / self._norms.ravel()
-        self.rank = self.n
-        self._matrix = self.xp.maximum(f.T @ f, 0) ** sharpness
+        self.size = rows, columns
+        self.n = self.rank = rows * columns
+        f = xp.concatenate([resize(level, self.size) for level in features]).reshape(-1, self.n)
+        norms = xp.sqrt((f * f).sum(axis=0))
+        f = f / xp.maximum(norms, max(CANCELLED * float(norms.max()), NORM_FLOOR))
+        self._matrix = (xp.maximum(f.T @ f, 0) ** sharpness).astype("float64")
 
     def matvec(self, v: Array) -> Array:
         """max(S, 0)^sharpness v for v (n,), or for each row of v (m, n)."""

@@ -32,7 +32,8 @@ class Assignment:
     labels: Array
     """(H, W) uint8, or uint16 for more than 256 classes; the first class wins a tie."""
     confidence: Array | None
-    """(H, W) float32, the winning score divided by ‖f‖; None unless norms were given.
+    """(H, W) float32, the winning score: divided by ‖f‖, None unless norms were given, or filtered
+    along edges.
 
     Mode "paper": the cosine of Eq. 6, in [−1, 1]. Mode "released": that cosine times the length
     of the prototype, which is at most 1 and shorter the more the features of the class differ.
@@ -136,18 +137,21 @@ def score_tiles(scores: Sequence[Grid], size: Size) -> Iterator[tuple[tuple[slic
     [S_1 | S_2 | …] [R_x1 | R_x2 | …]ᵀ, over only those low-resolution columns the tile touches.
     """
     xp = array_module(scores[0].values)
-    heights = [resize_matrices(level, size)[0] for level in scores]
+    heights = [resize_matrices(level, size, xp=np)[0] for level in scores]
     widths = [resize_matrices(level, size, xp=np)[1] for level in scores]
     across = bands(widths, TILE_COLUMNS, xp)
 
     classes = len(scores[0].values)
     step = max(1, TILE_VALUES // (classes * min(TILE_COLUMNS, size[1])))
-    for top in range(0, size[0], step):
-        block = slice(top, min(top + step, size[0]))
+    down = [bands([rows], step, xp) for rows in heights]
+    for blocks in zip(*down, strict=True):
         tall = xp.concatenate(
-            [rows[block] @ level.values for rows, level in zip(heights, scores, strict=True)],
+            [
+                block.matrix @ level.values[:, block.inputs]
+                for block, level in zip(blocks, scores, strict=True)
+            ],
             axis=2,
         )  # (classes, block, Σ w_l)
         for strip in across:
             part = tall[:, :, strip.inputs].reshape(-1, len(strip.inputs)) @ strip.matrix.T
-            yield (block, strip.outputs), part.reshape(classes, -1, len(strip.matrix))
+            yield (blocks[0].outputs, strip.outputs), part.reshape(classes, -1, len(strip.matrix))

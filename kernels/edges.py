@@ -16,9 +16,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from . import cuda
 from .assign import Assignment, score_tiles
 from .grid import Array, Grid, Size, array_module, on_gpu
+from .resize import bands
 
 FINENESS = 4
 """Cells a side that the small grid has for one of the network's finest."""
@@ -29,6 +33,8 @@ EPSILON = 1e-4
 """ε, a variance of colours in [0, 1]: what differs by less than 0.01 is no edge."""
 CHUNK = 16
 """Classes whose fits are held at a time."""
+BAND = 64
+"""Rows or columns of the small grid that are averaged together: few enough to skip most zeros."""
 
 
 def edge_grid(features: Sequence[Grid], size: Size) -> Size:
@@ -57,7 +63,9 @@ class EdgeFilter:
     def __init__(self, guide: Guide, radius: int = RADIUS) -> None:
         xp = array_module(guide.small)
         self.guide = guide
-        self._rows, self._columns = (_box(xp, n, radius) for n in guide.small.shape[1:])
+        self._down, self._across = (
+            bands([_box(n, radius)], BAND, xp) for n in guide.small.shape[1:]
+        )
         small = guide.small
         self._mean = self._average(small)
         covariance = self._average(small[:, None] * small[None]) - self._mean[:, None] * self._mean
@@ -75,8 +83,14 @@ class EdgeFilter:
 
     def _average(self, values: Array) -> Array:
         """The means over the windows, of (…, gh, gw)."""
-        result: Array = self._rows @ values @ self._columns.T
-        return result
+        xp = array_module(values)
+        tall = xp.empty(values.shape, dtype="float32")
+        for band in self._down:
+            tall[..., band.outputs, :] = band.matrix @ values[..., band.inputs, :]
+        means = xp.empty(values.shape, dtype="float32")
+        for band in self._across:
+            means[..., band.outputs] = tall[..., band.inputs] @ band.matrix.T
+        return means  # type: ignore[no-any-return]
 
 
 def assign_along_edges(
@@ -88,15 +102,18 @@ def assign_along_edges(
     (classes,) bool win nowhere; one at least must be left. The first class wins a tie.
     """
     edges = EdgeFilter(guide, radius)
-    if on_gpu(scores):
-        return Assignment(*cuda.edge_labels(edges.fit(scores), guide.image, absent))
     xp = array_module(scores)
     size = (guide.image.shape[0], guide.image.shape[1])
     labels = xp.zeros(size, dtype="uint8" if len(scores) <= 256 else "uint16")
     best = xp.full(size, -xp.inf, dtype="float32")
+    if on_gpu(scores):
+        for start in range(0, len(scores), CHUNK):
+            fits = edges.fit(scores[start : start + CHUNK])
+            cuda.edge_labels(fits, guide.image, start, absent, labels, best)
+        return Assignment(labels, best)
     open_to = range(len(scores)) if absent is None else xp.flatnonzero(~absent).tolist()
     for start in range(0, len(open_to), CHUNK):
-        chunk = open_to[start : start + CHUNK]
+        chunk = list(open_to[start : start + CHUNK])
         for tile, block in _filtered_tiles(edges, scores[chunk]):
             for label, score in zip(chunk, block, strict=True):
                 wins = score > best[tile]
@@ -132,8 +149,9 @@ def _filtered_tiles(
         yield tile, filtered
 
 
-def _box(xp: object, n: int, radius: int) -> Array:
-    """(n, n) float32: row i averages what lies within `radius` of i."""
-    places = xp.arange(n)  # type: ignore[attr-defined]
-    near = abs(places[:, None] - places[None, :]) <= radius
-    return near.astype("float32") / near.sum(axis=1, keepdims=True).astype("float32")  # type: ignore[no-any-return]
+def _box(n: int, radius: int) -> NDArray[np.float32]:
+    """(n, n): row i averages what lies within `radius` of i."""
+    places = np.arange(n)
+    near = np.abs(places[:, None] - places[None, :]) <= radius
+    box: NDArray[np.float32] = (near / near.sum(axis=1, keepdims=True)).astype(np.float32)
+    return box

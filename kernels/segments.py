@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 from .affinity import AFFINITY_SIZE, Affinity, SharpAffinity
 from .grid import Array, Grid, Size, array_module
 from .kmeans import gram_kmeans, kmeans
-from .spectral import eigengap, settled, spectral_embedding
+from .spectral import eigengap, parts, spectral_embedding
 
 Method: TypeAlias = Literal["spectral", "kmeans"]
 
@@ -58,7 +58,7 @@ def cluster(
     if segments == "auto" or method == "spectral":
         eigenvalues, eigenvectors = spectral_embedding(affinity, k)
         if segments == "auto":
-            k = eigengap(eigenvalues) if sharpness == 1 else settled(eigenvalues)
+            k = eigengap(eigenvalues) if sharpness == 1 else parts(eigenvalues, sharpness)
     if method == "spectral":
         informative = eigenvalues[:k] < 1 - NULL_AFFINITY
         points = normalised_rows(eigenvectors[:, :k][:, informative])

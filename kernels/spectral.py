@@ -19,15 +19,17 @@ ACCEPTED_RESIDUAL = 1e-4
 """Largest residual returned, as a share of the largest eigenvalue where that exceeds 1."""
 DENSE_LIMIT = 400
 """Up to this many pixels the matrix is built and solved directly."""
+DENSE_BLOCKS = 8
+"""So it is where the basis would be full after this many blocks: too few to converge in."""
 OVERSAMPLING = 8
 """Vectors carried beyond the wanted ones, which speeds convergence of the last."""
 WIDE_GAP = 0.025
 """Distance of two eigenvalues of the Laplacian that counts as a gap; they have no unit. Chosen on
 the scenes world, where 0.02 to 0.03 do about as well (docs/scenes.md)."""
 
-SETTLED = 0.25
-"""An eigenvalue of the Laplacian below this is of a part of its own. Chosen on the scenes world
-with the fourth power of the cosines (docs/scenes.md)."""
+PART = 0.6
+"""Parts of a picture are apart where cosines between them are below this. Chosen on the scenes
+world (docs/scenes.md), for powers of 2 to 10 alike."""
 
 
 class SpectralError(RuntimeError):
@@ -44,7 +46,7 @@ def spectral_embedding(affinity: Affinity, k: int) -> tuple[Array, Array]:
     xp = affinity.xp
     if not bool(xp.isfinite(affinity.degrees).all()):
         raise SpectralError("the affinity is not finite; the features hold NaN or infinity")
-    dense = affinity.n <= max(DENSE_LIMIT, 2 * (k + OVERSAMPLING))
+    dense = affinity.n <= max(DENSE_LIMIT, DENSE_BLOCKS * (k + OVERSAMPLING))
     values, vectors = (_dense if dense else _block_krylov)(affinity, k)
     residuals = affinity.normalised_matvec(vectors) - values[:, None] * vectors
     worst = float(xp.sqrt((residuals * residuals).sum(axis=1)).max())
@@ -73,15 +75,15 @@ def eigengap(eigenvalues: Array, minimum: int = 2) -> int:
     return minimum + int(array_module(gaps).flatnonzero(wide)[-1])
 
 
-def settled(eigenvalues: Array, minimum: int = 2) -> int:
-    """The number of segments of a sharpened affinity: how many eigenvalues of the Laplacian lie
-    below `SETTLED`, `minimum` and all but one of them at the outside.
+def parts(eigenvalues: Array, sharpness: float, minimum: int = 2) -> int:
+    """The number of segments of an affinity to the power `sharpness`: how many eigenvalues of the
+    Laplacian lie below `PART` ** (sharpness − 1), `minimum` and all but one at the outside.
 
-    A sharpened affinity falls into nearly separate parts, each of which has an eigenvalue near 0
-    (von Luxburg 2007, §5.1), and the others are far above. With the plain cosines even the first
-    few are far from 0, and gaps have to tell (`eigengap`).
+    A power lets an affinity fall into nearly separate parts, each with an eigenvalue near 0 (von
+    Luxburg 2007, §5.1): of the size of the affinity between them, a cosine to that power. With
+    the plain cosines even the first few are far from 0, and gaps have to tell (`eigengap`).
     """
-    count = int((eigenvalues < SETTLED).sum())
+    count = int((eigenvalues < PART ** (sharpness - 1)).sum())
     return max(min(minimum, len(eigenvalues)), min(count, len(eigenvalues) - 1))
 
 

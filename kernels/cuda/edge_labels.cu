@@ -7,11 +7,12 @@
 
 #include "bilinear.cuh"
 
-// fits packs (4, classes, h, w): the slopes of the three colours, then the offset; image is
-// (rows, columns, 3). absent (classes,) may be null. The first class wins a tie.
+// fits packs (4, classes, h, w) of the classes from `first` on: the slopes of the three colours,
+// then the offset; image is (rows, columns, 3). absent, of all classes, may be null. labels and
+// confidence hold the winners among the classes before: the first class wins a tie.
 template <class Label>
 __device__ void assign(
-    const float* fits, int classes, int h, int w, int rows, int columns,
+    const float* fits, int first, int classes, int h, int w, int rows, int columns,
     const unsigned char* image, const bool* absent, Label* labels, float* confidence
 ) {
     const int column = blockIdx.x * blockDim.x + threadIdx.x;
@@ -32,10 +33,10 @@ __device__ void assign(
     };
     const long long plane = static_cast<long long>(h) * w;
 
-    int winner = -1;
-    float best = 0.0f;
+    int winner = labels[at];
+    float best = confidence[at];
     for (int c = 0; c < classes; ++c) {
-        if (absent && absent[c]) continue;
+        if (absent && absent[first + c]) continue;
         float score = 0.0f;
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
@@ -45,8 +46,8 @@ __device__ void assign(
             for (int n = 0; n < 4; ++n) value += weights[n] * map[cells[n]];
             score += colours[k] * value;
         }
-        if (winner < 0 || score > best) {
-            winner = c;
+        if (score > best) {
+            winner = first + c;
             best = score;
         }
     }
@@ -55,15 +56,15 @@ __device__ void assign(
 }
 
 extern "C" __global__ void __launch_bounds__(256) edge_labels_uint8(
-    const float* fits, int classes, int h, int w, int rows, int columns,
+    const float* fits, int first, int classes, int h, int w, int rows, int columns,
     const unsigned char* image, const bool* absent, unsigned char* labels, float* confidence
 ) {
-    assign(fits, classes, h, w, rows, columns, image, absent, labels, confidence);
+    assign(fits, first, classes, h, w, rows, columns, image, absent, labels, confidence);
 }
 
 extern "C" __global__ void __launch_bounds__(256) edge_labels_uint16(
-    const float* fits, int classes, int h, int w, int rows, int columns,
+    const float* fits, int first, int classes, int h, int w, int rows, int columns,
     const unsigned char* image, const bool* absent, unsigned short* labels, float* confidence
 ) {
-    assign(fits, classes, h, w, rows, columns, image, absent, labels, confidence);
+    assign(fits, first, classes, h, w, rows, columns, image, absent, labels, confidence);
 }

@@ -1,4 +1,4 @@
-"""Scores that follow the picture's edges to labels, in one launch (edge_labels.cu)."""
+"""Scores that follow the picture's edges to labels, some classes a launch (edge_labels.cu)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from .levels import TILE
 from .module import blocks, check, launch
 
 
-def edge_labels(fits: Array, image: Array, absent: Array | None) -> tuple[Array, Array]:
-    """Labels (H, W) uint8 or uint16 and confidences (H, W) float32.
+def edge_labels(
+    fits: Array, image: Array, first: int, absent: Array | None, labels: Array, best: Array
+) -> None:
+    """Let the classes from `first` on win pixels, in place.
 
-    `fits` are ā and b̄ (4, classes, gh, gw) float32, `image` is (H, W, 3) uint8, and classes of the
-    mask `absent` (classes,) bool win nowhere; at least one must be left.
+    `fits` are their ā and b̄ (4, classes, gh, gw) float32, `image` is (H, W, 3) uint8. `labels`
+    (H, W) uint8 or uint16 and `best` (H, W) float32 hold the winners so far; classes of the mask
+    `absent`, (all classes,) bool, win nowhere.
     """
     xp = array_module(fits)
     classes, h, w = fits.shape[1:]
@@ -21,22 +24,21 @@ def edge_labels(fits: Array, image: Array, absent: Array | None) -> tuple[Array,
     fits = xp.ascontiguousarray(fits)
     check("fits", fits, "float32", (4, classes, h, w))
     check("image", image, "uint8", (*size, 3))
+    check("labels", labels, labels.dtype.name, size)
+    check("best", best, "float32", size)
     if absent is not None:
-        check("absent", absent, "bool", (classes,))
-    found = xp.empty(size, dtype="uint8" if classes <= 256 else "uint16")
-    confidence = xp.empty(size, dtype="float32")
+        check("absent", absent, "bool", absent.shape)
     launch(
         "edge_labels",
-        f"edge_labels_{found.dtype.name}",
+        f"edge_labels_{labels.dtype.name}",
         (blocks(size[1], TILE[0]), blocks(size[0], TILE[1])),
         TILE,
         (
             fits,
-            *np.array([classes, h, w, *size], np.int32),
+            *np.array([first, classes, h, w, *size], np.int32),
             image,
             np.uint64(0) if absent is None else absent,
-            found,
-            confidence,
+            labels,
+            best,
         ),
     )
-    return found, confidence

@@ -17,6 +17,7 @@ from mdrt.kernels.cuda.module import NAMES, source
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "device.md"
 KERNELS = {
+    "edge_labels": ["edge_labels_uint16", "edge_labels_uint8"],
     "labels": ["labels_uint16", "labels_uint8"],
     "pixel_norms": ["neighbour_products", "pixel_norms"],
     "pooled_attention": ["pool_float", "pool_half", "relative_maps"],

@@ -49,13 +49,30 @@ def wide() -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("library", ["tensorrt", "tensorrt-rtx"])
-@pytest.mark.parametrize("mode", ["paper", "released"])
-@pytest.mark.parametrize("pooling", ["exp", "softmax"])
+@pytest.mark.parametrize(
+    ("mode", "pooling", "attention", "refine"),
+    [
+        ("paper", "exp", 0.0, False),
+        ("paper", "softmax", 0.35, True),
+        ("released", "exp", 0.0, True),
+        ("released", "softmax", 0.0, False),
+        ("released", "softmax", 0.35, False),
+    ],
+)
 def test_named_classes(
-    bundle: Path, gpu: ModuleType, wide: NDArray[np.uint8], library: str, mode: Any, pooling: Any
+    bundle: Path,
+    gpu: ModuleType,
+    wide: NDArray[np.uint8],
+    library: str,
+    mode: Any,
+    pooling: Any,
+    attention: float,
+    refine: bool,
 ) -> None:
     write_engines(bundle, library)
-    options = mdrt.Options(mode=mode, pooling=pooling, scores=True)
+    options = mdrt.Options(
+        mode=mode, pooling=pooling, scores=True, attention=attention, refine=refine
+    )
     segmenter = mdrt.Segmenter(bundle / "unet.plan")
     expected = mdrt.Segmenter(bundle)(wide, NAMES, options=options)
     for _ in range(3):  # ordinary, captured, launched
@@ -71,15 +88,16 @@ def test_named_classes(
 
 
 @pytest.mark.parametrize("mode", ["paper", "released"])
+@pytest.mark.parametrize("refine", [False, True])
 def test_nothing_waits_between_upload_and_download(
-    bundle: Path, gpu: ModuleType, picture: NDArray[np.uint8], mode: Any
+    bundle: Path, gpu: ModuleType, picture: NDArray[np.uint8], mode: Any, refine: bool
 ) -> None:
     """The host puts a picture's work on the stream without looking back, and waits once."""
     write_engines(bundle)
     segmenter = mdrt.Segmenter(bundle / "unet.plan")
     for _ in range(3):
         device.WAITED.clear()
-        segmenter(picture, NAMES, options=mdrt.Options(mode=mode, pooling="exp"))
+        segmenter(picture, NAMES, options=mdrt.Options(mode=mode, pooling="exp", refine=refine))
         assert device.WAITED == ["synchronize"]
 
 

@@ -25,7 +25,7 @@ from mdrt.kernels import (
 )
 from mdrt.kernels.affinity import SHARP_SIDE, SharpAffinity
 from mdrt.kernels.kmeans import lloyd, starts
-from mdrt.kernels.spectral import WIDE_GAP, settled
+from mdrt.kernels.spectral import PART, WIDE_GAP, parts
 
 from .strategies import SEEDS, SIZES, Levels, levels, relative_error
 
@@ -122,15 +122,18 @@ def test_a_sharpened_affinity_has_no_more_cells_than_fit():
 
 
 def test_a_power_parts_what_has_much_in_common():
-    """Five bands whose cosines are 0.6 each: hardly a cut in them, five parts in a power."""
-    features = _bands(5, 0.6)
+    """Five bands whose cosines are 0.3 each: hardly a cut in them, five parts in a power."""
+    features = _bands(5, 0.3)
     plain, _ = spectral_embedding(Affinity([features], (20, 20)), 7)
     assert plain[4] > 0.5
-    sharp, _ = spectral_embedding(SharpAffinity([features], 12.0), 7)
-    assert sharp[4] < 0.05
-    labels, k = cluster([features], "auto", sharpness=12.0)
-    assert k == 5
-    np.testing.assert_array_equal(labels, np.repeat(np.arange(5), 4)[None].repeat(20, 0))
+    sharp, _ = spectral_embedding(SharpAffinity([features], 8.0), 7)
+    assert sharp[4] < 0.001
+    for power in (2.0, 4.0, 8.0):
+        labels, k = cluster([features], "auto", sharpness=power)
+        assert k == 5
+        np.testing.assert_array_equal(labels, np.repeat(np.arange(5), 4)[None].repeat(20, 0))
+        # bands that have more in common than parts may have are one
+        assert cluster([_bands(5, 0.8)], "auto", sharpness=power)[1] == 2
 
 
 def _bands(count: int, likeness: float) -> Grid:
@@ -141,12 +144,26 @@ def _bands(count: int, likeness: float) -> Grid:
     return Grid(values.astype(np.float32))
 
 
-def test_settled():
-    eigenvalues = np.array([0, 0.1, 0.24, 0.26, 0.5])
-    assert settled(eigenvalues) == 3
-    assert settled(np.array([0, 0.3, 0.4])) == 2  # at least
-    assert settled(np.zeros(5)) == 4  # one less than were looked for
-    assert settled(np.zeros(1)) == 1
+@pytest.mark.parametrize("k", [3, 17, 60, 150])
+def test_eigenpairs_of_a_sharpened_affinity(k):
+    """576 cells, as the embedded model's: by Krylov for few, densely for many."""
+    random = np.random.default_rng(7)
+    values = random.normal(0.4, 1, (40, 24, 24)).astype(np.float32)
+    affinity = SharpAffinity([Grid(values)], 4.0)
+    eigenvalues, vectors = spectral_embedding(affinity, k)
+    matrix = affinity.normalised_matvec(np.eye(affinity.n))
+    expected = np.linalg.eigvalsh((matrix + matrix.T) / 2)[::-1][:k]
+    np.testing.assert_allclose(1 - eigenvalues, expected, atol=1e-6)
+    residual = matrix @ vectors - vectors * (1 - eigenvalues)
+    assert np.linalg.norm(residual, axis=0).max() < 1e-4
+
+
+def test_parts():
+    assert parts(np.array([0, 0.9, 0.99, 1.01, 2]) * PART, 2.0) == 3
+    assert parts(np.array([0, 0.9, 0.99, 1.01, 2]) * PART**7, 8.0) == 3
+    assert parts(np.array([0, 0.7, 0.8]), 2.0) == 2  # at least
+    assert parts(np.zeros(5), 4.0) == 4  # one less than were looked for
+    assert parts(np.zeros(1), 4.0) == 1
 
 
 def test_wide_grids_use_the_channels_instead_of_the_gram_matrix():
