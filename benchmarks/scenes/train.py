@@ -56,6 +56,7 @@ class Recipe:
         Round(steps=6_000, rate=1e-3, ema=0.997, synonyms=0.0),
         Round(steps=3_000, rate=8e-4, ema=0.998, synonyms=0.35),
         Round(steps=6_500, rate=8e-4, ema=0.999, synonyms=0.25, lists=0.5),
+        Round(steps=8_000, rate=8e-4, ema=0.999, synonyms=0.25, lists=0.5),
     )
     batch: int = 24
     warmup: int = 200
@@ -390,6 +391,7 @@ def _caption_gap(model: Denoiser, data: TrainingSet, scheduler: DDIMScheduler) -
 
 def save_pipeline(folder: Path, vae: AutoencoderTiny, model: Denoiser) -> None:
     """Write the model in diffusers' layout, weights in float16."""
+    vae.register_to_config(_name_or_path="")  # a folder of this machine
     StableDiffusionPipeline(
         vae=vae.half(),
         text_encoder=model.text.half(),
