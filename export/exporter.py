@@ -148,9 +148,12 @@ class _Job:
             )
         steps = len(self.alphas_cumprod)
         recommended = self.options.recommended
-        for timestep in (recommended.timestep, recommended.segments_timestep):
+        for option, timestep in (
+            ("--timestep", recommended.timestep),
+            ("--segments-timestep", recommended.segments_timestep),
+        ):
             if not 0 <= timestep < steps:
-                raise ExportError(f"timestep {timestep} expected within 0…{steps - 1}")
+                raise ExportError(f"{option} is {timestep}, expected 0 to {steps - 1}")
 
     def _vae(self) -> tuple[float, float]:
         """Write the VAE encoder and the noise; returns scaling and shift factors."""

@@ -59,7 +59,7 @@ class _Segments(click.ParamType):  # type: ignore[type-arg]
     type=_Segments(),
     default="auto",
     show_default=True,
-    help="How many segments (with --unsupervised); auto finds it from the eigengap.",
+    help="How many segments (with --unsupervised); auto finds it from the affinity.",
 )
 @click.option(
     "--method",

@@ -36,7 +36,7 @@ def label_pixels(
         maps, attention: class maps on a grid of their own, and their share in the scores.
         refine: whether boundaries follow the picture's edges.
         absent: (classes,) bool, classes that win nowhere.
-        norms: ‖f‖ (H, W), if a confidence or scores are wanted and both other ways are off.
+        norms: ‖f‖ (H, W), without which the paper's way gives no confidence; else unused.
         keep: whether to keep the scores, (classes, H, W) float32.
     """
     size = (image.shape[0], image.shape[1])
@@ -49,11 +49,15 @@ def label_pixels(
             return kernels.assign_along_edges(fine, edges, absent), full
         scores, norms = [Grid(fine)], device.xp.ones(size, dtype="float32")
     open_to = scores if absent is None else kernels.never(scores, absent)
-    full = kernels.full_scores(scores, size, norms) if keep and norms is not None else None
+    full = None
+    if keep:
+        full = kernels.full_scores(
+            scores, size, kernels.pixel_norms(features, size) if norms is None else norms
+        )
     return kernels.assign(open_to, size, norms), full
 
 
 def guide(device: Device, image: NDArray[np.uint8], grid: Size) -> Guide:
     """The picture on the device, as it is and on a small grid."""
     small = shrink(image, grid).transpose(2, 0, 1).astype(np.float32) / 255
-    return Guide(device.upload(image), device.upload(small))
+    return Guide(device.upload(np.ascontiguousarray(image)), device.upload(small))

@@ -90,6 +90,18 @@ class Options:
             raise MdrtError(f"attention is {self.attention}, expected a share from 0 to 1")
 
 
+PAPER: Final = Options(
+    mode="paper",
+    pooling="exp",
+    timestep=contract.PAPER_TIMESTEP,
+    presence=0.0,
+    sharpness=1.0,
+    attention=0.0,
+    refine=False,
+)
+"""Eq. 4 to 7 as they are, whatever a bundle recommends."""
+
+
 @dataclass(frozen=True)
 class Segmentation:
     """The result for one picture.
@@ -353,15 +365,14 @@ class _Run:
         with self.clock.stage("attention"):
             count = len(text.prompts.classes)
             owner = text.prompts.owner
-            maps = kernels.class_maps(seen.logits, owner, count, self.pooling)
-            if self.options.sharpness != 1:
-                maps **= self.options.sharpness
+            maps = Grid(kernels.class_maps(seen.logits, owner, count, self.pooling), extent)
+            weights = replace(maps, values=maps.values**self.options.sharpness)
             absent = None
             if self.options.presence:
                 won = kernels.won_shares(seen.logits, owner, count)
                 absent = kernels.absent(won, self.options.presence)
         names = text.prompts.classes
-        return self._assign(features, Grid(maps, extent), self.size, names, canvas, absent)
+        return self._assign(features, weights, self.size, names, canvas, maps, absent)
 
     def unnamed(self, segments: int | Literal["auto"]) -> Segmentation:
         """Segment by clustering the features of the empty prompt (Eq. 7)."""
@@ -409,14 +420,17 @@ class _Run:
         size: tuple[int, int],
         names: tuple[str, ...],
         canvas: Canvas,
+        maps: Grid | None = None,
         absent: Array | None = None,
     ) -> Segmentation:
-        """Prototypes over the grid `size` (Eq. 5), then every pixel's class (Eq. 6), but for
-        those of the mask `absent` (classes,)."""
-        mode = self.mode
+        """Prototypes over the grid `size` (Eq. 5), then every pixel's class (Eq. 6), where class
+        maps may have a share; but for those of the mask `absent` (classes,)."""
+        mode, attention, refine = self.mode, self.options.attention or 0.0, self.options.refine
+        whole = mode == "released" and size == self.size
         with self.clock.stage("prototypes"):
-            norms = kernels.pixel_norms(features, self.size)
-            own = norms if size == self.size else None
+            needed = whole or not (attention or refine)
+            norms = kernels.pixel_norms(features, self.size) if needed else None
+            own = norms if whole else None
             prototypes = kernels.prototypes(features, weights, size, mode, own)
         with self.clock.stage("assign"):
             scores = kernels.score_maps(features, prototypes, mode)
@@ -425,9 +439,9 @@ class _Run:
                 self.image,
                 features,
                 scores,
-                maps=weights,
-                attention=self.options.attention or 0.0,
-                refine=self.options.refine or False,
+                maps=maps,
+                attention=attention,
+                refine=refine or False,
                 absent=absent,
                 norms=norms,
                 keep=self.options.scores,
@@ -437,7 +451,7 @@ class _Run:
         extra = [values for values in (absent, full) if values is not None]
         with self.clock.stage("download"):
             wait = self.network.device.download(*every, *extra)
-        labels, confidence, maps, *rest = wait()
+        labels, confidence, averaged, *rest = wait()
         missing = [] if absent is None else [names[i] for i in np.flatnonzero(rest.pop(0))]
         settings = {
             "mode": mode,
@@ -459,7 +473,7 @@ class _Run:
             names,
             confidence,
             rest[0] if rest else None,
-            Grid(maps, weights.extent),
+            Grid(averaged, weights.extent),
             self.clock.seconds(),
             settings,
         )

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ...runtime.device import Gpu
 from ...runtime.errors import ProviderError
-from ...runtime.segmenter import Options, Segmenter
+from ...runtime.segmenter import PAPER, Segmenter
 from ..speed.task import CITYSCAPES, NETWORK, Task
 
 RIM: Final = ("image", "download")
@@ -40,13 +40,12 @@ def measure(segmenter: Segmenter, task: Task, pictures: int, warmup: int) -> dic
             f"{segmenter.bundle.path} is run on the CPU; name its unet.plan with --engine, or a "
             "provider of a GPU with --provider; `mdrt bench latency` times CPUs"
         )
-    options = Options(mode="paper", pooling="exp", timestep=0)
     stages: list[dict[str, float]] = []
     whole: list[float] = []
     for index in track(range(-warmup, pictures), "pictures", console=Console(stderr=True)):
         image = task.image(max(index, 0))
         start = time.perf_counter()
-        result = segmenter(image, list(task.classes), options=options)
+        result = segmenter(image, list(task.classes), options=PAPER)
         if index >= 0:
             whole.append(time.perf_counter() - start)
             stages.append(result.timings)

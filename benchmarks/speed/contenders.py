@@ -40,7 +40,7 @@ class OurRuntime:
     """mdrt itself, or its pipeline on another runtime's sessions."""
 
     def __init__(self, task: Task, runtime: str) -> None:
-        from ...runtime.segmenter import Options, Segmenter
+        from ...runtime.segmenter import PAPER, Segmenter
 
         if runtime == "mdrt":
             self.segmenter = Segmenter(task.bundle, threads=task.threads)
@@ -50,7 +50,7 @@ class OurRuntime:
             graphs = opener(runtime, task.threads, Path(task.cache))
             self.segmenter = Segmenter(task.bundle, verify=False, open_graph=graphs)
         self.classes = list(task.classes)
-        self.options = Options(mode="paper", pooling="exp", timestep=0)
+        self.options = PAPER
 
     def __call__(self, image: NDArray[np.uint8]) -> Result:
         result = self.segmenter(image, self.classes, options=self.options)

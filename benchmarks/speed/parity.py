@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from ...export.components import open_pipeline
 from ...export.probe import probe, select
 from ...kernels import Mode
 from ...runtime.bundle import Bundle, load_bundle
-from ...runtime.segmenter import Options, Segmenter
+from ...runtime.segmenter import PAPER, Segmenter
 from ..reference import Reference
 from .task import Task
 
@@ -93,7 +93,7 @@ def labels(task: Task, say: Callable[[str], None]) -> list[Agreement]:
         say(f"labels, {name}")
         segmenter = Segmenter(task.bundle, winograd=winograd, verify=False)
         for mode, wanted in expected.items():
-            options = Options(mode=mode, pooling="exp", timestep=0)
+            options = replace(PAPER, mode=mode)
             got = segmenter(image, list(task.classes), options=options).labels
             found.append(Agreement(name, mode, float(np.mean(got == wanted))))
         del segmenter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -11,13 +12,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from mdrt import Options, Segmenter
+from mdrt import Segmenter
 from mdrt.benchmarks import naive
 from mdrt.benchmarks.reference import Reference
 from mdrt.benchmarks.scenes.renderer import render
 from mdrt.export.exporter import export
 from mdrt.runtime.bundle import load_bundle
-from mdrt.runtime.segmenter import EMBEDDED
+from mdrt.runtime.segmenter import EMBEDDED, PAPER
 
 PIPELINE = Path(__file__).parents[2] / "benchmarks" / "scenes" / "storybook"
 NAMES = ("sky", "water", "boat", "tree")
@@ -59,8 +60,7 @@ def pair(
 def test_named_labels_are_the_references(pair, mode, pooling):
     reference, segmenter, image = pair
     # Eq. 5 and 6 as they are, over all names, whatever the bundle recommends
-    plain = Options(mode=mode, pooling=pooling, timestep=0, presence=0, sharpness=1)
-    ours = segmenter(image, NAMES, options=plain)
+    ours = segmenter(image, NAMES, options=replace(PAPER, mode=mode, pooling=pooling))
     noise = segmenter.bundle.noise()
     theirs = reference.segment(image, NAMES, noise, mode=mode, pooling=pooling, timestep=0)
     assert len(np.unique(theirs)) > 1
@@ -88,7 +88,7 @@ def test_unnamed_segments_are_the_references(load, model, method, k, seed):
     reference, segmenter = load(model)
     image = render(seed, size=segmenter.manifest.native_size).image
     ours = {
-        mode: segmenter(image, segments=k, options=Options(method=method, mode=mode, timestep=0))
+        mode: segmenter(image, segments=k, options=replace(PAPER, method=method, mode=mode))
         for mode in ("paper", "released")
     }
     clusters = torch.from_numpy(ours["paper"].weights.values.argmax(axis=0).ravel())

@@ -337,6 +337,14 @@ def test_sharpness_is_a_power_of_the_affinity(segmenter, picture):
         segmenter(picture, segments=4, options=Options(method="kmeans", sharpness=2.0))
 
 
+@pytest.mark.parametrize("segments", [64, 200, 256])
+def test_many_segments_of_few_cells_are_found(segmenter, picture, segments):
+    """More eigenvectors than a Krylov basis over the network's own cells has room to converge."""
+    result = segmenter(picture, segments=segments, options=Options(sharpness=4.0))
+    assert len(result.classes) == segments
+    assert len(np.unique(result.labels)) > segments // 4
+
+
 def test_attention_is_the_share_of_the_maps(segmenter, picture):
     plain = Options(mode="paper", sharpness=1.0, presence=0.0, refine=False, scores=True)
     cosines, both, maps = (
@@ -350,7 +358,7 @@ def test_attention_is_the_share_of_the_maps(segmenter, picture):
     assert (maps.labels == own.argmax(axis=0)).all()
     # cosines go by way of the grid of a quarter of a cell: what bilinear resizing loses there
     difference = np.abs(both.scores - 0.6 * cosines.scores - 0.4 * own)
-    assert np.quantile(difference, 0.99) < 0.02
+    assert np.quantile(difference, 0.99) < 0.03
     np.testing.assert_allclose(both.confidence, both.scores.max(axis=0), rtol=1e-5)
     assert both.settings["attention"] == 0.4
     other = next(p for p in contract.POOLINGS if p != segmenter.manifest.recommended.pooling)
