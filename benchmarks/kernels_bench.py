@@ -55,8 +55,10 @@ RUNS = [
     ("named", "naive paper"),
     ("named", "kernels released"),
     ("named", "naive released"),
+    ("named", "kernels refined"),
     ("large", "kernels paper"),
     ("large", "kernels released"),
+    ("large", "kernels refined"),
     ("eigen", "kernels"),
     ("eigen", "naive"),
 ]
@@ -87,6 +89,10 @@ def kernels_task(case: Case, mode: str) -> Callable[[], object]:
 
     features, logits = inputs(case)
     grids = [kernels.Grid(level) for level in features]
+    image = np.random.default_rng(1).integers(0, 256, (*case.size, 3), dtype=np.uint8)
+    rows, columns = kernels.edge_grid(grids, case.size)
+    small = image[:: case.size[0] // rows, :: case.size[1] // columns].transpose(2, 0, 1) / 255
+    small = small.astype(np.float32)
 
     def named() -> object:
         chosen: kernels.Mode = "released" if mode == "released" else "paper"
@@ -94,7 +100,10 @@ def kernels_task(case: Case, mode: str) -> Callable[[], object]:
         norms = kernels.pixel_norms(grids, case.size)
         averages = kernels.prototypes(grids, kernels.Grid(maps), case.size, chosen, norms)
         scores = kernels.score_maps(grids, averages, chosen)
-        return kernels.assign(scores, case.size, norms).labels
+        if mode != "refined":
+            return kernels.assign(scores, case.size, norms).labels
+        fine = kernels.fine_scores(scores, grids, small.shape[1:], kernels.Grid(maps), 0.35)
+        return kernels.assign_along_edges(fine, kernels.Guide(image, small)).labels
 
     def eigen() -> object:
         affinity = kernels.Affinity(grids, case.size)

@@ -101,8 +101,12 @@ CLAIMS: Final = (
         "the features themselves (Table 3: 28.5 against 23.3 on Cityscapes, 58.4 against 35.0 "
         "on COCO-Stuff-27).",
         "3",
-        (("spectral", "k-means on f"),),
-        ("spectral", "k-means on f"),
+        (
+            ("spectral", "k-means on f"),
+            ("spectral, power 8", "k-means on f"),
+            ("spectral, power 8, timestep 200", "k-means on f, timestep 200"),
+        ),
+        ("spectral", "spectral, power 8", "k-means on f"),
         "A picture of the scenes world has about five segments in a few hundred cells, and k-means "
         "started well (greedy k-means++, 24 runs) finds its optimum there. The affinity takes "
         "every cosine as it is, and of this model's 93 % are positive, 0.58 on average (30 scenes, "

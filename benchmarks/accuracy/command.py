@@ -134,7 +134,7 @@ def eval_command() -> None:
 )
 @click.option("--mode", type=click.Choice(MODES), help="[default: what the bundle recommends]")
 @click.option("--pooling", type=click.Choice(POOLINGS), help="[default: the same]")
-@click.option("--timestep", type=int, help="Index into ᾱ.  [default: the same; unnamed segments 0]")
+@click.option("--timestep", type=int, help="Index into ᾱ.  [default: the same]")
 @click.option(
     "--presence",
     type=click.FloatRange(0, 1, max_open=True),

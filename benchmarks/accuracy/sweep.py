@@ -20,6 +20,12 @@ TIMESTEPS: Final = (0, 50, 100, 200, 300, 400, 500, 700)
 POOLINGS: Final[tuple[Pooling, ...]] = ("exp", "softmax")
 """The paper's (Eq. 4), and that over tokens, which suits small models better."""
 
+POWER: Final = 8.0
+"""Of the affinity, beside the paper's 1."""
+
+WITH_NOISE: Final = 200
+"""A timestep for unnamed segments beside the paper's."""
+
 SMALL_THRESHOLD: Final = 0.3
 """Of DiffSeg beside the published ones: maps of few pixels are less far apart."""
 
@@ -98,6 +104,11 @@ def tables(
                 ("spectral", unnamed),
                 ("spectral, k found", replace(unnamed, segments="auto")),
                 ("k-means on f", replace(unnamed, method="kmeans")),
+                (f"spectral, power {POWER:g}", replace(unnamed, sharpness=POWER)),
+                (f"spectral, power {POWER:g}, timestep {WITH_NOISE}",
+                 replace(unnamed, sharpness=POWER, timestep=WITH_NOISE)),
+                (f"k-means on f, timestep {WITH_NOISE}",
+                 replace(unnamed, method="kmeans", timestep=WITH_NOISE)),
                 *(
                     (f"DiffSeg, threshold {threshold:g}",
                      replace(unnamed, method="diffseg", timestep=DIFFSEG_TIMESTEP,

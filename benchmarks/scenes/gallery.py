@@ -12,13 +12,12 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.progress import track
 
-from ... import kernels
 from ...runtime.atomic import write_atomically
-from ...runtime.segmenter import Options, Segmentation, Segmenter
+from ...runtime.segmenter import Options, Segmenter
 from ..metrics import match
 from .renderer import CLASSES, COLOURS, WORLD, Scene, render
 
-COLUMNS = ("input", "ground truth", "attention argmax", "MaskDiffusion", "unsupervised", "k-means")
+COLUMNS = ("input", "ground truth", "attention alone", "MaskDiffusion", "unsupervised", "k-means")
 
 LEAST_CLASSES = 4
 """Visible classes of a scene that is shown; emptier ones say little."""
@@ -40,13 +39,6 @@ def seeds(count: int, first: int = 0) -> Iterator[int]:
         seed += 1
 
 
-def attention_labels(result: Segmentation) -> NDArray[np.integer]:
-    """The argmax of the class maps alone, (H, W): MaskDiffusion without features."""
-    size = (result.labels.shape[0], result.labels.shape[1])
-    labels: NDArray[np.integer] = kernels.resize(result.weights, size).argmax(axis=0)
-    return labels
-
-
 def label_maps(segmenter: Segmenter, scene: Scene) -> list[NDArray[np.integer]]:
     """(H, W) maps in `CLASSES` order of every column but the first; -1 is no class.
 
@@ -54,12 +46,9 @@ def label_maps(segmenter: Segmenter, scene: Scene) -> list[NDArray[np.integer]]:
     matching.
     """
     index = np.array([CLASSES.index(name) for name in scene.visible])
-    named = segmenter(scene.image, scene.visible)
-    maps: list[NDArray[np.integer]] = [
-        scene.mask,
-        index[attention_labels(named)],
-        index[named.labels],
-    ]
+    maps: list[NDArray[np.integer]] = [scene.mask]
+    for options in (Options(attention=1.0), Options()):
+        maps.append(index[segmenter(scene.image, scene.visible, options=options).labels])
     for options in (Options(method="spectral"), Options(method="kmeans")):
         found = segmenter(scene.image, segments=len(scene.visible), options=options)
         maps.append(match(scene.mask, found.labels, len(CLASSES)))

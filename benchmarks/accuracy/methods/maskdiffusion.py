@@ -21,9 +21,9 @@ def maskdiffusion(task: Task) -> Array:
     maps = look.class_maps(
         setting.timestep, names, setting.pooling, setting.attention_strides, square=released
     )
-    maps = replace(maps, values=maps.values**setting.sharpness)
+    weights = replace(maps, values=maps.values**setting.sharpness)
     norms = look.norms(features) if released else None
-    averages = kernels.prototypes(features, maps, look.size, setting.mode, norms)
+    averages = kernels.prototypes(features, weights, look.size, setting.mode, norms)
     scores = kernels.score_maps(features, averages, setting.mode)
     absent = None
     if setting.presence:
