@@ -19,7 +19,7 @@ ACCEPTED_RESIDUAL = 1e-4
 """Largest residual returned, as a share of the largest eigenvalue where that exceeds 1."""
 DENSE_LIMIT = 400
 """Up to this many pixels the matrix is built and solved directly."""
-DENSE_BLOCKS = 8
+DENSE_BLOCKS = 16
 """So it is where the basis would be full after this many blocks: too few to converge in."""
 OVERSAMPLING = 8
 """Vectors carried beyond the wanted ones, which speeds convergence of the last."""
