@@ -28,7 +28,7 @@ FINENESS = 4
 """Cells a side that the small grid has for one of the network's finest."""
 RADIUS = 2 * FINENESS
 """r in cells of the small grid: two cells of the network's. Chosen on the scenes world
-(docs/scenes.md), where half of it gains about two thirds as much."""
+(docs/scenes.md), where half of it gains about 70 % as much."""
 EPSILON = 1e-4
 """ε, a variance of colours in [0, 1]: what differs by less than 0.01 is no edge."""
 CHUNK = 16
