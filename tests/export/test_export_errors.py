@@ -145,8 +145,10 @@ def test_prediction_of_another_kind(broken: Path, output: Path, kind: str | None
     assert "epsilon, v_prediction, sample" in text
 
 
-def test_timestep_beyond_the_schedule(sd1: Path, output: Path) -> None:
-    assert "0…999" in message(sd1, output, recommended=Recommended(timestep=1000))
+@pytest.mark.parametrize("name", ["timestep", "segments_timestep"])
+def test_timestep_beyond_the_schedule(sd1: Path, output: Path, name: str) -> None:
+    text = message(sd1, output, recommended=Recommended(**{name: 1000}))
+    assert f"--{name.replace('_', '-')} is 1000, expected 0 to 999" in text
 
 
 def test_corrupt_weights(broken: Path, output: Path) -> None:
