@@ -426,11 +426,10 @@ class _Run:
         """Prototypes over the grid `size` (Eq. 5), then every pixel's class (Eq. 6), where class
         maps may have a share; but for those of the mask `absent` (classes,)."""
         mode, attention, refine = self.mode, self.options.attention or 0.0, self.options.refine
-        whole = mode == "released" and size == self.size
         with self.clock.stage("prototypes"):
-            needed = whole or not (attention or refine)
-            norms = kernels.pixel_norms(features, self.size) if needed else None
-            own = norms if whole else None
+            plain = not (attention or refine)  # else cosines are formed on a small grid
+            norms = kernels.pixel_norms(features, self.size) if plain else None
+            own = norms if size == self.size else None
             prototypes = kernels.prototypes(features, weights, size, mode, own)
         with self.clock.stage("assign"):
             scores = kernels.score_maps(features, prototypes, mode)
