@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,6 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ...kernels import Method as Clustering
 from ...runtime.atomic import write_atomically
 from ...runtime.batch import progress_bar, say
 from ...runtime.contract import MODES, MOST_SEGMENTS, PAPER_TIMESTEP, POOLINGS
@@ -198,43 +198,23 @@ def run_command(
     for method in dict.fromkeys(methods):
         kind = METHODS[method].kind
         at = METHODS[method].timestep if timestep is None else timestep
-        clustering: Clustering = "spectral" if method == "unsupervised" else "kmeans"
-        power = sharpness if method in ("maskdiffusion", "unsupervised") else 1.0
-        settled = job.segmenter.settle(
-            Options(
-                mode,
-                pooling,
-                at,
-                clustering,
-                presence=presence,
-                sharpness=power,
-                attention=attention,
-                refine=refine,
-            ),
-            kind == "named",
+        options = Options(
+            mode,
+            pooling,
+            at,
+            presence=presence,
+            sharpness=sharpness,
+            attention=attention,
+            refine=refine,
         )
-        assert settled.timestep is not None
-        assert settled.pooling is not None
-        assert settled.mode is not None
-        assert settled.presence is not None
-        assert settled.sharpness is not None
-        assert settled.attention is not None
-        assert settled.refine is not None
-        setting = Setting(
-            method,
-            settled.timestep,
-            settled.pooling,
-            settled.mode,
-            job.known(feature_strides, "features"),
-            job.known(attention_strides, "attention"),
-            dynamic_prompts,
-            count,
-            job.train_limit if METHODS[method].fitted else 0,
-            kl_threshold,
-            settled.presence if method == "maskdiffusion" else 0.0,
-            settled.sharpness,
-            settled.attention if method == "maskdiffusion" else 0.0,
-            settled.refine and method != "diffseg",
+        setting = replace(
+            Setting.of(method, job.segmenter.settle(options, kind == "named")),
+            feature_strides=job.known(feature_strides, "features"),
+            attention_strides=job.known(attention_strides, "attention"),
+            dynamic=dynamic_prompts,
+            segments=count,
+            train=job.train_limit if METHODS[method].fitted else 0,
+            kl_threshold=kl_threshold,
         )
         for protocol in dict.fromkeys(protocols or [DEFAULT_PROTOCOLS[kind]]):
             if kind == "segments" and PROTOCOLS[protocol].matching == "none":

@@ -59,8 +59,8 @@ NOWHERE = 255
 
 def settings(segmenter: Segmenter, options: Options) -> dict[str, Setting]:
     """Every row by its name: what the bundle recommends, and plain."""
-    named = _setting("maskdiffusion", segmenter.settle(options, named=True))
-    alone = replace(named, method="attention", presence=0.0, sharpness=1.0, attention=0.0)
+    settled = segmenter.settle(options, named=True)
+    named, alone = Setting.of("maskdiffusion", settled), Setting.of("attention", settled)
     rows = {}
     for prompt in PROMPTS:
         for name, setting in (
@@ -71,30 +71,14 @@ def settings(segmenter: Segmenter, options: Options) -> dict[str, Setting]:
         ):
             rows[f"{name}, {prompt}"] = replace(setting, dynamic=prompt == "dynamic")
     segments = segmenter.settle(replace(options, sharpness=None), named=False)
-    spectral = _setting("unsupervised", segments)
+    spectral = Setting.of("unsupervised", segments)
     rows["unsupervised, spectral"] = spectral
-    rows["unsupervised, k-means"] = replace(spectral, method="kmeans", sharpness=1.0)
+    rows["unsupervised, k-means"] = Setting.of("kmeans", segments)
     rows["unsupervised, k found"] = replace(spectral, segments="auto")
     plain = replace(spectral, timestep=PAPER_TIMESTEP, sharpness=1.0, refine=False)
     rows["unsupervised, spectral, plain"] = plain
     rows["unsupervised, k-means, plain"] = replace(plain, method="kmeans")
     return rows
-
-
-def _setting(method: str, settled: Options) -> Setting:
-    assert settled.timestep is not None
-    assert settled.pooling is not None
-    assert settled.mode is not None
-    return Setting(
-        method,
-        settled.timestep,
-        settled.pooling,
-        settled.mode,
-        presence=settled.presence or 0.0,
-        sharpness=settled.sharpness or 1.0,
-        attention=settled.attention or 0.0,
-        refine=settled.refine or False,
-    )
 
 
 @dataclass

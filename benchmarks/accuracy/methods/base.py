@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ....kernels import Array, Grid, Mode, Pooling
 from ....runtime.labels import label_pixels
 from ....runtime.prompts import ClassName
+from ....runtime.segmenter import Options
 from ..looks import Look
 
 Kind: TypeAlias = Literal["named", "segments"]
@@ -54,6 +55,28 @@ class Setting:
     sharpness: float = 1.0
     attention: float = 0.0
     refine: bool = False
+
+    @classmethod
+    def of(cls, method: str, settled: Options) -> Setting:
+        """What a method uses of options that `Segmenter.settle` completed."""
+        assert settled.timestep is not None
+        assert settled.pooling is not None
+        assert settled.mode is not None
+        assert settled.presence is not None
+        assert settled.sharpness is not None
+        assert settled.attention is not None
+        assert settled.refine is not None
+        mapped = method == "maskdiffusion"
+        return cls(
+            method,
+            settled.timestep,
+            settled.pooling,
+            settled.mode,
+            presence=settled.presence if mapped else 0.0,
+            sharpness=settled.sharpness if mapped or method == "unsupervised" else 1.0,
+            attention=settled.attention if mapped else 0.0,
+            refine=settled.refine and method != "diffseg",
+        )
 
     @property
     def key(self) -> str:
