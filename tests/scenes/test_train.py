@@ -44,7 +44,7 @@ def test_a_killed_run_continues_to_the_same_weights(prepared, fresh, tmp_path_fa
     data = prepared[2]
     undisturbed = tmp_path_factory.mktemp("undisturbed")
     models.write_tokenizer(undisturbed / "tokenizer")
-    whole = train.train_round(undisturbed, train.QUICK, 0, data, None)
+    whole = train.train_unet(undisturbed, train.QUICK, data).state_dict()
 
     class Killed(Exception):
         pass
@@ -59,46 +59,30 @@ def test_a_killed_run_continues_to_the_same_weights(prepared, fresh, tmp_path_fa
     recipe = replace(train.QUICK, log_every=1)
     monkeypatch.setattr(train, "_log", die_at_third)
     with pytest.raises(Killed):
-        train.train_round(fresh, recipe, 0, data, None, minutes_between=0)
-    assert (fresh / "unet-0.pt").exists()
-    assert not (fresh / "round-0.pt").exists()
+        train.train_unet(fresh, recipe, data, minutes_between=0)
+    assert (fresh / "unet.pt").exists()
+    assert not (fresh / "averaged.pt").exists()
     monkeypatch.setattr(train, "_log", lambda work, **row: losses.append(row))
-    resumed = train.train_round(fresh, recipe, 0, data, None, minutes_between=0)
+    resumed = train.train_unet(fresh, recipe, data, minutes_between=0).state_dict()
     assert [row["step"] for row in losses] == [0, 1, 2, 2, 3]
     for name, weight in whole.items():
         torch.testing.assert_close(resumed[name], weight, msg=name)
 
 
-def test_a_round_begins_where_the_last_one_ended(prepared, monkeypatch):
-    """With synonyms that mean their class; a finished round is not run again."""
-    work, vae, _ = prepared
-    model = train.train_unet(work, train.QUICK, vae)
-    assert (work / "round-1.pt").exists()
-    first = torch.load(work / "round-0.pt")
-    again = train.Denoiser(work / "tokenizer")
-    again.load_state_dict(first)
-    train.name_synonyms(again)
-    table, number = again.text.get_input_embeddings().weight, again.tokenizer.get_vocab()
-    torch.testing.assert_close(table[number["automobile</w>"]], table[number["car</w>"]])
-    torch.testing.assert_close(table[number["sea</w>"]], table[number["water</w>"]])
+def test_a_finished_run_is_not_run_again(prepared, fresh, monkeypatch):
+    data = prepared[2]
+    model = train.train_unet(fresh, train.QUICK, data)
     monkeypatch.setattr(train, "DDIMScheduler", None)  # nothing is trained twice
-    kept = train.train_unet(work, train.QUICK, vae).state_dict()
+    kept = train.train_unet(fresh, train.QUICK, data).state_dict()
     for name, weight in model.state_dict().items():
         torch.testing.assert_close(kept[name], weight, msg=name)
 
 
-def test_a_later_round_keeps_what_synonyms_became(prepared, fresh, monkeypatch):
-    data = prepared[2]
-    start = train.Denoiser(fresh / "tokenizer").state_dict()
-    named = []
-    monkeypatch.setattr(train, "name_synonyms", named.append)
-    short = replace(train.QUICK.rounds[1], steps=1)
-    for first, times in ((0.0, 1), (0.5, 0)):
-        rounds = (replace(train.QUICK.rounds[0], synonyms=first), short)
-        named.clear()
-        train.train_round(fresh, replace(train.QUICK, rounds=rounds), 1, data, start)
-        assert len(named) == times
-        (fresh / "round-1.pt").unlink()
+def test_synonyms_begin_as_their_class(fresh):
+    model = train.Denoiser(fresh / "tokenizer")
+    table, number = model.text.get_input_embeddings().weight, model.tokenizer.get_vocab()
+    torch.testing.assert_close(table[number["automobile</w>"]], table[number["car</w>"]])
+    torch.testing.assert_close(table[number["sea</w>"]], table[number["water</w>"]])
 
 
 def test_the_pipeline_is_diffusers_own(prepared, tmp_path):
