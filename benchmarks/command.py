@@ -11,6 +11,9 @@ from ..lazy import Lazy, LazyGroup
 _SPEED: Final = "mdrt.benchmarks.speed.command"
 
 BENCHES: Final = {
+    "curve": Lazy(
+        "mdrt.benchmarks.scenes.curve", "main", "The curve of a training run, done or not.", "bench"
+    ),
     "device": Lazy(
         "mdrt.benchmarks.device.command",
         "main",
