@@ -65,6 +65,7 @@ def draw(losses: dict[int, Losses], file: BinaryIO) -> None:
     right.set_ylabel("what the caption is worth")
     for panel in (left, right):
         panel.set_xlabel("step")
+        panel.locator_params(axis="x", nbins=5)
         panel.grid(alpha=0.3, which="both")
         panel.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()

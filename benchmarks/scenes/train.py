@@ -32,7 +32,7 @@ TRAINING_SEEDS = 1_000_000
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and how fast to train; the defaults made the shipped model."""
+    """How long and how fast to train."""
 
     vae_scenes: int = 1_200
     vae_steps: int = 700
