@@ -32,6 +32,19 @@ TRAINING_SEEDS = 1_000_000
 
 
 @dataclass(frozen=True)
+class Round:
+    """Training from the averaged weights of the round before: warm-up, then one cosine decay."""
+
+    steps: int
+    rate: float
+    ema: float
+    synonyms: float
+    """Share of the names in captions that other words for the class replace."""
+    lists: float
+    """Share of the captions that are bare lists, some of whose names are wrong."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How long and how fast to train."""
 
@@ -41,13 +54,12 @@ class Recipe:
     vae_crop: int = 64
     vae_rate: float = 2e-3
     scenes: int = 12_000
-    steps: int = 18_000
-    rate: float = 1e-3
-    ema: float = 0.999
-    synonyms: float = 0.25
-    """Share of the names in captions that other words for the class replace."""
-    lists: float = 0.5
-    """Share of the captions that are bare lists, some of whose names are wrong."""
+    rounds: tuple[Round, ...] = (
+        Round(steps=6_000, rate=1e-3, ema=0.997, synonyms=0.0, lists=0.4),
+        Round(steps=3_000, rate=8e-4, ema=0.998, synonyms=0.35, lists=0.4),
+        Round(steps=6_500, rate=8e-4, ema=0.999, synonyms=0.25, lists=0.5),
+        Round(steps=8_000, rate=8e-4, ema=0.999, synonyms=0.25, lists=0.5),
+    )
     batch: int = 24
     warmup: int = 200
     empty_captions: float = 0.08
@@ -61,7 +73,10 @@ QUICK = Recipe(
     vae_batch=2,
     vae_crop=64,
     scenes=16,
-    steps=4,
+    rounds=(
+        Round(steps=4, rate=1e-3, ema=0.997, synonyms=0.0, lists=0.5),
+        Round(steps=3, rate=1e-3, ema=0.997, synonyms=0.5, lists=0.5),
+    ),
     batch=4,
 )
 """Seconds instead of hours: proves that the stages, the checkpoints and the export work."""
@@ -231,7 +246,6 @@ class Denoiser(torch.nn.Module):
             if name.endswith("position_embedding"):
                 torch.nn.init.normal_(module.weight, std=0.01)
         self.unet = UNet2DConditionModel(**models.unet_config())
-        name_synonyms(self)
 
     def tokens(self, captions: list[str]) -> torch.Tensor:
         ids: torch.Tensor = self.tokenizer(
@@ -273,38 +287,58 @@ def name_synonyms(model: Denoiser) -> None:
 def train_unet(
     work: Path, recipe: Recipe, data: TrainingSet, minutes_between: float = 3
 ) -> Denoiser:
-    """v-prediction with timesteps drawn towards noise; returns the averaged (EMA) weights.
-
-    They are also kept in the work folder: a finished run is not run again.
-    """
-    done = work / "averaged.pt"
+    """All rounds; returns the averaged (EMA) weights of the last."""
     torch.manual_seed(0)
-    model = Denoiser(work / "tokenizer")
-    average = copy.deepcopy(model)
+    average = Denoiser(work / "tokenizer")
     average.eval().requires_grad_(False)
+    for number, this in enumerate(recipe.rounds):
+        if this.synonyms and not any(earlier.synonyms for earlier in recipe.rounds[:number]):
+            name_synonyms(average)
+        train_round(work, recipe, number, data, average, minutes_between)
+    return average
+
+
+def train_round(
+    work: Path,
+    recipe: Recipe,
+    number: int,
+    data: TrainingSet,
+    average: Denoiser,
+    minutes_between: float = 3,
+) -> None:
+    """v-prediction with timesteps drawn towards noise, from the weights of `average` on.
+
+    Leaves the round's averaged weights in `average`, and in the work folder: a finished round is
+    not run again.
+    """
+    done = work / f"round-{number}.pt"
     if done.exists():
         average.load_state_dict(torch.load(done))
-        return average
+        return
+    this = recipe.rounds[number]
+    before = sum(earlier.steps for earlier in recipe.rounds[:number])
+    model = copy.deepcopy(average).train().requires_grad_(True)
     # The fused kernel's backward is slow for heads this narrow: 0.46 s a step, not 0.34.
     model.unet.set_attn_processor(AttnProcessor())
     scheduler = DDIMScheduler(**models.scheduler_config())
     optimiser = torch.optim.AdamW(
-        model.parameters(), lr=recipe.rate, weight_decay=1e-3, betas=(0.9, 0.98), fused=True
+        model.parameters(), lr=this.rate, weight_decay=1e-3, betas=(0.9, 0.98), fused=True
     )
     checkpoint = Checkpoint(
-        work / "unet.pt", minutes_between, model=model, average=average, adam=optimiser
+        work / f"unet-{number}.pt", minutes_between, model=model, average=average, adam=optimiser
     )
-    for step in range(checkpoint.resume(), recipe.steps):
-        share = min(1.0, (step + 1) / recipe.warmup)
-        cosine = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+    for local in range(checkpoint.resume(), this.steps):
+        step = before + local
+        share = min(1.0, (local + 1) / recipe.warmup)
+        cosine = 0.5 * (1 + math.cos(math.pi * local / this.steps))
         for group in optimiser.param_groups:
-            group["lr"] = recipe.rate * share * (0.02 + 0.98 * cosine)
+            group["lr"] = this.rate * share * (0.02 + 0.98 * cosine)
         rng = np.random.default_rng([step, 2])
         index = rng.integers(0, len(data.scenes), recipe.batch)
         captions = [
             ""
             if rng.random() < recipe.empty_captions
-            else data.caption(i, rng, synonyms=recipe.synonyms, lists=recipe.lists)
+            else data.caption(i, rng, synonyms=this.synonyms, lists=this.lists)
             for i in index
         ]
         t = torch.from_numpy(
@@ -320,16 +354,15 @@ def train_unet(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-        decay = min(recipe.ema, (1 + step) / (10 + step))
+        decay = min(this.ema, (1 + local) / (10 + local))
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
         if step % recipe.log_every == 0:
             _log(work, stage="unet", step=step, loss=loss.item())
         if step % 250 == 249:
             _log(work, stage="unet", step=step, **_caption_gap(average, data, scheduler))
-        checkpoint.keep(step)
+        checkpoint.keep(local)
     _save(done, average.state_dict())
-    return average
 
 
 @torch.inference_mode()

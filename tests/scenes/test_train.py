@@ -51,20 +51,20 @@ def test_a_killed_run_continues_to_the_same_weights(prepared, fresh, tmp_path_fa
 
     losses = []
 
-    def die_at_third(work, **row):
+    def die_in_the_second_round(work, **row):
         losses.append(row)
-        if row["step"] == 2:
+        if row["step"] == 5:
             raise Killed
 
     recipe = replace(train.QUICK, log_every=1)
-    monkeypatch.setattr(train, "_log", die_at_third)
+    monkeypatch.setattr(train, "_log", die_in_the_second_round)
     with pytest.raises(Killed):
         train.train_unet(fresh, recipe, data, minutes_between=0)
-    assert (fresh / "unet.pt").exists()
-    assert not (fresh / "averaged.pt").exists()
+    assert (fresh / "round-0.pt").exists()
+    assert not (fresh / "round-1.pt").exists()
     monkeypatch.setattr(train, "_log", lambda work, **row: losses.append(row))
     resumed = train.train_unet(fresh, recipe, data, minutes_between=0).state_dict()
-    assert [row["step"] for row in losses] == [0, 1, 2, 2, 3]
+    assert [row["step"] for row in losses] == [0, 1, 2, 3, 4, 5, 5, 6]
     for name, weight in whole.items():
         torch.testing.assert_close(resumed[name], weight, msg=name)
 
@@ -81,8 +81,37 @@ def test_a_finished_run_is_not_run_again(prepared, fresh, monkeypatch):
 def test_synonyms_begin_as_their_class(fresh):
     model = train.Denoiser(fresh / "tokenizer")
     table, number = model.text.get_input_embeddings().weight, model.tokenizer.get_vocab()
+    assert not torch.equal(table[number["automobile</w>"]], table[number["car</w>"]])
+    train.name_synonyms(model)
     torch.testing.assert_close(table[number["automobile</w>"]], table[number["car</w>"]])
     torch.testing.assert_close(table[number["sea</w>"]], table[number["water</w>"]])
+
+
+@pytest.mark.parametrize(
+    ("shares", "named_before"),
+    [((0.0, 0.5), [1]), ((0.5, 0.5), [0]), ((0.0, 0.5, 0.5), [1]), ((0.0, 0.0), [])],
+)
+def test_synonyms_are_named_once_before_the_first_round_with_them(
+    prepared, fresh, monkeypatch, shares, named_before
+):
+    events = []
+    monkeypatch.setattr(train, "name_synonyms", lambda model: events.append("named"))
+    monkeypatch.setattr(train, "train_round", lambda *_: events.append("round"))
+    rounds = tuple(replace(train.QUICK.rounds[0], synonyms=share) for share in shares)
+    train.train_unet(fresh, replace(train.QUICK, rounds=rounds), prepared[2])
+    rounds_before = [events[:at].count("round") for at, e in enumerate(events) if e == "named"]
+    assert rounds_before == named_before
+    assert events.count("round") == len(shares)
+
+
+def test_a_round_begins_from_the_averaged_weights_of_the_one_before(prepared, fresh, monkeypatch):
+    data = prepared[2]
+    still = replace(train.QUICK.rounds[0], steps=1, rate=0.0)
+    monkeypatch.setattr(train, "name_synonyms", lambda model: None)
+    recipe = replace(train.QUICK, rounds=(train.QUICK.rounds[0], still))
+    last = train.train_unet(fresh, recipe, data).state_dict()
+    for name, weight in torch.load(fresh / "round-0.pt").items():
+        torch.testing.assert_close(last[name], weight, msg=name)
 
 
 def test_the_pipeline_is_diffusers_own(prepared, tmp_path):
