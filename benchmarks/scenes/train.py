@@ -402,6 +402,18 @@ def _log(work: Path, **row: Any) -> None:
     print(json.dumps(row), flush=True)
 
 
+def _claim(work: Path, recipe: Recipe) -> None:
+    """Bind a work folder to its recipe: what a `--quick` run left is no start for a whole one."""
+    work.mkdir(parents=True, exist_ok=True)
+    kept, asked = work / "recipe.json", json.dumps(asdict(recipe), indent=2)
+    if kept.exists() and kept.read_text() != asked:
+        raise click.UsageError(
+            f"{work} holds a run with other settings ({kept.name}); "
+            "delete it or name another folder with --work"
+        )
+    kept.write_text(asked)
+
+
 @click.command()
 @click.option(
     "--work",
@@ -424,7 +436,7 @@ def main(work: Path, output: Path, quick: bool, threads: int) -> None:
     """Train the embedded model and save it as a diffusers pipeline."""
     torch.set_num_threads(threads)
     recipe = QUICK if quick else Recipe()
-    work.mkdir(parents=True, exist_ok=True)
+    _claim(work, recipe)
     models.write_tokenizer(work / "tokenizer")
     _log(work, stage="recipe", **asdict(recipe))
     vae = train_vae(work, recipe)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from click.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
@@ -114,11 +115,20 @@ def test_a_round_begins_from_the_averaged_weights_of_the_one_before(prepared, fr
         torch.testing.assert_close(last[name], weight, msg=name)
 
 
-def test_the_pipeline_is_diffusers_own(prepared, tmp_path):
+def test_the_command_trains_once_and_saves_a_pipeline(tmp_path, monkeypatch):
     from diffusers import StableDiffusionPipeline
 
-    work, vae, _ = prepared
-    train.save_pipeline(tmp_path / "p", vae, train.Denoiser(work / "tokenizer"))
-    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "p")
+    folders = ["--work", str(tmp_path / "work"), "-o", str(tmp_path / "pipeline")]
+    done = CliRunner().invoke(train.main, [*folders, "--quick"])
+    assert done.exit_code == 0, done.output
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "pipeline")
     assert pipeline.unet.config.cross_attention_dim == models.TEXT_WIDTH
     assert pipeline.scheduler.config.prediction_type == "v_prediction"
+
+    monkeypatch.setattr(train, "DDIMScheduler", None)  # nothing is trained twice
+    monkeypatch.setattr(train, "save_pipeline", lambda *_: None)
+    done = CliRunner().invoke(train.main, [*folders, "--quick"])
+    assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(train.main, folders)
+    assert done.exit_code == 2
+    assert "holds a run with other settings" in done.output
