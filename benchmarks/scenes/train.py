@@ -59,6 +59,7 @@ class Recipe:
         Round(steps=3_000, rate=8e-4, ema=0.998, synonyms=0.35, lists=0.4),
         Round(steps=6_500, rate=8e-4, ema=0.999, synonyms=0.25, lists=0.5),
         Round(steps=8_000, rate=8e-4, ema=0.999, synonyms=0.25, lists=0.5),
+        Round(steps=4_000, rate=8e-4, ema=0.999, synonyms=0.25, lists=0.5),
     )
     batch: int = 24
     warmup: int = 200
