@@ -23,6 +23,7 @@ from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, U
 from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from ...runtime.atomic import write_atomically
 from . import models
 from .captions import SYNONYMS, caption
 from .renderer import Scene, render
@@ -84,10 +85,8 @@ QUICK = Recipe(
 
 
 def _save(path: Path, state: object) -> None:
-    """Write aside, then rename: a kill never leaves half a checkpoint."""
-    aside = path.with_suffix(".part")
-    torch.save(state, aside)
-    aside.replace(path)
+    """A kill never leaves half a checkpoint."""
+    write_atomically(path, lambda file: torch.save(state, file))
 
 
 class Checkpoint:
@@ -407,12 +406,13 @@ def _claim(work: Path, recipe: Recipe) -> None:
     """Bind a work folder to its recipe: what a `--quick` run left is no start for a whole one."""
     work.mkdir(parents=True, exist_ok=True)
     kept, asked = work / "recipe.json", json.dumps(asdict(recipe), indent=2)
-    if kept.exists() and kept.read_text() != asked:
+    if not kept.exists():
+        write_atomically(kept, lambda file: file.write(asked.encode()))
+    elif kept.read_text() != asked:
         raise click.UsageError(
             f"{work} holds a run with other settings ({kept.name}); "
-            "delete it or name another folder with --work"
+            "delete the folder or name another with --work"
         )
-    kept.write_text(asked)
 
 
 @click.command()
