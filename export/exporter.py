@@ -18,6 +18,7 @@ import diffusers
 import numpy as np
 import torch
 
+from .. import __version__
 from ..kernels.cpu import operator_library
 from ..runtime import contract
 from ..runtime.bundle import record_file, write_manifest
@@ -37,7 +38,7 @@ from .twin import write_twin
 _NOISE_SEED: Final = 0
 _DEFAULT_CELLS: Final = 64  # diffusers' own default of an unset unet.config.sample_size
 _VAE_PROBE: Final = 512  # pixels; costs nothing on the meta device
-_VERSIONED: Final = ("mdrt", "torch", "diffusers", "transformers", "onnx", "onnxruntime")
+_VERSIONED: Final = ("torch", "diffusers", "transformers", "onnx", "onnxruntime")
 
 Progress = Callable[[str], None]
 
@@ -270,7 +271,7 @@ class _Job:
         self, scaling: float, shift: float, tokenizer: contract.TokenizerSpec, hidden: int
     ) -> contract.Manifest:
         files = sorted(path for path in self.directory.rglob("*") if path.is_file())
-        created_by = {name: version(name) for name in _VERSIONED}
+        created_by = {"mdrt": __version__} | {name: version(name) for name in _VERSIONED}
         return contract.Manifest(
             model_id=self.pipeline.model_id,
             created_by=created_by | {"opset": str(self.options.opset_version)},

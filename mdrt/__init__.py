@@ -7,7 +7,16 @@ result = segmenter("beach.jpg", ["sky", "sand", ("water", "sea")])
 result.labels, result.classes, result.confidence
 """
 
-from .runtime.errors import (
+from pathlib import Path
+
+__version__ = "0.1.0"
+
+# In a checkout that was not installed, the rooms stand beside this folder, not in it.
+_checkout = Path(__file__).resolve().parents[1]
+if not (Path(__file__).parent / "runtime").exists() and (_checkout / "runtime").is_dir():
+    __path__.append(str(_checkout))
+
+from .runtime.errors import (  # noqa: E402
     BundleError,
     DeviceMemoryError,
     EngineError,
@@ -17,8 +26,8 @@ from .runtime.errors import (
     PromptError,
     ProviderError,
 )
-from .runtime.images import read_image
-from .runtime.segmenter import Options, Segmentation, Segmenter
+from .runtime.images import read_image  # noqa: E402
+from .runtime.segmenter import Options, Segmentation, Segmenter  # noqa: E402
 
 __all__ = [
     "BundleError",
@@ -32,5 +41,6 @@ __all__ = [
     "ProviderError",
     "Segmentation",
     "Segmenter",
+    "__version__",
     "read_image",
 ]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import signal
-from importlib.metadata import version
 from typing import Any, NoReturn
 
 import click
 
+from . import __version__
 from .lazy import Lazy, LazyGroup
 from .runtime.errors import MdrtError
 
@@ -65,7 +65,7 @@ class _Commands(LazyGroup):
 
 
 @click.group(cls=_Commands, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version("mdrt"), prog_name="mdrt")
+@click.version_option(__version__, prog_name="mdrt")
 def main() -> None:
     """Segment any picture into classes you name, with a frozen Stable Diffusion model.
 

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +15,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from .. import __version__
 from . import render
 from .atomic import write_together
 from .errors import OutputError
@@ -136,7 +136,7 @@ def record(
         "settings": result.settings,
         "seconds": {stage: round(seconds, 6) for stage, seconds in result.timings.items()},
         "versions": {
-            "mdrt": version("mdrt"),
+            "mdrt": __version__,
             "onnxruntime": ort.__version__,  # whichever package it came from
             "numpy": np.__version__,
         },

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from importlib.metadata import entry_points, requires
+from importlib.metadata import version as metadata_version
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ import pytest
 from mdrt.runtime.bundle import load_bundle
 from mdrt.runtime.segmenter import EMBEDDED
 
+ROOT = Path(__file__).parents[1]
+MAKEFILE = ROOT / "Makefile"
+ROOMS = ("mdrt", "export", "runtime", "kernels", "benchmarks")
 HEAVY = {"torch", "diffusers", "transformers", "onnx", "onnxscript", "cupy", "tensorrt"}
 
 
@@ -28,14 +32,25 @@ def test_the_command_is_installed():
     assert command.value == "mdrt.cli:main"
 
 
+def test_a_checkout_that_is_not_installed_can_be_imported_at_its_root(tmp_path):
+    for room in ROOMS:
+        (tmp_path / room).symlink_to(ROOT / room)
+    program = "import mdrt, mdrt.kernels as k; print(mdrt.__version__, mdrt.__file__, k.__file__)"
+    inherited = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=inherited, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    version, face, kernels = done.stdout.split()
+    assert version == metadata_version("mdrt")
+    assert Path(face) == tmp_path / "mdrt" / "__init__.py"
+    assert Path(kernels).resolve() == ROOT / "kernels" / "__init__.py"
+
+
 def test_the_embedded_bundle_is_whole_and_small():
     bundle = load_bundle(EMBEDDED, verify=True)
     assert len(bundle.manifest.classes) == 14
     assert sum(record.bytes for record in bundle.manifest.files.values()) <= 25e6
-
-
-MAKEFILE = Path(__file__).parents[1] / "Makefile"
-ROOMS = ("mdrt", "export", "runtime", "kernels", "benchmarks")
 
 
 @pytest.fixture

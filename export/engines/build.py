@@ -6,12 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rich.progress import Progress
 
+from ... import __version__
 from ...runtime.bundle import Bundle
 from ...runtime.contract import GRAPHS, FileRecord
 from ...runtime.engines.library import Library
@@ -80,7 +80,7 @@ class _Job:
             sources=sources(manifest, graph),
             library=self.library.name,
             library_version=self.library.version,
-            created_by=version("mdrt"),
+            created_by=__version__,
             precision=manifest.precision,
             profile=self.profile,
             shapes=shapes,
