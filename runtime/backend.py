@@ -80,9 +80,11 @@ def choose_backend(
     )
 
 
-def on_other_sessions(bundle: Bundle, open_graph: Callable[[Path], Session]) -> Backend:
-    """The backend of another runtime's sessions over NumPy's arrays."""
-    return Backend("other", Host(), bundle.graphs(twins=False), open_graph)
+def on_other_sessions(
+    bundle: Bundle, open_graph: Callable[[Path], Session], device: Device | None = None
+) -> Backend:
+    """The backend of another runtime's sessions over the device's arrays, the host's by default."""
+    return Backend("other", device or Host(), bundle.graphs(twins=False), open_graph)
 
 
 def _engines(bundle: Bundle, cuda_graphs: bool) -> Backend:

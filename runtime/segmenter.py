@@ -187,6 +187,7 @@ class Segmenter:
         cuda_graphs: bool = True,
         trace: Trace | None = None,
         open_graph: Callable[[Path], Session] | None = None,
+        device: Device | None = None,
     ) -> None:
         """Load a bundle.
 
@@ -203,6 +204,7 @@ class Segmenter:
             trace: where to note when each stage and each node of the graphs ran.
             open_graph: loads a graph into a session of another runtime, in the place of ONNX
                 Runtime with the options above.
+            device: where the arrays of `open_graph`'s sessions live; the host by default.
 
         Raises:
             BundleError: the bundle is missing, damaged, of another schema, or its graphs are not
@@ -217,7 +219,7 @@ class Segmenter:
         backend = (
             choose_backend(self.bundle, provider, threads, winograd, trace is not None, cuda_graphs)
             if open_graph is None
-            else on_other_sessions(self.bundle, open_graph)
+            else on_other_sessions(self.bundle, open_graph, device)
         )
         self.network = Network(self.bundle, backend)
         self._trace = trace

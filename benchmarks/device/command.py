@@ -9,7 +9,8 @@ import click
 
 from ...kernels.cuda.module import NAMES, source
 from .compiler import ARCHITECTURES, Compile, find_compiler, usages
-from .work import GPUS, Stage, stages, unet
+from .counts import GPUS, Stage, after_the_networks
+from .work import networks, unet
 
 MARK: Final = "<!-- below: mdrt bench device --write docs/device.md -->\n"
 
@@ -82,7 +83,8 @@ def main(write: Path | None) -> None:
         raise click.ClickException(
             "neither NVRTC nor nvcc is here; run `pip install nvidia-cuda-nvrtc`"
         )
-    work, kernels = work_table(*stages(), unet(whole=True)), kernel_table(*compiler)
+    work = work_table(networks(), after_the_networks(), unet(whole=True))
+    kernels = kernel_table(*compiler)
     tables = f"\n## Work\n\n{work}\n## Kernels\n\n{kernels}"
     if write is None:
         click.echo(tables)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import click
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from ...runtime.device import Gpu
 from ...runtime.errors import ProviderError
-from ...runtime.segmenter import PAPER, Segmenter
+from ...runtime.segmenter import PAPER, Options, Segmenter
 from ..speed.task import CITYSCAPES, NETWORK, Task
 
 RIM: Final = ("image", "download")
@@ -40,16 +43,9 @@ def measure(segmenter: Segmenter, task: Task, pictures: int, warmup: int) -> dic
             f"{segmenter.bundle.path} is run on the CPU; name its unet.plan with --engine, or a "
             "provider of a GPU with --provider; `mdrt bench latency` times CPUs"
         )
-    stages: list[dict[str, float]] = []
-    whole: list[float] = []
-    for index in track(range(-warmup, pictures), "pictures", console=Console(stderr=True)):
-        image = task.image(max(index, 0))
-        start = time.perf_counter()
-        result = segmenter(image, list(task.classes), options=PAPER)
-        if index >= 0:
-            whole.append(time.perf_counter() - start)
-            stages.append(result.timings)
-    medians = {name: statistics.median(found[name] for found in stages) for name in stages[0]}
+    medians, whole = measure_pictures(
+        segmenter, task.image, list(task.classes), PAPER, pictures, warmup
+    )
     after = sum(medians[name] for name in medians if name not in (*NETWORK, *RIM))
     networks = sum(medians[name] for name in medians if name in NETWORK)
     return {
@@ -60,9 +56,40 @@ def measure(segmenter: Segmenter, task: Task, pictures: int, warmup: int) -> dic
         "classes": len(task.classes),
         "pictures": pictures,
         "stages_s": medians,
-        "whole_s": statistics.median(whole),
+        "whole_s": whole,
         "share_after_the_networks": after / (after + networks),
     }
+
+
+def measure_pictures(
+    segmenter: Segmenter,
+    image: Callable[[int], NDArray[np.uint8]],
+    classes: Sequence[str],
+    options: Options,
+    pictures: int,
+    warmup: int,
+) -> tuple[dict[str, float], float]:
+    """Median seconds by stage, of the device's clock, and of the whole call, of the host's.
+
+    Args:
+        segmenter: loaded.
+        image: gives the picture of an index.
+        classes: the same for every picture.
+        options: how to segment.
+        pictures: that count.
+        warmup: pictures before them, all of index 0.
+    """
+    stages: list[dict[str, float]] = []
+    whole: list[float] = []
+    for index in track(range(-warmup, pictures), "pictures", console=Console(stderr=True)):
+        pixels = image(max(index, 0))
+        start = time.perf_counter()
+        result = segmenter(pixels, classes, options=options)
+        if index >= 0:
+            whole.append(time.perf_counter() - start)
+            stages.append(result.timings)
+    medians = {name: statistics.median(found[name] for found in stages) for name in stages[0]}
+    return medians, statistics.median(whole)
 
 
 def latency_table(report: dict[str, Any]) -> Table:

@@ -66,16 +66,16 @@ def test_a_spill_is_counted(compile_source: Compile) -> None:
 def test_the_document_holds_the_counts() -> None:
     pytest.importorskip("diffusers")
     from mdrt.benchmarks.device.command import work_table
-    from mdrt.benchmarks.device.work import GPUS, stages, unet
+    from mdrt.benchmarks.device.counts import GPUS, after_the_networks
+    from mdrt.benchmarks.device.work import networks, unet
 
-    networks, after = stages()
-    whole = unet(whole=True)
+    before, after, whole = networks(), after_the_networks(), unet(whole=True)
     # 10⁹ multiply-adds that others counted: onnx-tool 566 for the VAE encoder; 339 for the UNet
     # without attention products, 402 with them
-    flops = [stage.flops / 2e9 for stage in (*networks[:2], whole)]
+    flops = [stage.flops / 2e9 for stage in (*before[:2], whole)]
     assert flops == pytest.approx([558, 6.7, 402], rel=0.02)
-    assert 0.6 < networks[2].flops / whole.flops < 0.7
+    assert 0.6 < before[2].flops / whole.flops < 0.7
     for gpu in GPUS:
-        late, early = (sum(map(gpu.floor, part)) for part in (after, networks))
+        late, early = (sum(map(gpu.floor, part)) for part in (after, before))
         assert late < 0.02 * (late + early)
-    assert work_table(networks, after, whole) in DOCUMENT.read_text(encoding="utf-8")
+    assert work_table(before, after, whole) in DOCUMENT.read_text(encoding="utf-8")
