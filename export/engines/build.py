@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,12 +14,14 @@ from rich.progress import Progress
 from ... import __version__
 from ...runtime.bundle import Bundle
 from ...runtime.contract import GRAPHS, FileRecord
+from ...runtime.device import Gpu
 from ...runtime.engines.library import Library
-from ...runtime.engines.plan import PlanRecord, Range, plan_name, sidecar_name, sources
+from ...runtime.engines.plan import PlanRecord, Proof, Range, plan_name, sidecar_name, sources
 from .builder import build_engine
-from .gpu import compute_capability
+from .gpu import check_gpu, compute_capability
 from .options import EngineOptions
 from .profiles import complete, input_shapes
+from .proof import find_gpu, prove_engine
 
 
 def build_engines(
@@ -37,14 +39,17 @@ def build_engines(
         Each graph's sidecar, as it now lies beside the engine.
 
     Raises:
-        EngineError: an option is impossible, or the library refused. Earlier engines stay.
+        EngineError: an option is impossible, the library refused, or an engine that this machine's
+            GPU can run is not its graph. Earlier engines stay.
     """
     options.check(library.name)
     profile = complete(options.profile, bundle.manifest)
     capabilities = options.compute_capabilities
     if library.name == "tensorrt" or options.strip_weights:
         capabilities = (compute_capability(),)
-    job = _Job(bundle, library, options, profile, capabilities, bars)
+    elif not capabilities:
+        check_gpu(library.name)
+    job = _Job(bundle, library, options, profile, capabilities, bars, find_gpu(capabilities))
     with TemporaryDirectory(prefix=".plans.", dir=bundle.path) as aside:
         folder = Path(aside)
         records = {graph: job.build(graph, folder) for graph in GRAPHS}
@@ -66,6 +71,8 @@ class _Job:
     profile: Mapping[str, Range]
     capabilities: tuple[str, ...]
     bars: Progress
+    gpu: Gpu | str
+    """To prove the engines on, or why they cannot be run."""
 
     def build(self, graph: str, folder: Path) -> PlanRecord:
         """Write one graph's engine and sidecar into `folder`."""
@@ -90,7 +97,20 @@ class _Job:
             kernels=engine.kernels,
             plan=FileRecord(hashlib.sha256(engine.plan).hexdigest(), engine.plan.nbytes),
             seconds=round(engine.seconds, 3),
+            proof=Proof(reason="it was not tried"),
         )
+        record = replace(record, proof=self._prove(folder / plan_name(graph), record))
         text = json.dumps(record.to_json(), indent=2) + "\n"
         (folder / sidecar_name(graph)).write_text(text, encoding="utf-8")
         return record
+
+    def _prove(self, plan: Path, record: PlanRecord) -> Proof:
+        if isinstance(self.gpu, str):
+            return Proof(reason=self.gpu)
+        if record.options.stripped:  # its weights are filled in from the graph beside it
+            for name in record.sources:
+                (plan.parent / name).symlink_to(self.bundle.path.resolve() / name)
+        task = self.bars.add_task(f"{plan.name}: proof", total=None)
+        proof = prove_engine(self.bundle, plan, record, self.gpu)
+        self.bars.update(task, total=1, completed=1)
+        return proof

@@ -133,8 +133,23 @@ def engine_table(records: Mapping[str, PlanRecord]) -> Table:
         )
     record = next(iter(records.values()))
     profile = ", ".join(f"{name} {span}" for name, span in record.profile.items())
-    table.caption = f"{record.library} {record.library_version}; {profile}"
+    table.caption = f"{record.library} {record.library_version}; {profile}\n{_proved(records)}"
     return table
+
+
+def _proved(records: Mapping[str, PlanRecord]) -> str:
+    """What the proofs come to, in a line."""
+    proofs = [record.proof for record in records.values()]
+    if not proofs[0].gpu:
+        return f"not proved, only built: {proofs[0].reason}"
+    worst = max(proofs, key=lambda proof: proof.error / (proof.tolerance or 1))
+    values = (
+        f"within {worst.error:.1e} of ONNX Runtime (allowed {worst.tolerance:g})"
+        if worst.tolerance
+        else "all finite (ONNX Runtime has no bfloat16 to compare with)"
+    )
+    outputs = sum(proof.outputs for proof in proofs)
+    return f"proved on {worst.gpu}: {outputs} outputs at the profile's ends, {values}"
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -6,6 +6,7 @@ import ctypes
 from typing import Final
 
 from ...runtime.errors import EngineError
+from .options import NOT_OF_RTX, refuse_for_rtx
 
 _DRIVER: Final = "libcuda.so.1"
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_* of the driver's cuda.h
@@ -31,6 +32,22 @@ def compute_capability() -> str:
         if status != 0:
             raise _no_gpu(f"the driver answers {status}")
     return f"{major.value}.{minor.value}"
+
+
+def check_gpu(library: str) -> None:
+    """See that a library has kernels for the GPU of this machine, if there is one.
+
+    Raises:
+        EngineError: tensorrt-rtx has none.
+    """
+    if library != "tensorrt-rtx":
+        return
+    try:
+        found = compute_capability()
+    except EngineError:
+        return  # built here for another machine
+    if found in NOT_OF_RTX:
+        refuse_for_rtx(found, "the GPU of this machine")
 
 
 def _no_gpu(reason: str) -> EngineError:

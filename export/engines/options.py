@@ -5,9 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final, NoReturn
 
 from ...runtime.engines.plan import Range
 from ...runtime.errors import EngineError
+
+NOT_OF_RTX: Final = ("9.0", "10.0", "10.3")
+"""Compute capabilities of data-centre GPUs (Hopper, Blackwell), for which tensorrt-rtx has no
+kernels (NVIDIA's support matrix, tensorrt-rtx 1.0 to 1.7)."""
+
+
+def refuse_for_rtx(capability: str, whose: str) -> NoReturn:
+    """Say what to take instead of tensorrt-rtx.
+
+    Raises:
+        EngineError: always.
+    """
+    raise EngineError(
+        f"tensorrt-rtx has no kernels for data-centre GPUs of compute capability {capability} "
+        f"({whose}); build there with --library tensorrt, or run the ONNX graphs with "
+        "--provider cuda; for another machine's GPU name it, as --compute-capability 8.9"
+    )
 
 
 @dataclass(frozen=True)
@@ -54,6 +72,9 @@ class EngineOptions:
                 "tensorrt-rtx has no float32 matrix products before compute capability 8.0, and "
                 "the attention logits of every bundle are float32; drop --compute-capability 7.x"
             )
+        for capability in self.compute_capabilities:
+            if library == "tensorrt-rtx" and capability in NOT_OF_RTX:
+                refuse_for_rtx(capability, "asked for")
         if library == "tensorrt-rtx" and self.timing_cache is not None:
             raise EngineError(
                 "tensorrt-rtx measures nothing while it builds, so a timing cache has no effect; "

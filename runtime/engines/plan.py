@@ -20,7 +20,7 @@ from ..errors import BundleError
 from ..files import check_hash, check_size
 from ..typed import Document, plain
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 LIBRARIES: Final[Mapping[str, str]] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """Libraries that build engines, by the name pip knows → the Python module."""
@@ -74,6 +74,25 @@ class Kernels:
 
 
 @dataclass(frozen=True)
+class Proof:
+    """What was seen of an engine when it ran beside its graph.
+
+    Attributes:
+        gpu: that it ran on, "" where it could not run.
+        outputs: compared, over all shapes of the inputs.
+        error: the largest max|a − b| / max|b| of an output.
+        tolerance: what that may be; 0 where values were only seen to be finite.
+        reason: why it could not run.
+    """
+
+    gpu: str = ""
+    outputs: int = 0
+    error: float = 0.0
+    tolerance: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class PlanRecord:
     """A sidecar: what an engine is and what it was built from.
 
@@ -93,6 +112,7 @@ class PlanRecord:
         kernels: what became of them.
         plan: the engine file itself.
         seconds: the build took.
+        proof: that the engine is its graph.
     """
 
     graph: str
@@ -109,6 +129,7 @@ class PlanRecord:
     kernels: Kernels
     plan: FileRecord
     seconds: float
+    proof: Proof
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def test_every_field_of_a_sidecar(fp32: Path, library: Library) -> None:
     assert {field.name for field in dataclasses.fields(record)} == set(
         json.loads((fp32 / "unet.plan.json").read_text())
     )
-    assert record.schema_version == 1
+    assert record.schema_version == 2
     assert record.graph == "unet.onnx"
     source = hashlib.sha256((fp32 / "unet.onnx").read_bytes()).hexdigest()
     assert record.sources == {"unet.onnx": source}

@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from rich.progress import Progress
 
 from mdrt.cli import main
 from mdrt.export.engines import gpu
+from mdrt.export.engines.build import build_engines
 from mdrt.export.engines.options import EngineOptions
+from mdrt.runtime.bundle import load_bundle
 from mdrt.runtime.engines import library
 from mdrt.runtime.errors import EngineError
 
@@ -111,6 +114,24 @@ def test_the_gpu_is_asked_for_its_compute_capability(monkeypatch: pytest.MonkeyP
     pretend.CDLL = lambda _name: Driver(100)
     with pytest.raises(EngineError, match=r"the driver answers 100.*--library tensorrt-rtx"):
         gpu.compute_capability()
+
+
+@pytest.mark.parametrize("capability", ["9.0", "10.0"])
+def test_tensorrt_rtx_has_no_kernels_for_data_centre_gpus(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capability: str
+) -> None:
+    """Said before anything is built, whether the GPU was named or is the one of this machine."""
+    pretended = library.Library("tensorrt-rtx", "1.7", None)
+    with pytest.raises(EngineError, match=rf"{capability} \(asked for\).*--library tensorrt"):
+        EngineOptions(compute_capabilities=("8.9", capability)).check("tensorrt-rtx")
+    EngineOptions().check("tensorrt")
+    monkeypatch.setattr(gpu, "compute_capability", lambda: capability)
+    for options, refused in (
+        (EngineOptions(), "no kernels .*the GPU of this machine.*--provider cuda"),
+        (EngineOptions(compute_capabilities=("8.9",)), "NoneType"),  # gone on to build
+    ):
+        with pytest.raises((EngineError, AttributeError), match=refused):
+            build_engines(load_bundle(bundle), pretended, options, Progress(disable=True))
 
 
 def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
