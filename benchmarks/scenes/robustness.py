@@ -17,7 +17,7 @@ from rich.table import Table
 from ...runtime.segmenter import Segmenter
 from ..metrics import confusion, mean_iou
 from .captions import synonym
-from .renderer import CLASSES, MINIMUM_VISIBLE, WORLD, render
+from .renderer import CLASSES, MINIMUM_VISIBLE, WORLD, Look, render
 
 Names = list[str]
 Prompt = Callable[[Sequence[str], np.random.Generator], Names]
@@ -48,6 +48,7 @@ class Condition:
         synonyms: call each class by another word.
         side: pixels the square scene is rendered with.
         cut: the part of it that is segmented.
+        look: the style of the picture.
     """
 
     label: str
@@ -55,6 +56,7 @@ class Condition:
     synonyms: bool = False
     side: int = WORLD
     cut: Cut = WHOLE
+    look: Look = "plain"
 
 
 CONDITIONS = (
@@ -62,6 +64,7 @@ CONDITIONS = (
     Condition("… in random order", _shuffled),
     Condition("… called by synonyms", synonyms=True),
     Condition("… and three absent ones", _with_absent),
+    Condition("… in a style never seen", look="unseen"),
     Condition("512×512", side=512),
     Condition("768×768", side=768),
     Condition("1024×1024", side=1024),
@@ -103,7 +106,8 @@ def robustness(
     for condition in conditions:
         counts = {column: np.zeros((len(CLASSES), len(CLASSES)), np.int64) for column in COLUMNS}
         for seed in track(range(scenes), condition.label, console=Console(stderr=True)):
-            scene, rng = render(seed, size=condition.side), np.random.default_rng([seed, 6])
+            scene = render(seed, size=condition.side, look=condition.look)
+            rng = np.random.default_rng([seed, 6])
             image, mask = scene.image[condition.cut], scene.mask[condition.cut]
             for column, asked in zip(
                 COLUMNS, (visible(mask, condition.side), list(CLASSES)), strict=True

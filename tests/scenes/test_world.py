@@ -1,10 +1,14 @@
 """The renderer and its captions: deterministic, truthful, every class often absent."""
 
+import hashlib
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mdrt.benchmarks.scenes import canvas, plain, shapes, styles, unseen
 from mdrt.benchmarks.scenes.captions import SYNONYMS, WORDS, caption
 from mdrt.benchmarks.scenes.renderer import CLASSES, MINIMUM_VISIBLE, PAINTS, render
 
@@ -18,10 +22,10 @@ def test_no_word_means_two_things():
     assert not set(CLASS_OF) & {*CLASSES, *PAINTS}
 
 
-@settings(max_examples=40, deadline=None)
-@given(SEEDS)
-def test_a_scene_is_its_seed(seed):
-    scene, again = render(seed), render(seed)
+@settings(max_examples=60, deadline=None)
+@given(SEEDS, st.sampled_from(["plain", "varied", "unseen"]))
+def test_a_scene_is_its_seed(seed, look):
+    scene, again = render(seed, look=look), render(seed, look=look)
     np.testing.assert_array_equal(scene.image, again.image)
     np.testing.assert_array_equal(scene.mask, again.mask)
     assert scene.visible == again.visible
@@ -51,8 +55,57 @@ def test_captions_say_what_is_visible(seed, draw, synonyms):
         assert set(words) <= {*CLASSES, "and"}
 
 
-def test_every_class_is_often_absent_and_often_there():
-    scenes = [render(seed, size=64) for seed in range(400)]
+def test_the_plain_style_stays_what_was_scored():
+    digest = hashlib.sha256()
+    for seed in (0, 1, 2, 3, 499):
+        scene = render(seed)
+        digest.update(scene.image.tobytes() + scene.mask.tobytes())
+        digest.update(repr((scene.visible, scene.colours)).encode())
+    assert digest.hexdigest() == "d0d3b987d57294bada2ddde9a0a99cf55039c2027e48e9ddd75a4d33a117a9af"
+
+
+def test_varied_styles_differ_from_each_other_and_from_the_plain_one():
+    pictures = [render(seed, zoom=False, look="varied").image for seed in range(6)]
+    pictures += [render(seed, zoom=False).image for seed in range(6)]
+    spectra = [np.histogram(picture, 16, (0, 256))[0] / picture.size for picture in pictures]
+    for at, one in enumerate(spectra[:6]):
+        assert all(np.abs(one - other).sum() > 0.1 for other in spectra[at + 1 :])
+
+
+def test_training_sees_nothing_of_the_unseen_style():
+    trained = {kind for kinds in shapes.THINGS.values() for kind in kinds}
+    assert not trained & set(unseen.UNSEEN.things.values())
+    for seed in range(200):
+        style = styles.varied(seed)
+        assert style.sky is not unseen.UNSEEN.sky
+        assert style.road is not unseen.UNSEEN.road
+        assert style.finish is not unseen.UNSEEN.finish
+
+
+def test_lines_and_paints_leave_the_mask_alone():
+    seed = 12
+    style = styles.varied(seed)
+    bare = replace(style, ink=None, outline=None, finish=plain.finish)
+    lined = replace(bare, ink=lambda name, colour: (9, 9, 9), outline=canvas.Outline(2.0))
+    masks = []
+    for each in (bare, lined):
+        drawn, rng = each.canvas(canvas.View(0, 0, 256), 256), np.random.default_rng(seed)
+        each.sky(drawn, rng, 120)
+        for name, draw in each.things.items():
+            draw(drawn, rng, 20 + 40 * len(name), 200, 50)
+        masks.append(each.finish(drawn, rng)[1])
+    np.testing.assert_array_equal(*masks)
+
+
+def test_colour_words_of_strongly_changed_classes_are_dropped():
+    for seed in range(60):
+        style = styles.varied(seed)
+        assert not style.unnamed & set(render(seed, look="varied").colours)
+
+
+@pytest.mark.parametrize("look", ["plain", "varied", "unseen"])
+def test_every_class_is_often_absent_and_often_there(look):
+    scenes = [render(seed, size=64, look=look) for seed in range(400)]
     for name in CLASSES:
         present = np.mean([name in scene.visible for scene in scenes])
         assert 0.1 < present < 0.7, name
