@@ -39,7 +39,11 @@ def _called(name: str, rng: np.random.Generator, synonyms: float) -> str:
 
 
 def caption(
-    scene: Scene, rng: np.random.Generator, synonyms: float = 0.0, lists: float = LISTS
+    scene: Scene,
+    rng: np.random.Generator,
+    synonyms: float = 0.0,
+    lists: float = LISTS,
+    full: float = 0.0,
 ) -> str:
     """A caption for a scene: a description, or a list in which some names are wrong.
 
@@ -47,12 +51,14 @@ def caption(
     left out. A list holds every visible class and any number of absent ones, as a prompt of all
     class names does: a word is only of use where the picture agrees with it. `synonyms` is the
     share of the names, in [0, 1], that another word for the class replaces; `lists` that of the
-    captions which are lists.
+    captions which are lists; `full` that of the lists which name every class.
     """
     if rng.random() < lists:
         absent = [name for name in CLASSES if name not in scene.visible]
         rng.shuffle(absent)
-        phrases = [*scene.visible, *absent[: int(rng.integers(len(absent) + 1))]]
+        every = full > 0 and rng.random() < full
+        wrong = len(absent) if every else int(rng.integers(len(absent) + 1))
+        phrases = [*scene.visible, *absent[:wrong]]
         rng.shuffle(phrases)
         phrases = [_called(name, rng, synonyms) for name in phrases]
         return JOINTS[int(rng.integers(3))].join(phrases)
