@@ -29,8 +29,10 @@ lint: .venv-dev/installed
 STORYBOOK = --weights fp16 --attention-strides 16 --mode released --pooling softmax --presence 0.01 \
     --sharpness 2 --attention 0.35 --refine --timestep 400 --segments-timestep 200 --segments-sharpness 8 \
     --classes benchmarks/scenes/classes.txt
-model: .venv-dev/installed  ## train the embedded model from nothing (2.5 to 3 hours on two cores; resumes)
-	PYTHONSAFEPATH=1 .venv-dev/bin/python -m mdrt.benchmarks.scenes.train
+DEVICE ?= cpu
+RECIPE ?= shipped
+model: .venv-dev/installed  ## train the embedded model from nothing (2.5 to 3 hours on two cores, minutes with DEVICE=cuda; resumes)
+	PYTHONSAFEPATH=1 .venv-dev/bin/python -m mdrt.benchmarks.scenes.train --device $(DEVICE) --recipe $(RECIPE)
 	.venv-dev/bin/mdrt export benchmarks/scenes/storybook --output mdrt/assets/scenes --overwrite \
 	    $(STORYBOOK) --feature-strides 16
 

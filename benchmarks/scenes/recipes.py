@@ -66,7 +66,7 @@ QUICK = Recipe(
 
 LARGE = Recipe(
     vae_scenes=4_000,
-    vae_steps=2_000,
+    vae_steps=1_500,
     vae_batch=32,
     scenes=36_000,
     varied=0.5,

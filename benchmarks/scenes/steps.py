@@ -6,8 +6,10 @@ several times what they compute. As a graph they are launched once, in the order
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping
 
+import click
 import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler
@@ -50,8 +52,15 @@ class Graphed:
     def _record(self, given: tuple[torch.Tensor, ...]) -> None:
         self.inputs = [tensor.clone() for tensor in given]
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self.output = self.function(*self.inputs)
+        try:
+            with torch.cuda.graph(graph):
+                self.output = self.function(*self.inputs)
+        except RuntimeError as error:
+            traceback.print_exc()
+            raise click.ClickException(
+                f"the step cannot be recorded as a CUDA graph ({error}); "
+                "run again with --eager, which goes on from the last checkpoint"
+            ) from error
         self.graph = graph
 
 

@@ -1,6 +1,8 @@
 """Training in miniature: it runs, a killed run continues to the same weights, it saves."""
 
+import json
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 
 import click
@@ -19,6 +21,7 @@ from mdrt.benchmarks.scenes import (  # noqa: E402
     models,
     recipes,
     runs,
+    steps,
     train,
 )
 from mdrt.benchmarks.scenes.renderer import render  # noqa: E402
@@ -265,6 +268,89 @@ def test_the_command_trains_once_and_saves_a_pipeline(tmp_path, monkeypatch):
     done = CliRunner().invoke(train.main, folders)
     assert done.exit_code == 2
     assert "holds a run with other settings" in done.output
+
+
+class Recording:
+    """Stands in for CUDA's graphs: the function runs when recorded, and again at every replay."""
+
+    def __init__(self, monkeypatch):
+        self.recorded, self.open = 0, False
+        for name in ("Stream", "CUDAGraph", "stream", "graph", "current_stream"):
+            monkeypatch.setattr(torch.cuda, name, getattr(self, name))
+
+    def Stream(self):
+        return self
+
+    current_stream = Stream
+
+    def wait_stream(self, other):
+        pass
+
+    def CUDAGraph(self):
+        return self
+
+    @contextmanager
+    def stream(self, stream):
+        yield
+
+    @contextmanager
+    def graph(self, graph):
+        self.open = True
+        yield
+        self.open, self.recorded = False, self.recorded + 1
+
+    def replay(self):
+        self.again()
+
+
+def test_a_recorded_step_reads_what_it_is_given_and_is_recorded_once(monkeypatch):
+    recording = Recording(monkeypatch)
+    seen, total = [], torch.zeros(())
+
+    def add(number):
+        seen.append(number)
+        if not recording.open:  # recording runs nothing
+            total.add_(number)
+        return total
+
+    graphed = steps.Graphed(add)
+    recording.again = lambda: add(*graphed.inputs)
+    sums = [float(graphed(torch.tensor(float(number)))) for number in range(1, 8)]
+    assert sums == [1, 3, 6, 10, 15, 21, 28]
+    assert recording.recorded == 1
+    assert all(number is graphed.inputs[0] for number in seen[steps.WARM :])
+
+
+def test_a_step_that_cannot_be_recorded_says_what_to_do(monkeypatch):
+    recording = Recording(monkeypatch)
+
+    def refuse(number):
+        if recording.open:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return number
+
+    graphed = steps.Graphed(refuse)
+    for _ in range(steps.WARM):
+        graphed(torch.zeros(()))
+    with pytest.raises(click.ClickException, match=r"not permitted.*--eager"):
+        graphed(torch.zeros(()))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that PyTorch finds")
+def test_recorded_steps_learn_what_eager_ones_do(prepared, fresh, tmp_path_factory):
+    recipe = replace(QUICK, log_every=1, rounds=(replace(QUICK.rounds[0], steps=12, rate=1e-4),))
+    data = prepared[2]
+    moved = replace(data, latents={SIZE: data.latents[SIZE].to("cuda")})
+    eager = tmp_path_factory.mktemp("eager")
+    models.write_tokenizer(eager / "tokenizer")
+    losses = []
+    for folder, how in ((fresh, False), (eager, True)):
+        train.train_unet(folder, recipe, moved, train.Setup(device="cuda", eager=how))
+        rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        losses.append([row["loss"] for row in rows])
+    assert len(losses[0]) == 12
+    np.testing.assert_allclose(losses[0], losses[1], rtol=0.02)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
