@@ -54,27 +54,33 @@ def upsample(
 
 
 def class_maps(
-    logits: Sequence[Tensor], token_class: Tensor, classes: int, pooling: str = "exp"
+    logits: Sequence[Tensor],
+    token_class: Tensor,
+    classes: int,
+    pooling: str = "exp",
+    size: Size | None = None,
 ) -> Tensor:
-    """a_c of Eq. 4 on the largest attention grid, (classes, gh, gw), each map's maximum 1.
+    """a_c on the common grid `size`, (classes, gh, gw), each map's maximum 1.
 
-    `token_class` (tokens,) holds the class of each token. For pooling "softmax" the inputs are
-    probabilities already; "exp" shifts by the class's own maximum, which the last division undoes.
+    Every head is exponentiated where it is, then resized, as in the official code's attention
+    hook; then come the mean over layers and heads, over the tokens of the class, and the division.
+    `token_class` (tokens,) holds the class of each token; `size` None is the largest of the
+    layers' grids. "exp" shifts by the class's own maximum, which the last division undoes; for
+    pooling "softmax" the inputs are probabilities already, for "logit" QKᵀ/√d of Eq. 4 itself.
     """
-    grid = (max(x.shape[2] for x in logits), max(x.shape[3] for x in logits))
-    # (layers · heads, tokens, gh, gw)
-    stack = torch.cat([torch.stack([resize(head, grid) for head in layer]) for layer in logits])
+    size = size or (max(x.shape[2] for x in logits), max(x.shape[3] for x in logits))
     maps = []
     for c in range(classes):
-        own = stack[:, token_class == c]
+        own = [layer[:, token_class == c] for layer in logits]
         if pooling == "exp":
-            pooled = (own - own.max()).exp().mean(dim=(0, 1))
-            maps.append(pooled / pooled.max())
-        elif pooling == "softmax":
-            pooled = own.mean(dim=(0, 1))
+            largest = max(float(layer.max()) for layer in own)
+            own = [(layer - largest).exp() for layer in own]
+        # (layers · heads, tokens, gh, gw)
+        stack = torch.cat([torch.stack([resize(head, size) for head in layer]) for layer in own])
+        pooled = stack.mean(dim=0).mean(dim=0)
+        if pooling in ("exp", "softmax"):
             maps.append(pooled / pooled.max())
         elif pooling == "logit":
-            pooled = own.mean(dim=(0, 1))
             low, high = pooled.min(), pooled.max()
             flat = bool(high == low)
             maps.append(torch.ones_like(pooled) if flat else (pooled - low) / (high - low))

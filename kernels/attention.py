@@ -1,4 +1,9 @@
-"""Class maps a_c from the cross-attention logits (Eq. 4)."""
+"""Class maps a_c from the cross-attention logits QKᵀ/√d (Eq. 4).
+
+Eq. 4 is the logits themselves; their exponential is the official code's, and so is the order: of
+each head at its own grid, and only then resized. Pooling over heads and tokens is linear after it,
+so it comes before the resize here, and what is resized is one small map a class and layer.
+"""
 
 from __future__ import annotations
 
@@ -30,30 +35,33 @@ def class_maps(
     token_class: NDArray[np.integer],
     classes: int,
     pooling: Pooling = "exp",
+    grid: Size | None = None,
 ) -> Array:
-    """One map per class on the largest attention grid: (classes, gh, gw) float32 in [0, 1].
+    """One map per class on a common grid: (classes, gh, gw) float32 in [0, 1].
 
     `logits` holds one array (heads, tokens, h, w) a layer; layers may differ in heads and grid.
-    Each is resized bilinearly to the largest grid, pooled over layers and heads and over the
-    tokens of its class, which `token_class` (tokens,), always of NumPy, names by integers in
-    [0, classes).
+    Each is pooled over heads and over the tokens of its class, which `token_class` (tokens,),
+    always of NumPy, names by integers in [0, classes), and resized bilinearly to `grid`; None
+    takes the most rows and columns that a layer has. Heads weigh alike, whatever their layer.
 
-    - "exp" (Eq. 4): mean of exp(logit), divided by its maximum. Each class is shifted by its own
-      largest resized logit; the factor cancels in the division, and nothing overflows.
+    - "exp": mean of exp(logit), divided by its maximum. Each class is shifted by its own largest
+      logit; the factor cancels in the division, and nothing overflows.
     - "softmax": the inputs are probabilities (`token_softmax` over the whole token axis, before
       tokens were selected); their mean, divided by its maximum. A map of zeros stays so.
     - "logit": mean of the raw logits, stretched from [min, max] to [0, 1]; a constant map is 1.
+
+    A grid of less than half a layer's rows or columns passes over some of its cells.
     """
     membership = _membership(token_class, classes)
     if any(layer.shape[1] != membership.shape[1] for layer in logits):
         tokens = [layer.shape[1] for layer in logits]
         raise ValueError(f"logits have {tokens} tokens, token_class has {membership.shape[1]}")
-    grid = max(layer.shape[2] for layer in logits), max(layer.shape[3] for layer in logits)
+    grid = grid or _largest(logits)
     if pooling == "exp" and on_gpu(logits[0]):
         return cuda.pooled_attention(logits, token_class, classes, grid)
     membership = array_module(logits[0]).asarray(membership)
     if pooling == "exp":
-        return _relative(_exp_sum(logits, membership, grid))
+        return _relative(_exp_total(logits, membership, grid))
     if pooling == "softmax":
         return _relative(_linear_mean(logits, membership, grid))
     if pooling == "logit":
@@ -62,17 +70,19 @@ def class_maps(
 
 
 def won_shares(
-    probabilities: Sequence[Array], token_class: NDArray[np.integer], classes: int
+    probabilities: Sequence[Array],
+    token_class: NDArray[np.integer],
+    classes: int,
+    grid: Size | None = None,
 ) -> Array:
-    """The share of the largest attention grid's cells that each class wins, (classes,) float32.
+    """The share of the common grid's cells that each class wins, (classes,) float32.
 
     A cell goes to the class with the highest mean probability; maps are compared before they are
     divided by their maxima, so that a class that is nowhere wins next to nothing. `probabilities`
     and the rest are as for `class_maps` with pooling "softmax"; the shares add up to 1.
     """
     membership = array_module(probabilities[0]).asarray(_membership(token_class, classes))
-    grid = max(p.shape[2] for p in probabilities), max(p.shape[3] for p in probabilities)
-    xp = array_module(membership)
+    xp, grid = array_module(membership), grid or _largest(probabilities)
     winners = _linear_mean(probabilities, membership, grid).argmax(axis=0).ravel()
     won = winners[None, :] == xp.arange(classes)[:, None]
     return won.astype("float32").mean(axis=1)  # type: ignore[no-any-return]
@@ -97,30 +107,29 @@ def _membership(token_class: NDArray[np.integer], classes: int) -> Array:
     return membership
 
 
-def _exp_sum(logits: Sequence[Array], membership: Array, grid: Size) -> Array:
-    """Σ exp(logit − largest of the class) over layers, heads and tokens, (classes, gh, gw).
+def _largest(layers: Sequence[Array]) -> Size:
+    """The most rows and the most columns of a layer's grid."""
+    return max(layer.shape[2] for layer in layers), max(layer.shape[3] for layer in layers)
 
-    Layers stream by: when one brings a new largest logit of a class, the sum so far is rescaled.
-    """
+
+def _exp_total(logits: Sequence[Array], membership: Array, grid: Size) -> Array:
+    """Σ exp(logit − largest of the class) over heads and tokens, resized, over layers:
+    (classes, gh, gw)."""
     xp = array_module(membership)
-    largest = xp.full(len(membership), -xp.inf, dtype="float32")
-    total = xp.zeros((len(membership), grid[0] * grid[1]), dtype="float32")
     own = membership.argmax(axis=0)
-    for layer in logits:
-        heads, tokens = layer.shape[:2]
-        values = layer.astype("float32")
-        if layer.shape[2:] != grid:
-            values = resize(Grid(values.reshape(-1, *layer.shape[2:])), grid)
-        values = values.reshape(heads, tokens, -1)
+    largest = xp.empty((len(logits), len(membership)), dtype="float32")
+    sums = []
+    for layer, most in zip(logits, largest, strict=True):
+        values = layer.astype("float32").reshape(*layer.shape[:2], -1)
         token_largest = values.max(axis=(0, 2))
-        seen = xp.where(membership > 0, token_largest[None, :], -xp.inf).max(axis=1)
-        raised = xp.maximum(largest, seen.astype("float32"))
-        values -= raised[own][None, :, None]
+        most[:] = xp.where(membership > 0, token_largest[None, :], -xp.inf).max(axis=1)
+        values -= most[own][None, :, None]
         xp.exp(values, out=values)
-        total *= xp.exp(largest - raised)[:, None]
-        total += membership @ values.sum(axis=0)
-        largest = raised
-    return total.reshape(-1, *grid)  # type: ignore[no-any-return]
+        sums.append((membership @ values.sum(axis=0)).reshape(-1, *layer.shape[2:]))
+    total = xp.zeros((len(membership), *grid), dtype="float32")
+    for layer_sums, factor in zip(sums, xp.exp(largest - largest.max(axis=0)), strict=True):
+        total += resize(Grid(layer_sums * factor[:, None, None]), grid)
+    return total  # type: ignore[no-any-return]
 
 
 def _linear_mean(logits: Sequence[Array], membership: Array, grid: Size) -> Array:

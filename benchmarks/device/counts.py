@@ -81,17 +81,24 @@ def after_the_networks() -> list[Stage]:
     grid = max(h * w for h, w in case.attention)
     side = max(h for h, _ in case.attention)
 
-    # A logit on the output grid: 9 operations to interpolate, an exponential and 3 to add it.
-    state = 2 * SINGLE * classes * grid
+    # A logit: an exponential and 3 to add it. Then a layer's cell takes 3 to be brought to the
+    # class's maximum, and its part in a cell of the common grid 10; last comes the division.
     pooling = [
         Operation(
             "fp32",
-            13 * case.heads * classes * grid,
-            HALF * case.heads * classes * h * w + 2 * state,
+            4 * case.heads * classes * h * w,
+            (HALF * case.heads + 2 * SINGLE) * classes * h * w,
         )
         for h, w in case.attention
     ]
-    pooling.append(Operation("fp32", 4 * classes * grid, 2 * state))
+    held = classes * sum(h * w for h, w in case.attention)
+    pooling.append(
+        Operation(
+            "fp32",
+            3 * held + (10 * len(case.attention) + 2) * classes * grid,
+            SINGLE * (4 * held + 3 * classes * grid),
+        )
+    )
 
     # Ten products with a neighbour are five a cell; a level costs a pixel about 40 operations.
     norms = [

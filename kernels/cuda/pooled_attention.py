@@ -8,7 +8,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..grid import Array, Size, array_module
+from ..grid import Array, Grid, Size, array_module
+from .levels import level_table
 from .module import blocks, check, launch
 
 THREADS: Final = 256
@@ -22,7 +23,7 @@ HALF: Final = ("float16", "pool_half")
 def pooled_attention(
     logits: Sequence[Array], token_class: NDArray[np.integer], classes: int, grid: Size
 ) -> Array:
-    """a_c of Eq. 4, (classes, gh, gw) float32 in [0, 1], on the grid given.
+    """a_c by exp, (classes, gh, gw) float32 in [0, 1], on the grid given.
 
     `logits` holds (heads, tokens, h, w) float16 or float32 a layer; `token_class` (tokens,), of
     NumPy, names each token's class, none of which is without one.
@@ -31,33 +32,36 @@ def pooled_attention(
     class_tokens = xp.asarray(np.argsort(token_class, kind="stable").astype(np.int32))
     counts = np.bincount(token_class, minlength=classes)
     class_start = xp.asarray(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
-    largest = xp.full((classes, *grid), np.finfo(np.float32).min, dtype="float32")
-    maps = xp.zeros((classes, *grid), dtype="float32")
-    pixels = grid[0] * grid[1]
+    table, values_in_all = level_table([Grid(layer[0]) for layer in logits], grid, classes)
+    largest, sums = (xp.empty(values_in_all, dtype="float32") for _ in range(2))
+    start = 0
     for layer in logits:
         values = xp.ascontiguousarray(layer)
         dtype, function = HALF if layer.dtype == "float16" else FLOAT
         check("logits", values, dtype, (len(layer), len(token_class), *layer.shape[2:]))
+        cells = layer.shape[2] * layer.shape[3]
+        own = slice(start, start + classes * cells)
         launch(
             "pooled_attention",
             function,
-            (blocks(pixels, THREADS), classes),
+            (blocks(cells, THREADS), classes),
             (THREADS,),
             (
                 values,
-                *np.array(values.shape, np.int32),
+                *np.array((*layer.shape[:2], cells), np.int32),
                 class_tokens,
                 class_start,
-                *np.array(grid, np.int32),
-                largest,
-                maps,
+                largest[own],
+                sums[own],
             ),
         )
+        start = own.stop
+    maps = xp.empty((classes, *grid), dtype="float32")
     launch(
         "pooled_attention",
         "relative_maps",
         (classes,),
         (THREADS,),
-        (largest, maps, np.int32(pixels)),
+        (largest, sums, table, *np.array((len(logits), *grid), np.int32), maps),
     )
     return maps  # type: ignore[no-any-return]

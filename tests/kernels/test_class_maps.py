@@ -1,6 +1,8 @@
-"""Eq. 4 against the naive pooling at the common grid."""
+"""Class maps against the naive pooling, layer by layer and cell by cell."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
@@ -13,6 +15,19 @@ from mdrt.kernels import absent, class_maps, token_softmax, won_shares
 from .strategies import SEEDS, double, relative_error
 
 POOLINGS = ["exp", "softmax", "logit"]
+
+
+SCALES = st.none() | st.floats(0.5, 2.0)  # at half the size, every cell is still read
+
+
+def largest(logits):
+    """(rows, columns) that hold every layer's grid."""
+    return tuple(max(layer.shape[axis] for layer in logits) for axis in (2, 3))
+
+
+def scaled(logits, scale):
+    """A common grid of that many times the largest rows and columns; None for None."""
+    return scale and tuple(math.ceil(scale * side) for side in largest(logits))
 
 
 @st.composite
@@ -32,42 +47,62 @@ def attention(draw, scales=(0.1, 3.0, 40.0)):
     return logits, token_class, classes
 
 
-def expected(logits, token_class, classes, pooling):
+def expected(logits, token_class, classes, pooling, grid=None):
     import torch
 
     tokens = torch.from_numpy(token_class)
-    return naive.class_maps([double(layer) for layer in logits], tokens, classes, pooling)
+    return naive.class_maps([double(layer) for layer in logits], tokens, classes, pooling, grid)
+
+
+def test_exp_comes_before_the_resize():
+    """Between exp(0) = 1 and exp(ln 9) = 9 lies 5; of the resized logits it would be 3."""
+    layer = np.log(np.array([1, 9], np.float32)).reshape(1, 1, 1, 2)
+    maps = class_maps([layer], np.array([0]), 1, grid=(1, 3))
+    np.testing.assert_allclose(maps, [[[1 / 9, 5 / 9, 1]]], rtol=1e-6)
+
+
+def test_layers_are_added_after_exp_and_resize():
+    """Heads of a coarse and of a fine layer weigh alike; the class's own maximum cancels."""
+    coarse = np.log(np.array([[4], [2]], np.float32)).reshape(2, 1, 1, 1)  # two heads, one cell
+    fine = np.log(np.array([1, 3], np.float32)).reshape(1, 1, 1, 2)
+    for shift in (0, 50):
+        layers = [coarse + np.float32(shift), fine + np.float32(shift)]
+        maps = class_maps(layers, np.array([0]), 1)
+        np.testing.assert_allclose(maps, [[[7 / 9, 1]]], rtol=1e-5)
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-@given(case=attention())
+@given(case=attention(), scale=SCALES)
 @settings(max_examples=40)
-def test_pooling_matches_the_naive_one(pooling, case):
+def test_pooling_matches_the_naive_one(pooling, case, scale):
     logits, token_class, classes = case
+    grid = scaled(logits, scale)
     if pooling == "softmax":
         logits = [np.exp(layer / (1 + np.abs(layer).max())) for layer in logits]
-    maps = class_maps(logits, token_class, classes, pooling)
+    maps = class_maps(logits, token_class, classes, pooling, grid)
     assert maps.dtype == np.float32
+    assert maps.shape[1:] == (grid or largest(logits))
     assert maps.min() >= 0
     np.testing.assert_allclose(maps.max(axis=(1, 2)), 1, rtol=1e-6)
     # float32 logits of magnitude m are known to m · 2⁻²⁴, and exp passes that on as it is
     magnitude = max(float(np.abs(layer).max()) for layer in logits)
     tolerance = 1e-5 if pooling != "exp" else max(1e-5, magnitude * 2**-21)
-    if pooling == "logit" and maps[0].size == 1:
+    if pooling == "logit" and max(largest(logits)) == 1:
         assert (maps == 1).all()
-    elif pooling == "logit":
+        return
+    raw = expected(logits, token_class, classes, pooling, grid)
+    if pooling == "logit":
         means = [layer.mean() for layer in logits]
         spread = 1e-5 * (magnitude + max(map(abs, means)))
-        raw = expected(logits, token_class, classes, pooling)
-        assert np.abs(maps - raw.numpy()).max() < max(tolerance, spread / _spread(case))
+        least = _spread(case, grid or largest(logits))
+        assert np.abs(maps - raw.numpy()).max() < max(tolerance, spread / least)
     else:
-        assert relative_error(maps, expected(logits, token_class, classes, pooling)) < tolerance
+        assert relative_error(maps, raw) < tolerance
 
 
-def _spread(case):
+def _spread(case, grid):
     """Smallest max − min of the mean logits of a class: what min–max divides by."""
     logits, token_class, classes = case
-    grid = tuple(max(layer.shape[axis] for layer in logits) for axis in (2, 3))
     import torch
 
     heads = torch.cat(

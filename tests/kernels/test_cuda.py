@@ -6,6 +6,7 @@ CuPy where there is a GPU.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -100,6 +101,7 @@ class Attention:
     logits: list[NDArray[Any]]
     token_class: NDArray[np.int64]
     classes: int
+    grid: tuple[int, int] | None = None
 
     @property
     def tolerance(self) -> float:
@@ -127,12 +129,22 @@ def attention(draw: st.DrawFn, scales: tuple[float, ...] = (0.1, 3.0, 40.0)) -> 
         ).astype(dtype)
         for _ in range(draw(st.integers(1, 4)))
     ]
-    return Attention(logits, token_class, classes)
+    scale = draw(st.none() | st.floats(0.5, 2.0))  # at half the size, every cell is still read
+    if scale is None:
+        return Attention(logits, token_class, classes)
+    rows, columns = (
+        math.ceil(scale * max(layer.shape[axis] for layer in logits)) for axis in (2, 3)
+    )
+    return Attention(logits, token_class, classes, (rows, columns))
+
+
+def on_host(case: Attention) -> NDArray[np.float32]:
+    return class_maps(case.logits, case.token_class, case.classes, grid=case.grid)
 
 
 def pooled(xp: ModuleType, case: Attention) -> NDArray[np.float32]:
     logits = [xp.asarray(layer) for layer in case.logits]
-    maps = class_maps(logits, case.token_class, case.classes)
+    maps = class_maps(logits, case.token_class, case.classes, grid=case.grid)
     assert isinstance(maps, xp.ndarray)
     assert maps.dtype == np.float32
     return xp.asnumpy(maps)
@@ -141,7 +153,7 @@ def pooled(xp: ModuleType, case: Attention) -> NDArray[np.float32]:
 @given(case=attention())
 @few
 def test_pooled_attention(xp: ModuleType, case: Attention) -> None:
-    expected = class_maps(case.logits, case.token_class, case.classes)
+    expected = on_host(case)
     actual = pooled(xp, case)
     assert np.abs(actual - expected).max() < case.tolerance
     np.testing.assert_array_equal(actual.max(axis=(1, 2)), 1)
@@ -151,7 +163,7 @@ def test_pooled_attention(xp: ModuleType, case: Attention) -> None:
 @few
 def test_pooled_attention_of_huge_logits(xp: ModuleType, case: Attention) -> None:
     """Where exp of anything but the largest is 0: only the order of magnitude is known."""
-    expected = class_maps(case.logits, case.token_class, case.classes)
+    expected = on_host(case)
     actual = pooled(xp, case)
     assert np.isfinite(actual).all()
     np.testing.assert_array_equal(actual.max(axis=(1, 2)), 1)
@@ -162,7 +174,7 @@ def test_pooled_attention_of_huge_logits(xp: ModuleType, case: Attention) -> Non
 def test_pooled_attention_of_one_class(xp: ModuleType, shape: tuple[int, ...]) -> None:
     random = np.random.default_rng(0)
     case = Attention([random.normal(0, 9, shape).astype(np.float16)], np.array([0]), 1)
-    expected = class_maps(case.logits, case.token_class, 1)
+    expected = on_host(case)
     np.testing.assert_allclose(pooled(xp, case), expected, atol=case.tolerance)
 
 
@@ -178,6 +190,15 @@ def test_every_half_is_read_exactly(xp: ModuleType) -> None:
     kernel = xp.RawModule(code=f"{header[0]}\n{widen}").get_function("widen")
     kernel((256,), (256,), (xp.asarray(halves), widened))
     np.testing.assert_array_equal(xp.asnumpy(widened), halves.astype(np.float32))
+
+
+def test_a_grid_that_meets_no_cell_of_a_map(xp: ModuleType) -> None:
+    """Nothing is left of it, and nothing is divided by."""
+    layer = np.full((1, 1, 1, 9), -1e4, np.float32)
+    layer[..., 4] = 1e4  # the two columns read cells 1, 2, 6 and 7
+    case = Attention([layer], np.array([0]), 1, (1, 2))
+    np.testing.assert_array_equal(on_host(case), 0)
+    np.testing.assert_array_equal(pooled(xp, case), 0)
 
 
 @given(features=levels(st.integers(1, 70)), size=SIZES)
@@ -361,8 +382,10 @@ def norms_of_many_pixels() -> NDArray[np.float32]:
 
 
 def maps_of_many_pixels() -> NDArray[np.float32]:
-    layer = np.random.default_rng(5).normal(0, 3, (2, 2, 23, 23)).astype(np.float32)
-    return pooled(standin.cupy, Attention([layer], np.array([0, 1]), 2))
+    random = np.random.default_rng(5)
+    shapes = ((2, 2, 23, 23), (2, 2, 7, 5))  # cells of the second are read by other threads
+    layers = [random.normal(0, 3, shape).astype(np.float32) for shape in shapes]
+    return pooled(standin.cupy, Attention(layers, np.array([0, 1]), 2))
 
 
 RUNS = {"pixel_norms": norms_of_many_pixels, "pooled_attention": maps_of_many_pixels}
