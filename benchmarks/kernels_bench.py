@@ -38,6 +38,7 @@ class Case:
     heads: int = 8
 
 
+RELEASED_GRID = (32, 32)  # of class maps in mode "released", whatever the picture's size
 STABLE_DIFFUSION = ((2560, 8, 8), (1920, 16, 16), (960, 32, 32))
 CASES = {
     "named": Case(STABLE_DIFFUSION, (*[(16, 16)] * 5, (8, 8)), 19, (512, 512)),
@@ -96,7 +97,8 @@ def kernels_task(case: Case, mode: str) -> Callable[[], object]:
 
     def named() -> object:
         chosen: kernels.Mode = "released" if mode == "released" else "paper"
-        maps = kernels.class_maps(logits, np.arange(case.classes), case.classes)
+        grid = RELEASED_GRID if mode == "released" else None
+        maps = kernels.class_maps(logits, np.arange(case.classes), case.classes, grid=grid)
         norms = kernels.pixel_norms(grids, case.size)
         averages = kernels.prototypes(grids, kernels.Grid(maps), case.size, chosen, norms)
         scores = kernels.score_maps(grids, averages, chosen)
@@ -121,7 +123,8 @@ def naive_task(case: Case, mode: str) -> Callable[[], object]:
     features, logits = ([torch.from_numpy(x) for x in arrays] for arrays in inputs(case))
 
     def named() -> object:
-        maps = naive.class_maps(logits, torch.arange(case.classes), case.classes)
+        grid = RELEASED_GRID if mode == "released" else None
+        maps = naive.class_maps(logits, torch.arange(case.classes), case.classes, size=grid)
         averages = naive.prototypes(features, maps, case.size, mode)
         return naive.assign(features, averages, case.size, mode).numpy()
 

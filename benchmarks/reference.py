@@ -30,6 +30,7 @@ Method = Literal["spectral", "kmeans"]
 Names = str | tuple[str, ...]  # a class: its name, or synonyms
 
 _GRID = (100, 100)  # the affinity's grid, paper §3.3
+_RELEASED_CELL = 16  # pixels a cell of the official code's class maps: 32×32 of 512²
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,9 @@ class Reference:
     ) -> npt.NDArray[np.int64]:
         """Eq. 4–6: the class of every pixel.
 
+        Mode "released" takes features from the empty prompt, attention from the picture as one
+        square without noise, and class maps on a fixed grid, as the official code does.
+
         Args:
             image: (H, W, 3) RGB, sides multiples of what the UNet takes. In mode "released" also
                 at most the native size, so that the features need one patch only.
@@ -100,17 +104,19 @@ class Reference:
         prompt, owner = self.prompt(classes)
         if mode == "released":
             features = self._observe(image, "", noise, timestep).features
-            side = self.unet.config.sample_size * self._cell()
+            side = self.side()
             square = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
-            logits = self._observe(np.asarray(square), prompt, noise, timestep).logits
+            # the official inversion is one step, which gives the latent back: no noise
+            logits = self._observe(np.asarray(square), prompt, None, timestep).logits
+            grid = self.released_grid()
         else:
             seen = self._observe(image, prompt, noise, timestep)
-            features, logits = seen.features, seen.logits
+            features, logits, grid = seen.features, seen.logits, None
         if pooling == "softmax":
             logits = [layer.softmax(dim=1) for layer in logits]
         of_classes = owner >= 0
         own = [layer[:, of_classes] for layer in logits]
-        maps = naive.class_maps(own, owner[of_classes], len(classes), pooling)
+        maps = naive.class_maps(own, owner[of_classes], len(classes), pooling, grid)
         return self._assign(features, maps, image.shape[:2], image.shape[:2], mode)
 
     def points(
@@ -161,6 +167,15 @@ class Reference:
         labels = naive.assign(features, prototypes, (size[0], size[1]), mode)
         return np.asarray(labels.numpy(), dtype=np.int64)
 
+    def side(self) -> int:
+        """Pixels a side of the pictures that the UNet was trained on."""
+        return int(self.unet.config.sample_size * self._cell())
+
+    def released_grid(self) -> tuple[int, int]:
+        """The common grid of class maps in mode "released"."""
+        cells = max(1, self.side() // _RELEASED_CELL)
+        return cells, cells
+
     def _cell(self) -> int:
         """Image pixels per latent cell: every VAE level but the first halves."""
         config = self.vae.config
@@ -193,10 +208,16 @@ class Reference:
         return prompt, torch.tensor(owner + [-1] * (length - len(owner)))
 
     def _observe(
-        self, image: npt.NDArray[np.uint8], prompt: str, noise: npt.NDArray[np.float32], t: int
+        self,
+        image: npt.NDArray[np.uint8],
+        prompt: str,
+        noise: npt.NDArray[np.float32] | None,
+        t: int,
     ) -> Observation:
-        """One pass of the whole UNet on the noised latent of `image`."""
-        latent = self.noised(self.encode(image), torch.from_numpy(noise), t)
+        """One pass of the whole UNet on the latent of `image`, noised unless `noise` is None."""
+        latent = self.encode(image)
+        if noise is not None:
+            latent = self.noised(latent, torch.from_numpy(noise), t)
         seen: Observation = self.denoise(latent, t, self.embed(prompt), image.shape[:2])
         return seen
 

@@ -132,6 +132,7 @@ class Network:
         text: EncodedText,
         timestep: int,
         *,
+        noise: bool = True,
         features: bool = True,
         probabilities: bool = False,
         self_attention: bool = False,
@@ -143,7 +144,8 @@ class Network:
             canvas: where the tiles lie.
             z: of every tile, from `encode`.
             text: the prompts; their class tokens' logits are returned.
-            timestep: index into ᾱ; z is noised to it by the bundle's fixed noise.
+            timestep: index into ᾱ, what the UNet is told.
+            noise: whether z is noised to the timestep, by the bundle's fixed noise.
             features: whether features are returned.
             probabilities: softmax the logits over the whole token axis first.
             self_attention: whether self-attention is returned; of one tile and one prompt.
@@ -164,7 +166,8 @@ class Network:
         own_layers = [a.name for a in manifest.self_attention] if self_attention else []
         assert not own_layers or len(pairs) == 1  # it is of a tile's pixels among themselves
         among: list[Array] = []
-        z_t, wanted = self._noised(canvas, z, timestep), [*grids, *maps, *own_layers]
+        z_t = self._noised(canvas, z, timestep) if noise else z
+        wanted = [*grids, *maps, *own_layers]
         for (tile, prompt), outputs in self._passes(
             canvas, z_t, text.hidden, timestep, pairs, wanted, progress
         ):

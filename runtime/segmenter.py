@@ -37,7 +37,8 @@ class Options:
 
     Attributes:
         mode: "paper" (Eq. 5–6 as written) or "released" (as the official code does it).
-        pooling: how logits become class maps: "exp" (Eq. 4), "softmax" over tokens, or "logit".
+        pooling: how logits (Eq. 4) become class maps: "exp" (the official code's), "softmax" over
+            tokens, or "logit" as they are.
         timestep: index into ᾱ, 0 is the paper's t = 1.
         method: how unnamed segments are found: "spectral", or "kmeans" (the paper's baseline).
         max_size: longer side in pixels a picture is reduced to for the network; None keeps it.
@@ -351,27 +352,33 @@ class _Run:
         self.size = (self.image.shape[0], self.image.shape[1])
 
     def named(self, classes: Sequence[ClassName]) -> Segmentation:
-        """Segment into named classes (Eq. 4–6)."""
+        """Segment into named classes (Eq. 4–6).
+
+        In mode "released" attention is of the picture as one square, without noise: the official
+        code's inversion is a single step, which returns the latent as it is.
+        """
         with self.clock.stage("text"):
             text = self.network.encode_text(classes)
-        canvas = self._plan()
+        canvas, native, grid = self._plan(), self.network.manifest.native_size, None
         if self.mode == "released":
             z = self._encode(canvas)
             features = self._denoise(canvas, z, self._empty()).features
-            square = tiles.squash(self.size, self.network.manifest.native_size)
+            square, grid = tiles.squash(self.size, native), tiles.squash_grid(native)
             z = z if square == canvas else self._encode(square)
-            seen, extent = self._denoise(square, z, text, features=False), square.extent
+            seen = self._denoise(square, z, text, features=False, noise=False)
+            extent = square.extent
         else:
             seen, extent = self._denoise(canvas, self._encode(canvas), text), canvas.extent
             features = seen.features
         with self.clock.stage("attention"):
             count = len(text.prompts.classes)
             owner = text.prompts.owner
-            maps = Grid(kernels.class_maps(seen.logits, owner, count, self.pooling), extent)
+            pooled = kernels.class_maps(seen.logits, owner, count, self.pooling, grid)
+            maps = Grid(pooled, extent)
             weights = replace(maps, values=maps.values**self.options.sharpness)
             absent = None
             if self.options.presence:
-                won = kernels.won_shares(seen.logits, owner, count)
+                won = kernels.won_shares(seen.logits, owner, count, grid)
                 absent = kernels.absent(won, self.options.presence)
         names = text.prompts.classes
         return self._assign(features, weights, self.size, names, canvas, maps, absent)
@@ -403,13 +410,21 @@ class _Run:
         with self.clock.stage("vae"):
             return self.network.encode(self.image, canvas)
 
-    def _denoise(self, canvas: Canvas, z: Array, text: EncodedText, features: bool = True) -> Seen:
+    def _denoise(
+        self,
+        canvas: Canvas,
+        z: Array,
+        text: EncodedText,
+        features: bool = True,
+        noise: bool = True,
+    ) -> Seen:
         with self.clock.stage("unet"):
             return self.network.denoise(
                 canvas,
                 z,
                 text,
                 self.timestep,
+                noise=noise,
                 features=features,
                 probabilities=self.pooling == "softmax",
                 progress=self.progress,

@@ -20,6 +20,10 @@ from PIL import Image
 
 from ..kernels import Array, array_module
 
+RELEASED_CELL: Final = 16
+"""Pixels a cell of the grid that `released` brings class maps to: 32×32 at 512², as the official
+code, whichever attention layers they are from."""
+
 BAND_PIXELS: Final = 1 << 18
 """Pixels of a band: 3 MiB of RGB in float32, whatever the size of the picture."""
 
@@ -98,6 +102,12 @@ def squash(image: tuple[int, int], native: int) -> Canvas:
     """The whole picture as one native square, whatever its aspect (`released` attention)."""
     square = (native, native)
     return Canvas(image, square, square, square, ((0, 0),))
+
+
+def squash_grid(native: int) -> tuple[int, int]:
+    """The common grid (rows, columns) of class maps from `squash` (`released` attention)."""
+    side = max(1, native // RELEASED_CELL)
+    return side, side
 
 
 class Stitcher:

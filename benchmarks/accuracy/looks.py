@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import kernels
-from ...kernels import Array, Grid, Pooling, Size
+from ...kernels import Array, Grid, Mode, Pooling, Size
 from ...runtime import tiles
 from ...runtime.network import EncodedText, Network, Seen
 from ...runtime.prompts import ClassName
@@ -69,13 +69,13 @@ class Look:
         classes: Sequence[ClassName],
         pooling: Pooling,
         strides: Sequence[int] | None,
-        square: bool = False,
+        mode: Mode = "paper",
     ) -> Grid:
-        """a_c (Eq. 4) from the layers of the strides asked for (None: all)."""
-        canvas = self.square if square else self.canvas
-        logits = self._logits(canvas, timestep, classes, pooling, strides)
+        """a_c from the layers of the strides asked for (None: all), as the mode has them."""
+        canvas, grid = self._attention(mode)
+        logits = self._logits(timestep, classes, pooling, strides, mode)
         prompts = self.network.encode_text(classes).prompts
-        maps = kernels.class_maps(logits, prompts.owner, len(prompts.classes), pooling)
+        maps = kernels.class_maps(logits, prompts.owner, len(prompts.classes), pooling, grid)
         return Grid(maps, canvas.extent)
 
     def won_shares(
@@ -83,24 +83,31 @@ class Look:
         timestep: int,
         classes: Sequence[ClassName],
         strides: Sequence[int] | None,
-        square: bool = False,
+        mode: Mode = "paper",
     ) -> Array:
         """(classes,) share of the attention's cells that each class wins; as `class_maps`."""
-        canvas = self.square if square else self.canvas
-        logits = self._logits(canvas, timestep, classes, "softmax", strides)
+        logits = self._logits(timestep, classes, "softmax", strides, mode)
         prompts = self.network.encode_text(classes).prompts
-        return kernels.won_shares(logits, prompts.owner, len(prompts.classes))
+        grid = self._attention(mode)[1]
+        return kernels.won_shares(logits, prompts.owner, len(prompts.classes), grid)
+
+    def _attention(self, mode: Mode) -> tuple[Canvas, Size | None]:
+        """Where a mode sees attention, and the common grid of its maps (None: the largest)."""
+        if mode == "paper":
+            return self.canvas, None
+        return self.square, tiles.squash_grid(self.network.manifest.native_size)
 
     def _logits(
         self,
-        canvas: Canvas,
         timestep: int,
         classes: Sequence[ClassName],
         pooling: Pooling,
         strides: Sequence[int] | None,
+        mode: Mode,
     ) -> list[Array]:
         """Of the layers of the strides asked for; with softmax their probabilities."""
-        seen = self._see(canvas, timestep, classes, pooling == "softmax")
+        canvas, _ = self._attention(mode)
+        seen = self._see(canvas, timestep, classes, pooling == "softmax", noise=mode == "paper")
         declared = self.network.manifest.attention
         return [
             layer
@@ -125,12 +132,13 @@ class Look:
         classes: Sequence[ClassName] | None,
         probabilities: bool = False,
         self_attention: bool = False,
+        noise: bool = True,
     ) -> Seen:
         text: EncodedText = self.network.encode_text(classes)
         z = self._keep(("z", canvas), lambda: self.network.encode(self.image, canvas))
         probabilities = probabilities and classes is not None
         names = None if classes is None else tuple(classes)
-        key = ("seen", canvas, timestep, names, probabilities, self_attention)
+        key = ("seen", canvas, timestep, names, probabilities, self_attention, noise)
         return self._keep(
             key,
             lambda: self.network.denoise(
@@ -138,6 +146,7 @@ class Look:
                 z,
                 text,
                 timestep,
+                noise=noise,
                 features=not self_attention,
                 probabilities=probabilities,
                 self_attention=self_attention,

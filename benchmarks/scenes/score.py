@@ -128,9 +128,7 @@ def _score_scene(
         _, k = kernels.cluster(features, "auto", "spectral", found.sharpness)
         scores.surplus.append(k - len(visible))
         alone = rows["attention alone, dynamic"]
-        grid = look.class_maps(
-            alone.timestep, scene.visible, alone.pooling, None, square=alone.mode == "released"
-        )
+        grid = look.class_maps(alone.timestep, scene.visible, alone.pooling, None, alone.mode)
         (maps,) = device.download(kernels.resize(grid, look.size))()
     for name, class_map in zip(scene.visible, maps, strict=True):
         area = roc_area(class_map, scene.mask == CLASSES.index(name))

@@ -86,6 +86,7 @@ class Torch:
         self.owner = owner[self.of_classes]
         self.classes = len(task.classes)
         self.mode = "paper"
+        self.grid: tuple[int, int] | None = None
         self.seconds: Seconds = {}
 
     @contextmanager
@@ -109,7 +110,7 @@ class Torch:
 
         with self.stage("attention"):
             own = [layer[:, self.of_classes] for layer in logits]
-            maps = naive.class_maps(own, self.owner, self.classes)
+            maps = naive.class_maps(own, self.owner, self.classes, size=self.grid)
         with self.stage("prototypes"):
             averages = naive.prototypes(features, maps, size, self.mode)
         with self.stage("assign"):
@@ -125,6 +126,7 @@ class Official(Torch):
     def __init__(self, task: Task) -> None:
         super().__init__(task)
         self.mode = "released"
+        self.grid = self.reference.released_grid()
 
     def __call__(self, image: NDArray[np.uint8]) -> Result:
         import torch
@@ -134,10 +136,10 @@ class Official(Torch):
         with self.stage("text"):
             empty, states = self.reference.embed(""), self.reference.embed(self.prompt)
         with self.stage("vae"):
-            self.reference.encode(image)
-            latent = self.reference.noised(self.reference.encode(image), self.noise, 0)
+            latent = self.reference.encode(image)
+            noised = self.reference.noised(self.reference.encode(image), self.noise, 0)
         with self.stage("unet"), torch.no_grad():
-            features = self.reference.denoise(latent, 0, empty, size).features
+            features = self.reference.denoise(noised, 0, empty, size).features
             self.reference.unet(latent, torch.tensor([0]), empty)
             logits = self.reference.denoise(latent, 0, states, size).logits
             self.reference.unet(latent, torch.tensor([0]), empty)

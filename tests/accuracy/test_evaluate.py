@@ -45,13 +45,13 @@ def test_figures_are_those_of_the_segmenter(tmp_path: Path, segmenter: mdrt.Segm
     for mode in ("paper", "released"):
         found = report(
             "run", "scenes", "--limit", 4, "--method", "maskdiffusion", "--method", "attention",
-            "--mode", mode, "--pooling", "exp", "--timestep", 50, "--no-refine",
+            "--mode", mode, "--pooling", "exp", "--timestep", 400, "--no-refine",
             "-o", tmp_path / mode,
         )  # fmt: skip
         counts = [np.zeros((14, 14), np.int64) for _ in range(2)]
         for seed in range(4):
             scene = render(seed)
-            options = mdrt.Options(mode=mode, pooling="exp", timestep=50, refine=False)
+            options = mdrt.Options(mode=mode, pooling="exp", timestep=400, refine=False)
             result = segmenter(scene.image, CLASSES, options=options)
             alone = kernels.resize(result.weights, scene.mask.shape)
             for count, labels in zip(counts, (result.labels, alone.argmax(axis=0)), strict=True):

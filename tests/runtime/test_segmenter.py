@@ -76,6 +76,36 @@ def test_modes_and_poolings_run_and_are_reported(segmenter, picture, mode, pooli
     assert np.isfinite(result.confidence).all()
 
 
+def test_released_attention_sees_no_noise(segmenter, picture, monkeypatch):
+    """Whatever the noise, the class maps of mode released are the same; those of paper are not."""
+    noise = segmenter.network.noise
+    maps = {}
+    for name, values in {"own": noise, "other": -noise}.items():
+        monkeypatch.setattr(segmenter.network, "noise", values)
+        for mode in contract.MODES:
+            for timestep in (100, 400):
+                options = Options(mode=mode, timestep=timestep)
+                maps[name, mode, timestep] = segmenter(picture, NAMES, options=options)
+    for timestep in (100, 400):
+        for mode in contract.MODES:
+            own, other = (maps[name, mode, timestep] for name in ("own", "other"))
+            assert (own.weights.values == other.weights.values).all() == (mode == "released")
+            assert (own.confidence != other.confidence).any()  # features are noised in both
+    early, late = (maps["own", "released", timestep].weights.values for timestep in (100, 400))
+    assert np.abs(early - late).max() > 0.1  # the UNet is told the timestep all the same
+
+
+def test_released_maps_lie_on_the_official_grid(segmenter, picture):
+    wide = np.concatenate([picture, picture], axis=1)
+    side = segmenter.manifest.native_size // 16
+    for image in (picture, wide):
+        result = segmenter(image, NAMES, options=Options(mode="released"))
+        assert result.weights.size == (side, side)
+    assert segmenter(wide, NAMES, options=Options(mode="paper")).weights.size != (side, side)
+    assert tiles.squash_grid(512) == (32, 32)
+    assert tiles.squash_grid(8) == (1, 1)
+
+
 @pytest.mark.parametrize("method", ["spectral", "kmeans"])
 def test_unnamed_segments(segmenter, picture, method):
     result = segmenter(picture, segments=4, options=Options(method=method))

@@ -17,7 +17,7 @@ def attention(task: Task) -> Array:
         task.names,
         setting.pooling,
         setting.attention_strides,
-        square=setting.mode == "released",
+        setting.mode,
     )
     if not setting.refine:
         return kernels.assign([maps], look.size).labels
