@@ -82,8 +82,8 @@ class _Segments(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--pooling",
     type=click.Choice(POOLINGS),
-    help="How attention logits become class maps: exp (Eq. 4), softmax over tokens, or the "
-    f"logit itself.  {RECOMMENDED}",
+    help="How attention logits become class maps: their exp, softmax over tokens, or the "
+    f"logit itself (Eq. 4).  {RECOMMENDED}",
 )
 @click.option(
     "--timestep",

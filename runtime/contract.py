@@ -132,7 +132,7 @@ class TextSpec:
 class Recommended:
     """What the exporter found best for this model; a user's option wins over it."""
 
-    pooling: str = "exp"  # DESIGN §2: Eq. 4
+    pooling: str = "exp"  # the official code's
     timestep: int = PAPER_TIMESTEP
     mode: str = "paper"
     presence: float = 0.0  # share of the attention cells a class must win; with softmax alone

@@ -36,7 +36,9 @@ class Options:
     """How to segment. None takes what the bundle recommends.
 
     Attributes:
-        mode: "paper" (Eq. 5–6 as written) or "released" (as the official code does it).
+        mode: "paper" (Eq. 5–6 as written) or "released" (as the official code does it: features
+            of the empty prompt, normalised before they are averaged, attention of the picture
+            as one square, without noise).
         pooling: how logits (Eq. 4) become class maps: "exp" (the official code's), "softmax" over
             tokens, or "logit" as they are.
         timestep: index into ᾱ, 0 is the paper's t = 1.
@@ -100,7 +102,7 @@ PAPER: Final = Options(
     attention=0.0,
     refine=False,
 )
-"""Eq. 4 to 7 as they are, whatever a bundle recommends."""
+"""The equations as they are, class maps by exp, whatever a bundle recommends."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,9 @@ class Segmentation:
             `attention` and filtered by `refine`; comparable within one picture.
         scores: (classes, H, W) float32, the same for every class, those taken to be absent
             (`presence`) included; None unless asked for.
-        weights: the maps a_c that the prototypes were averaged with: attention class maps
-            (Eq. 4) to the power `sharpness`, or one-hot segments; a grid of (classes, rows,
-            columns) in [0, 1].
+        weights: the maps a_c that the prototypes were averaged with: attention class maps to
+            the power `sharpness`, or one-hot segments; a grid of (classes, rows, columns) in
+            [0, 1].
         timings: seconds per stage, in the order in which they ran; on a GPU, of its own clock.
         settings: what was used: mode, pooling, timestep, method, sharpness, attention, presence
             and the classes taken to be absent, refine, backend, Winograd convolutions, tiles.

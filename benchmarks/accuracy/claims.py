@@ -39,10 +39,10 @@ Written by `make evaluation` (`mdrt eval sweep scenes`, then `mdrt eval claims`)
 held-out scenes and the model {model}, exported with all its strides. mIoU in per cent; a gain is in
 points, its 95 % interval from 1,000 paired bootstrap draws of the pictures. A comparison *agrees*
 where the whole interval is above nought. Where nothing else is said: all 14 names in the prompt,
-timestep 0, mode `paper`, every name taken as present; `exp` is the paper's pooling (Eq. 4),
-`softmax` the one that the embedded model recommends. The scenes drawn are the first held-out seeds
-with four visible classes or more. What one small model on drawn scenes shows is no verdict on
-Stable Diffusion: `mdrt eval sweep` with a data set of yours gives that.
+timestep 0, mode `paper`, every name taken as present; `exp` is the official code's pooling of
+the logits of Eq. 4, `softmax` the one that the embedded model recommends. The scenes drawn are the
+first held-out seeds with four visible classes or more. What one small model on drawn scenes shows
+is no verdict on Stable Diffusion: `mdrt eval sweep` with a data set of yours gives that.
 """
 
 AGREES: Final = "agrees"

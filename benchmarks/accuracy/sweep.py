@@ -18,7 +18,7 @@ TIMESTEPS: Final = (0, 50, 100, 200, 300, 400, 500, 700)
 """Indices into ᾱ; the paper's t = 1 is 0."""
 
 POOLINGS: Final[tuple[Pooling, ...]] = ("exp", "softmax")
-"""The paper's (Eq. 4), and that over tokens, which suits small models better."""
+"""The official code's, and that over tokens, which suits small models better."""
 
 POWER: Final = 8.0
 """Of the affinity, beside the paper's 1."""

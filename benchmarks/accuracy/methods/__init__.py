@@ -15,7 +15,7 @@ from .prototypes_gt import GroundTruth, prototypes_gt
 
 METHODS: Final[Mapping[str, Method]] = {
     "maskdiffusion": Method(maskdiffusion, "named", "Eq. 4 to 6, modes paper and released"),
-    "attention": Method(attention, "named", "the argmax of the class maps alone (Eq. 4)"),
+    "attention": Method(attention, "named", "the argmax of the class maps alone"),
     "prototypes-gt": Method(
         prototypes_gt, "named", "prototypes from ground truth of a training split (Table 7)", True
     ),
