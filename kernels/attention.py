@@ -8,6 +8,7 @@ so it comes before the resize here, and what is resized is one small map a class
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -20,14 +21,38 @@ from .resize import resize
 Pooling: TypeAlias = Literal["exp", "softmax", "logit"]
 
 
-def token_softmax(logits: Array) -> Array:
-    """Softmax over the last axis of (…, tokens): attention probabilities, float32."""
-    xp = array_module(logits)
-    shifted = logits.astype("float32")
-    shifted -= shifted.max(axis=-1, keepdims=True)
-    xp.exp(shifted, out=shifted)
-    shifted /= shifted.sum(axis=-1, keepdims=True)
-    return shifted
+def token_softmax(logits: Sequence[Array], shared: Array) -> list[Array]:
+    """Attention probabilities of a class list's prompts, as of one prompt that holds them all.
+
+    A softmax over each prompt by itself would compare its classes with one another alone, and in
+    a short prompt each would take more. Here all are divided by the same, at a pixel of a head:
+
+        p_{s,t} = exp z_{s,t} / (Σ_s Σ_{t own} exp z_{s,t} + 1/S Σ_s Σ_{t shared} exp z_{s,t})
+
+    with s one of S prompts. A prompt's own tokens (names and what joins them) add up; what every
+    prompt has anew (begin, end, padding) counts once, as the mean over the prompts. Logits of
+    different prompts are on one scale: they are products with the same queries. One prompt's
+    probabilities are those of a softmax over its tokens.
+
+    Args:
+        logits: (heads, pixels, tokens) a prompt.
+        shared: (prompts, tokens) bool, where begin, end and padding are.
+
+    Returns:
+        (heads, pixels, tokens) float32 a prompt.
+    """
+    xp = array_module(shared)
+    counts = xp.where(shared, 1 / len(logits), 1.0).astype("float32")
+    masses = [prompt.astype("float32") for prompt in logits]
+    largest = reduce(xp.maximum, [mass.max(axis=-1, keepdims=True) for mass in masses])
+    total = 0.0
+    for mass, count in zip(masses, counts, strict=True):
+        mass -= largest
+        xp.exp(mass, out=mass)
+        total = total + (mass * count).sum(axis=-1, keepdims=True)
+    for mass in masses:
+        mass /= total
+    return masses
 
 
 def class_maps(
@@ -46,8 +71,9 @@ def class_maps(
 
     - "exp": mean of exp(logit), divided by its maximum. Each class is shifted by its own largest
       logit; the factor cancels in the division, and nothing overflows.
-    - "softmax": the inputs are probabilities (`token_softmax` over the whole token axis, before
-      tokens were selected); their mean, divided by its maximum. A map of zeros stays so.
+    - "softmax": the inputs are probabilities (`token_softmax` over the whole token axis of every
+      prompt, before tokens were selected); their mean, divided by its maximum. A map of zeros
+      stays so.
     - "logit": mean of the raw logits, stretched from [min, max] to [0, 1]; a constant map is 1.
 
     A grid of less than half a layer's rows or columns passes over some of its cells.
@@ -128,7 +154,7 @@ def _exp_total(logits: Sequence[Array], membership: Array, grid: Size) -> Array:
         sums.append((membership @ values.sum(axis=0)).reshape(-1, *layer.shape[2:]))
     total = xp.zeros((len(membership), *grid), dtype="float32")
     for layer_sums, factor in zip(sums, xp.exp(largest - largest.max(axis=0)), strict=True):
-        total += resize(Grid(layer_sums * factor[:, None, None]), grid)
+        total += _at(layer_sums * factor[:, None, None], grid)
     return total  # type: ignore[no-any-return]
 
 
@@ -140,8 +166,13 @@ def _linear_mean(logits: Sequence[Array], membership: Array, grid: Size) -> Arra
     total = xp.zeros((len(membership), *grid), dtype="float32")
     for layer in logits:
         pooled = mean @ layer.sum(axis=0, dtype="float32").reshape(layer.shape[1], -1)
-        total += resize(Grid(pooled.reshape(-1, *layer.shape[2:])), grid)
+        total += _at(pooled.reshape(-1, *layer.shape[2:]), grid)
     return total  # type: ignore[no-any-return]
+
+
+def _at(maps: Array, grid: Size) -> Array:
+    """Maps (classes, h, w) on the common grid; most layers are there already."""
+    return maps if maps.shape[1:] == grid else resize(Grid(maps), grid)
 
 
 def _relative(maps: Array) -> Array:

@@ -50,7 +50,7 @@ class Seen:
         features: F_l, one grid a stride in the manifest's order (the mean over the prompts of a
             long class list); empty if they were not asked for.
         logits: of the class tokens, (heads, tokens, rows, columns) a layer in the manifest's
-            order, or their probabilities; empty without class names.
+            order, or their probabilities, comparable over all prompts; empty without class names.
         self_attention: probabilities, (pixels, pixels) a layer in the manifest's order; empty
             unless they were asked for.
     """
@@ -147,7 +147,7 @@ class Network:
             timestep: index into ᾱ, what the UNet is told.
             noise: whether z is noised to the timestep, by the bundle's fixed noise.
             features: whether features are returned.
-            probabilities: softmax the logits over the whole token axis first.
+            probabilities: softmax the logits over the tokens of all prompts first.
             self_attention: whether self-attention is returned; of one tile and one prompt.
             progress: called with (passes done, passes in all).
         """
@@ -166,6 +166,10 @@ class Network:
         own_layers = [a.name for a in manifest.self_attention] if self_attention else []
         assert not own_layers or len(pairs) == 1  # it is of a tile's pixels among themselves
         among: list[Array] = []
+        # With probabilities a tile's prompts are read together, else one by one.
+        held: dict[str, list[Array]] = {a.name: [] for a in layers}
+        together = len(positions) if probabilities else 1
+        shared = device.upload(prompts.shared)
         z_t = self._noised(canvas, z, timestep) if noise else z
         wanted = [*grids, *maps, *own_layers]
         for (tile, prompt), outputs in self._passes(
@@ -176,11 +180,15 @@ class Network:
                 grids[f.name].add(origin, outputs[f.name])
             for a in layers:
                 cells = [side // a.stride for side in canvas.tile]
-                logits = outputs[a.name]
-                if probabilities:
-                    logits = kernels.token_softmax(logits)
-                own = logits[:, :, positions[prompt]].transpose(0, 2, 1)  # (heads, tokens, pixels)
-                maps[a.name][prompt].add(origin, own.reshape(-1, *cells))
+                logits, output = held[a.name], outputs[a.name]
+                logits.append(output.copy() if together > 1 else output)  # buffers are filled anew
+                if len(logits) < together:
+                    continue
+                read = kernels.token_softmax(logits, shared) if probabilities else logits
+                for i, values in enumerate(read, prompt + 1 - together):
+                    own = values[:, :, positions[i]].transpose(0, 2, 1)  # (heads, tokens, pixels)
+                    maps[a.name][i].add(origin, own.reshape(-1, *cells))
+                logits.clear()
             among += [outputs[name].copy() for name in own_layers]
         stitched = []
         for a in layers:

@@ -37,6 +37,7 @@ class Prompts:
         classes: the name shown for each class.
         texts: one text a prompt.
         input_ids: (prompts, max_length) int64.
+        lengths: (prompts,) int64, tokens between begin and end.
         prompt: (tokens,) int64, the prompt each class token is in.
         position: (tokens,) int64, where in that prompt it is.
         owner: (tokens,) int64, the class it belongs to.
@@ -45,9 +46,17 @@ class Prompts:
     classes: tuple[str, ...]
     texts: tuple[str, ...]
     input_ids: NDArray[np.int64]
+    lengths: NDArray[np.int64]
     prompt: NDArray[np.int64]
     position: NDArray[np.int64]
     owner: NDArray[np.int64]
+
+    @property
+    def shared(self) -> NDArray[np.bool_]:
+        """(prompts, max_length): where what every prompt has is: begin, end and padding."""
+        places = np.arange(self.input_ids.shape[1])
+        shared: NDArray[np.bool_] = (places == 0) | (places > self.lengths[:, None])
+        return shared
 
 
 class PromptTokenizer:
@@ -73,7 +82,7 @@ class PromptTokenizer:
     def empty(self) -> Prompts:
         """The empty prompt: one text, no class."""
         none = np.zeros(0, dtype=np.int64)
-        return Prompts((), ("",), self._frame([[]]), none, none, none)
+        return Prompts((), ("",), self._frame([[]]), np.zeros(1, np.int64), none, none, none)
 
     def encode(self, classes: Sequence[ClassName]) -> Prompts:
         """Tokenize a list of classes.
@@ -120,7 +129,8 @@ class PromptTokenizer:
             texts.append(text)
             rows.append([token for token, _ in tokens])
         ids = self._frame(rows)
-        as_array = [np.array(column, dtype=np.int64) for column in (prompt, position, owners)]
+        columns = ([len(row) for row in rows], prompt, position, owners)
+        as_array = [np.array(column, dtype=np.int64) for column in columns]
         return Prompts(classes, tuple(texts), ids, *as_array)
 
     def _tokens(self, text: str) -> list[tuple[int, tuple[int, int]]]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdrt.benchmarks import naive
-from mdrt.kernels import absent, class_maps, token_softmax, won_shares
+from mdrt.kernels import absent, class_maps, won_shares
 
 from .strategies import SEEDS, double, relative_error
 
@@ -137,13 +137,6 @@ def test_float16_logits_are_pooled_in_float32():
 
 def test_a_constant_logit_map_is_all_ones():
     assert (class_maps([np.zeros((2, 1, 3, 3), np.float32)], np.array([0]), 1, "logit") == 1).all()
-
-
-def test_token_softmax():
-    logits = np.random.default_rng(0).standard_normal((2, 3, 77)).astype(np.float32) * 100
-    probabilities = token_softmax(logits)
-    np.testing.assert_allclose(probabilities.sum(axis=-1), 1, rtol=1e-5)
-    assert (probabilities.argmax(axis=-1) == logits.argmax(axis=-1)).all()
 
 
 def test_errors_name_the_class_and_the_counts():

@@ -54,6 +54,9 @@ def test_prompts_are_framed_and_never_too_long(names):
         ids = tokens_of(text)
         assert row.tolist()[: len(ids) + 2] == [spec.bos, *ids, spec.eos]
         assert set(row.tolist()[len(ids) + 2 :]) <= {spec.pad}
+    places = np.arange(spec.max_length)
+    for text, shared in zip(prompts.texts, prompts.shared, strict=True):
+        assert places[~shared].tolist() == [1 + place for place in range(len(tokens_of(text)))]
 
 
 def test_synonyms_share_a_class():

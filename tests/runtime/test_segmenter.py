@@ -163,6 +163,37 @@ def test_long_class_lists_take_several_prompts(segmenter, picture):
     assert result.labels.max() < len(names)
 
 
+def test_probabilities_of_several_prompts_are_one_softmax(segmenter, picture, monkeypatch):
+    """Beside the formula in float64, on the graph's own logits, however they come in batches."""
+    network, manifest = segmenter.network, segmenter.manifest
+    text = network.encode_text([*CLASSES, *(f"thing {letter}" for letter in "abcdefgh")])
+    prompts = text.prompts
+    assert len(prompts.texts) > 1
+    canvas = tiles.plan((256, 300), manifest.native_size, manifest.size_multiple)
+    z = network.encode(np.asarray(Image.fromarray(picture).resize((300, 256))), canvas)
+    layer = manifest.attention[1]
+    raw = []
+    for hidden in text.hidden:
+        feeds = {
+            contract.SAMPLE: z[:1],
+            contract.TIMESTEP: np.full(1, 400, np.int64),
+            contract.ENCODER_HIDDEN_STATES: hidden[None],
+        }
+        raw.append(network.unet.infer(feeds, [layer.name])[layer.name][0].astype(np.float64))
+    masses = [np.exp(values - max(v.max() for v in raw)) for values in raw]
+    total = sum(
+        mass[:, :, ~shared].sum(axis=2) + mass[:, :, shared].sum(axis=2) / len(raw)
+        for mass, shared in zip(masses, prompts.shared, strict=True)
+    )
+    places = zip(prompts.prompt, prompts.position, strict=True)
+    expected = np.stack([masses[i][:, :, place] / total for i, place in places], axis=1)
+    for rows in (None, 1):
+        monkeypatch.setattr(network, "rows", rows)
+        seen = network.denoise(canvas, z, text, 400, noise=False, probabilities=True)
+        values = seen.logits[1].reshape(expected.shape)
+        np.testing.assert_allclose(values, expected, atol=1e-5)
+
+
 def test_more_than_256_classes(segmenter, picture):
     names = [f"n{i}" for i in range(300)]
     assert segmenter(picture, names).labels.dtype == np.uint16
