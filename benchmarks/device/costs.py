@@ -165,7 +165,7 @@ def _named(case: Case, xp: ModuleType, whole: bool) -> list[tuple[str, Task]]:
     averages = kernels.prototypes(grids, weights, case.size)
     scores = kernels.score_maps(grids, averages)
     fine = kernels.fine_scores(scores, grids, small.shape[1:], weights, 0.35)
-    chances = [kernels.token_softmax(layer.swapaxes(1, -1)).swapaxes(1, -1) for layer in logits]
+    chances = [xp.exp(layer) / xp.exp(layer).sum(axis=1, keepdims=True) for layer in logits]
     return [
         ("class maps, exp", maps),
         (

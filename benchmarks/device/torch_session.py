@@ -101,7 +101,10 @@ class TorchSession:
             if not isinstance(self.device, Gpu):
                 yield
                 return
-            with torch.cuda.stream(torch.cuda.ExternalStream(self.device.stream.ptr)):
+            stream = torch.cuda.ExternalStream(self.device.stream.ptr)
+            # float32 is float32: by default convolutions keep ten bits of the mantissa
+            exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+            with torch.cuda.stream(stream), exact:
                 yield
 
     def _back(self, name: str, tensor: torch.Tensor) -> Array:

@@ -1,0 +1,28 @@
+"""What `make gpu-test` times after the network: every task runs, on arrays of either kind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mdrt.benchmarks.device import costs
+
+
+def test_every_task_runs_and_names_are_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = costs.Case(((12, 4, 4), (8, 8, 8)), ((8, 8), (4, 4)), 3, (32, 48), heads=2)
+    monkeypatch.setattr(costs, "CASES", {"named": small, "large": small})
+    for case, number in (("named", 11), ("large", 3), ("unnamed", 4)):
+        tasks = costs._tasks(case, np)
+        assert len({name for name, _ in tasks}) == len(tasks) == number
+        for _, task in tasks:
+            assert np.isfinite(task()).all()
+    names = {name for name, _ in costs._tasks("named", np)}
+    assert set(costs.STAGES.values()) <= names
+
+
+def test_agreement_is_exact_for_labels_and_relative_for_values() -> None:
+    labels = np.array([0, 1, 2, 3])
+    assert costs._agreement(labels, np.array([0, 1, 2, 2])) == 0.75
+    values = np.array([0.0, 1.0, 100.0])
+    assert costs._agreement(values + np.array([0, 0.05, 0.2]), values) == pytest.approx(2 / 3)
+    assert costs._agreement(labels, labels[:3]) == 0
