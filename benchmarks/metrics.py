@@ -29,19 +29,35 @@ def mean_iou(counts: NDArray[np.int64]) -> float:
     return float(np.nanmean(iou(counts)))
 
 
+def assignment(overlap: NDArray[np.int64], *, positive: bool = False) -> NDArray[np.int64]:
+    """The Hungarian matching of largest total overlap: the class of each label, -1 for none.
+
+    Args:
+        overlap: (classes, labels) pixels in common.
+        positive: leave out pairs that have no pixel in common. Otherwise, with as many labels as
+            classes or more, every class gets one; which one of those it shares nothing with is
+            up to SciPy's solver.
+
+    Returns:
+        (labels,) int64.
+    """
+    names = np.full(overlap.shape[1], -1, dtype=np.int64)
+    rows, columns = linear_sum_assignment(overlap, maximize=True)
+    kept = (overlap[rows, columns] > 0) | (not positive)
+    names[columns[kept]] = rows[kept]
+    return names
+
+
 def match(truth: Labels, segments: Labels, classes: int) -> Labels:
     """Rename segments by the Hungarian matching of largest total overlap with the truth.
 
-    A segment left without a class becomes -1 and counts as an error of the class under it.
+    A segment left without a class, or without a pixel of its class, becomes -1 and counts as an
+    error of the class under it.
     """
-    count = int(segments.max()) + 1
-    pairs = segments.ravel().astype(np.int64) * classes + truth.ravel()
-    overlap = np.bincount(pairs, minlength=count * classes).reshape(count, classes)
-    names = np.full(count, -1, dtype=np.int64)
-    rows, columns = linear_sum_assignment(overlap, maximize=True)
-    useful = overlap[rows, columns] > 0
-    names[rows[useful]] = columns[useful]
-    matched: Labels = names[segments]
+    width = int(segments.max()) + 1
+    pairs = truth.ravel().astype(np.int64) * width + segments.ravel()
+    overlap = np.bincount(pairs, minlength=classes * width).reshape(classes, width)
+    matched: Labels = assignment(overlap, positive=True)[segments]
     return matched
 
 

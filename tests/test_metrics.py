@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mdrt.benchmarks.metrics import confusion, iou, match, mean_iou, roc_area
+from mdrt.benchmarks.metrics import assignment, confusion, iou, match, mean_iou, roc_area
 
 MAPS = arrays.arrays(np.int64, (4, 5), elements=st.integers(0, 3))
 
@@ -47,3 +47,17 @@ def test_area_by_pairs(score, positive):
         return
     wins = [(a > b) + 0.5 * (a == b) for a in inside for b in outside]
     assert roc_area(score, positive) == pytest.approx(np.mean(wins))
+
+
+@given(arrays.arrays(np.int64, (3, 5), elements=st.integers(0, 4)))
+def test_an_assignment_names_a_label_once(overlap):
+    every, positive = assignment(overlap), assignment(overlap, positive=True)
+    assert sorted(every[every >= 0]) == [0, 1, 2]  # at least as many labels as classes
+    assert np.bincount(positive[positive >= 0], minlength=3).max() <= 1
+    for names in (every, positive):
+        taken = np.flatnonzero(names >= 0)
+        assert overlap[names[taken], taken].sum() == max(
+            overlap[range(3), list(chosen)].sum() for chosen in permutations(range(5), 3)
+        )
+    taken = np.flatnonzero(positive >= 0)
+    assert (overlap[positive[taken], taken] > 0).all()

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import minimum_filter
-from scipy.optimize import linear_sum_assignment
 
-from ..metrics import iou, match
+from ..metrics import assignment, iou
 
 IGNORE: Final = 255
 """Truth of a pixel that does not count."""
@@ -40,6 +39,9 @@ class Protocol:
         help: what it does, in a line.
         matching: how predicted labels become classes: they are classes ("none"), are renamed
             picture by picture ("image"), or once for the whole data set ("dataset").
+        positive: a class is matched only to a label that it shares a pixel with. Published
+            protocols match every class as long as labels last: a label too many is, with all its
+            pixels, a false positive of some class that it never meets.
         grid: (rows, columns) both are brought to by the nearest neighbour; None keeps every pixel.
         crop: the picture's shorter side is resized to it and the middle square cut out, before
             the picture is segmented; None leaves it as it is.
@@ -48,6 +50,7 @@ class Protocol:
     id: str
     help: str
     matching: Literal["none", "image", "dataset"] = "none"
+    positive: bool = False
     grid: tuple[int, int] | None = None
     crop: int | None = None
 
@@ -71,36 +74,42 @@ class Protocol:
         return np.asarray(cut[0]), np.asarray(cut[1])
 
     def count(self, truth: NDArray[np.uint8], labels: Labels, classes: int) -> Counts:
-        """One picture's counts, (classes, columns) of (truth, predicted).
-
-        Columns are the classes and one for `NO_CLASS`; more where the labels are segments that
-        are matched by data set.
+        """One picture's counts of (truth, predicted).
 
         Args:
             truth: (H, W), class index or `IGNORE`.
             labels: (H, W), class index or segment number, or `NO_CLASS`.
             classes: how many.
+
+        Returns:
+            (classes, classes + 1), the last column for `NO_CLASS`; where labels are matched by
+            data set (classes, 1 + labels), the first one for `NO_CLASS`.
         """
         if self.grid is not None:
             truth, labels = (_nearest(values, self.grid) for values in (truth, labels))
-        if self.matching == "image":
-            labels = _matched(truth, labels, classes)
-        columns = labels.astype(np.int64)
-        columns[columns == NO_CLASS] = classes
-        width = max(classes + 1, int(columns.max()) + 1)
+        columns = labels.astype(np.int64) - NO_CLASS
+        width = 1 + max(classes, int(columns.max()))
         pairs = np.minimum(truth, classes) * np.int64(width) + columns  # void is a row of its own
         counts = np.bincount(pairs.ravel(), minlength=(classes + 1) * width)
-        return counts.reshape(classes + 1, width)[:classes]
+        counts = counts.reshape(classes + 1, width)[:classes]
+        if self.matching == "none":
+            return np.roll(counts, -1, axis=1)
+        return self.renamed(counts, counts) if self.matching == "image" else counts
 
     def total(self, counts: Sequence[Counts], classes: int) -> Counts:
         """The data-set-wide confusion matrix (classes, classes + 1) of pictures' counts."""
-        width = max((part.shape[1] for part in counts), default=classes + 1)
-        whole = np.zeros((classes, width), dtype=np.int64)
-        for part in counts:
-            whole[:, : part.shape[1]] += part
-        if self.matching == "dataset":
-            return rename(whole, assignment(whole), classes)
-        return whole
+        whole = _sum(counts, classes)
+        return self.renamed(whole, whole) if self.matching == "dataset" else whole
+
+    def renamed(self, counts: Counts, whole: Counts) -> Counts:
+        """(classes, classes + 1) of (classes, 1 + labels) counts, the label of each class taken
+        from the matching of `whole`, as wide or wider; all that is left over is `NO_CLASS`."""
+        classes = len(counts)
+        names = assignment(whole[:, 1:], positive=self.positive)
+        found = np.zeros((classes, classes + 1), dtype=np.int64)
+        places = np.concatenate([[classes], np.where(names == NO_CLASS, classes, names)])
+        np.add.at(found.T, places[: counts.shape[1]], counts.T)
+        return found
 
 
 PROTOCOLS: Final[Mapping[str, Protocol]] = {
@@ -114,24 +123,33 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
         ),
         Protocol(
             "hungarian-image",
-            "segments renamed picture by picture (DiffSeg, which the paper follows), every pixel",
+            "segments renamed picture by picture as DiffSeg does, which the paper follows: every "
+            "class takes one as long as they last, shared pixels or none; every pixel",
             matching="image",
         ),
         Protocol(
+            "hungarian-image-positive",
+            "the same, but a segment that shares no pixel with its class is an error of the class "
+            "under it alone (docs/scenes.md); higher, and like no published figure",
+            matching="image",
+            positive=True,
+        ),
+        Protocol(
             "hungarian-image-512",
-            "the same on the middle 512² of the picture resized to it",
+            "as hungarian-image on the middle 512² of the picture resized to it",
             matching="image",
             crop=512,
         ),
         Protocol(
             "hungarian-image-320",
-            "the same on the middle 320² of the picture resized to it",
+            "as hungarian-image on the middle 320² of the picture resized to it",
             matching="image",
             crop=320,
         ),
         Protocol(
             "hungarian-dataset",
-            "labels renamed once for the data set (PiCIE, STEGO), extra ones are errors",
+            "labels renamed once for the data set as PiCIE and STEGO do: every class takes one; "
+            "those beyond the number of classes are errors of the class under them",
             matching="dataset",
         ),
         Protocol(
@@ -144,24 +162,13 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
 }
 
 
-def assignment(counts: Counts) -> NDArray[np.int64]:
-    """The Hungarian renaming of a confusion matrix (classes, labels): each label's class.
-
-    A label that is left over, or shares no pixel with its class, gets `NO_CLASS`.
-    """
-    names = np.full(counts.shape[1], NO_CLASS, dtype=np.int64)
-    rows, columns = linear_sum_assignment(counts, maximize=True)
-    useful = counts[rows, columns] > 0
-    names[columns[useful]] = rows[useful]
-    return names
-
-
-def rename(counts: Counts, names: NDArray[np.int64], classes: int) -> Counts:
-    """A confusion matrix (classes, labels) with its columns gathered by name, the last one for
-    `NO_CLASS`: (classes, classes + 1)."""
-    renamed = np.zeros((classes, classes + 1), dtype=np.int64)
-    np.add.at(renamed.T, np.where(names == NO_CLASS, classes, names)[: counts.shape[1]], counts.T)
-    return renamed
+def _sum(counts: Sequence[Counts], classes: int) -> Counts:
+    """The sum of pictures' counts, with as many columns as the widest."""
+    width = max((part.shape[1] for part in counts), default=classes + 1)
+    whole = np.zeros((classes, width), dtype=np.int64)
+    for part in counts:
+        whole[:, : part.shape[1]] += part
+    return whole
 
 
 @dataclass(frozen=True)
@@ -236,10 +243,8 @@ def _bootstrap(
     For matching "dataset" the renaming is that of all pictures.
     """
     if protocol.matching == "dataset":
-        width = max(part.shape[1] for part in counts)
-        padded = [np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in counts]
-        names = assignment(sum(padded, np.zeros((classes, width), dtype=np.int64)))
-        counts = [rename(part, names, classes) for part in padded]
+        whole = _sum(counts, classes)
+        counts = [protocol.renamed(part, whole) for part in counts]
     parts = np.stack([_margins(part) for part in counts]).astype(np.float64)
     random = np.random.default_rng(seed)
     values = []
@@ -280,18 +285,6 @@ def _boundary(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
     """The pixels of a mask at most `width` (in either axis) from what is not of it."""
     inner: NDArray[np.bool_] = minimum_filter(mask, 2 * width + 1, mode="constant", cval=0)
     return mask & ~inner
-
-
-def _matched(truth: NDArray[np.uint8], labels: Labels, classes: int) -> Labels:
-    """Segments renamed to the classes they overlap most, by the pixels whose truth is known."""
-    known = truth != IGNORE
-    if not known.any():
-        return np.full(labels.shape, NO_CLASS, dtype=np.int64)
-    renamed = np.full(labels.shape, NO_CLASS, dtype=np.int64)
-    segmented = known & (labels != NO_CLASS)
-    if segmented.any():
-        renamed[segmented] = match(truth[segmented], labels[segmented], classes)
-    return renamed
 
 
 def _nearest(values: Labels, grid: tuple[int, int]) -> Any:

@@ -23,7 +23,7 @@ from mdrt.benchmarks.accuracy.evaluate import Entry, shard
 from mdrt.benchmarks.accuracy.methods import METHODS, Setting
 from mdrt.benchmarks.accuracy.report import Row, draw
 from mdrt.benchmarks.accuracy.store import Store, pack, unpack
-from mdrt.benchmarks.metrics import confusion, iou, match, mean_iou
+from mdrt.benchmarks.metrics import assignment, confusion, iou, mean_iou
 from mdrt.benchmarks.scenes.renderer import CLASSES, render
 from mdrt.cli import main
 from mdrt.runtime.errors import DatasetError, MdrtError
@@ -77,7 +77,8 @@ def test_recommended_options_are_the_segmenters(tmp_path: Path, segmenter: mdrt.
     for seed in range(3):
         scene = render(seed)
         named = segmenter(scene.image, CLASSES).labels
-        unnamed = match(scene.mask, segmenter(scene.image, segments=4).labels, 14)
+        segments = segmenter(scene.image, segments=4).labels
+        unnamed = assignment(confusion(scene.mask, segments, 14))[segments]
         for count, labels in zip(counts, (named, np.where(unnamed < 0, 14, unnamed)), strict=True):
             count += confusion(scene.mask, labels, 15)
     for entry, count in zip(found["results"], counts, strict=True):
