@@ -244,6 +244,12 @@ class Manifest:
         attention = (*self.attention, *self.self_attention)
         return tuple([output.name for output in self.features] + [a.name for a in attention])
 
+    @property
+    def sha256(self) -> str:
+        """The digest that the manifest is sealed with: of every value and, by its record, every
+        file, so that of the whole bundle."""
+        return str(self.to_json()[DIGEST])
+
     def to_json(self) -> dict[str, Any]:
         """The manifest as plain JSON values, the schema version and the digest first."""
         values = plain(self)

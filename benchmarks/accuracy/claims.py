@@ -218,22 +218,25 @@ class Comparison:
 
 
 def compare(store: Store, claim: Claim, table: Table) -> list[Comparison]:
-    """Every pair of a claim whose rows were scored."""
+    """Every pair of a claim whose rows were scored, over the pictures of both."""
     entries = dict(table.rows)
     classes = len(store.meta["classes"])
     found = []
     for labels in claim.pairs:
         first, second = (entries.get(name) for name in labels)
-        rows = [None if entry is None else row(store, entry) for entry in (first, second)]
-        if first is None or second is None or rows[0] is None or rows[1] is None:
+        if first is None or second is None:
+            continue
+        both = store.images(first.key) & store.images(second.key)
+        better, worse = row(store, first, both), row(store, second, both)
+        if better is None or worse is None:
             continue
         low, high = gain_interval(
             PROTOCOLS[first.protocol],
-            store.counts(first.key),
-            store.counts(second.key),
+            store.counts(first.key, both),
+            store.counts(second.key, both),
             classes,
         )
-        found.append(Comparison(rows[0], rows[1], labels, low, high))
+        found.append(Comparison(better, worse, labels, low, high))
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from ...runtime.batch import progress_bar, say
 from ...runtime.contract import MODES, MOST_SEGMENTS, PAPER_TIMESTEP, POOLINGS
 from ...runtime.errors import DatasetError, MdrtError
 from ...runtime.segmenter import Segmenter
-from .datasets import NAMES, TREES, Dataset, open_dataset
+from .datasets import FOLDER, NAMES, TREES, Dataset, open_dataset
 from .evaluate import DEFAULT_PROTOCOLS, Entry, Evaluation, shard
 from .methods import METHODS, Setting
 from .protocols import PROTOCOLS
@@ -57,7 +57,8 @@ def _common(command: _Command) -> _Command:
         click.option(
             "--train-root",
             type=click.Path(path_type=Path),
-            help="Where the training split of prototypes-gt lies.  [default: --root]",
+            help="Where the training split of prototypes-gt lies.  [default: --root; of a folder "
+            "there is none]",
         ),
         click.option(
             "--train-limit",
@@ -315,7 +316,7 @@ def claims_command(
     if store.meta["dataset"] != "scenes":
         raise DatasetError(f"{results} holds results on {store.meta['dataset']}, expected scenes")
     segmenter = Segmenter(engine)
-    if segmenter.manifest.files["unet.onnx"].sha256 != store.meta["unet"]:
+    if segmenter.manifest.sha256 != store.meta["bundle"]:
         raise MdrtError(f"{results} was made with another bundle; give that one with --engine")
     page = write(
         store,
@@ -335,7 +336,7 @@ def merge_command(out: Path, shards: tuple[Path, ...], to_json: bool) -> None:
     """Put the results of SHARDS, folders that `run` wrote, together in OUT: exact."""
     stores = [Store(path / RESULTS if path.is_dir() else path) for path in shards]
     out.mkdir(parents=True, exist_ok=True)
-    meta = {key: value for key, value in stores[0].meta.items() if key != "schema"}
+    meta = stores[0].meta
     whole = Store(out / RESULTS, meta)
     for store in stores:
         whole.merge(store)
@@ -391,7 +392,8 @@ class _Job:
                 "warning",
                 f"{len(missing)} of {len(self.dataset)} pictures have no mask, as {missing[0]}",
             )
-        self.train = partial(_train, dataset, train_root or root, train_limit)
+        self.images = {self.dataset.ids[index] for index in self.indices}
+        self.train_root = train_root if dataset == FOLDER else train_root or root
         self.train_limit = train_limit
         self.segmenter = Segmenter(engine, provider=provider)
         self.boundary, self.on_error, self.out, self.to_json = boundary, on_error, out, to_json
@@ -403,9 +405,11 @@ class _Job:
                 "dataset": dataset,
                 "split": split,
                 "classes": [list(names) for names in self.dataset.classes],
+                "root": _place(root),
                 "model": manifest.model_id,
-                "unet": manifest.files["unet.onnx"].sha256,
+                "bundle": manifest.sha256,
                 "backend": self.segmenter.network.backend.name,
+                "winograd": self.segmenter.network.backend.winograd,
             },
         )
 
@@ -436,13 +440,16 @@ class _Job:
                 f"{reading[0]} reads self-attention, and the bundle returns none; export it again "
                 "with --self-attention-strides 64,32,16,8 (of which its UNet has some)"
             )
-        fitted = any(METHODS[entry.setting.method].fitted for entry in entries)
+        train = None
+        if any(METHODS[entry.setting.method].fitted for entry in entries):
+            train = self.train()
+            self.store.bind({"train_root": _place(self.train_root)})
         evaluation = Evaluation(
             self.dataset,
             self.segmenter.network,
             entries,
             self.store,
-            self.train() if fitted else None,
+            train,
             self.boundary,
             self.on_error,
         )
@@ -457,20 +464,36 @@ class _Job:
                 f"them {clock.scoring / clock.pictures:.4f} s of scoring",
                 highlight=False,
             )
-        problems = self.store.problems()
+        problems = self.store.problems(self.images)
         for message in list(problems.values())[:5]:
             say(console, "skipped", message)
         if len(problems) > 5:
             say(console, "skipped", f"{len(problems)} pictures in all; report.json names them")
 
     def show(self, found: Sequence[Table]) -> None:
-        """Write the reports and print one."""
-        _show(self.store, found, self.out, self.to_json)
+        """Write the reports of the pictures asked for, and print one."""
+        _show(self.store, found, self.out, self.to_json, self.images)
+
+    def train(self) -> Dataset:
+        """The first pictures of the training split.
+
+        Raises:
+            DatasetError: it is not there, has other classes, or is that of a folder and was not
+                given.
+        """
+        if self.dataset.name == FOLDER and self.train_root is None:
+            raise DatasetError(
+                "prototypes-gt learns from pictures that are not scored, and a folder has no "
+                "training split; give --train-root, another folder of the same classes"
+            )
+        train = open_dataset(self.dataset.name, self.train_root, "train")
+        if list(train.classes) != list(self.dataset.classes):
+            raise DatasetError(f"--train-root {self.train_root} has other classes than --root")
+        return _First(train, self.train_limit)
 
 
-def _train(name: str, root: Path | None, limit: int) -> Dataset:
-    dataset = open_dataset(name, root, "train")
-    return _First(dataset, limit)
+def _place(root: Path | None) -> str | None:
+    return None if root is None else str(root.resolve())
 
 
 class _First:
@@ -500,11 +523,18 @@ def _segments(text: str) -> int | Literal["present", "auto"]:
     return int(text)
 
 
-def _show(store: Store, found: Sequence[Table], out: Path, to_json: bool) -> None:
+def _show(
+    store: Store,
+    found: Sequence[Table],
+    out: Path,
+    to_json: bool,
+    images: Collection[str] | None = None,
+) -> None:
+    """Write the reports of every picture, or of `images`, and print one."""
     dataset, pages, printed = store.meta["dataset"], [], []
     every: dict[str, Row] = {}
     for table in found:
-        pairs = [(label, row(store, entry)) for label, entry in table.rows]
+        pairs = [(label, row(store, entry, images)) for label, entry in table.rows]
         rows = [r for _, r in pairs if r is not None]
         labels = [label for label, r in pairs if r is not None]
         if not rows:
@@ -518,7 +548,7 @@ def _show(store: Store, found: Sequence[Table], out: Path, to_json: bool) -> Non
             pages[-1] += f"\n![{table.title}]({name})\n"
     if not every:
         raise DatasetError("no picture was scored; see the messages above")
-    values = as_json(store, list(every.values()))
+    values = as_json(store, list(every.values()), images)
     head = (
         f"# {dataset}, {store.meta['split']}\n\nModel {store.meta['model']}, on "
         f"{store.meta['backend']}; mIoU in per cent, 95 % bootstrap intervals over the pictures. "

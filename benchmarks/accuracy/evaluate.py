@@ -85,7 +85,8 @@ class Evaluation:
             DatasetError: a picture cannot be read and `on_error` is "fail".
         """
         fitted = self._fit(progress)
-        keys, done = {entry.key for entry in self.entries}, self.store.done()
+        keys = {entry.key for entry in self.entries}
+        done = self.store.done({e.key for e in self.entries if self._has_boundaries(e)})
         left = [i for i in indices if keys - done.get(self.dataset.ids[i], set())]
         bar = progress.add_task(self.dataset.name, total=len(indices))
         progress.update(bar, completed=len(indices) - len(left))
@@ -127,6 +128,9 @@ class Evaluation:
                 found[entry] = truth, labelled[protocol.crop, setting]
         return found
 
+    def _has_boundaries(self, entry: Entry) -> bool:
+        return self.boundaries and PROTOCOLS[entry.protocol].matching == "none"
+
     def _keep(self, index: int, outcome: Any) -> None:
         if isinstance(outcome, DatasetError) and self.on_error == "skip":
             self.store.add_problem(self.dataset.ids[index], str(outcome))
@@ -138,7 +142,7 @@ class Evaluation:
         for entry, (truth, labels) in outcome.items():
             protocol = PROTOCOLS[entry.protocol]
             counts[entry.key] = protocol.count(truth, labels, classes)
-            if self.boundaries and protocol.matching == "none":
+            if self._has_boundaries(entry):
                 boundaries[entry.key] = boundary_counts(truth, labels, classes)
         self.store.add(self.dataset.ids[index], counts, boundaries)
 
@@ -155,9 +159,7 @@ class Evaluation:
         if not missing:
             return fitted
         if self.train is None:
-            raise DatasetError(
-                "prototypes-gt needs a training split; give --train-split, or --train-root"
-            )
+            raise DatasetError("prototypes-gt needs a training split; give --train-root")
         sums = {key: GroundTruth(len(self.dataset.classes)) for key in missing}
         bar = progress.add_task(f"{self.train.name}, training split", total=len(self.train))
         for index in range(len(self.train)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
@@ -56,17 +56,18 @@ class Row:
     iou: tuple[float | None, ...]
 
 
-def row(store: Store, entry: Entry) -> Row | None:
-    """The figures of an entry; None where no picture was scored."""
-    counts, protocol = store.counts(entry.key), PROTOCOLS[entry.protocol]
+def row(store: Store, entry: Entry, images: Collection[str] | None = None) -> Row | None:
+    """The figures of an entry over every picture, or those among `images`; None where none of
+    them was scored."""
+    counts, protocol = store.counts(entry.key, images), PROTOCOLS[entry.protocol]
     if not counts:
         return None
     classes = len(store.meta["classes"])
     found = figures(protocol.total(counts, classes))
     low, high = interval(protocol, counts, classes)
-    edges = store.boundaries(entry.key)
+    edges = store.boundaries(entry.key, images)
     boundary = None
-    if edges:
+    if len(edges) == len(counts):  # otherwise only some were scored with them
         hit, union = np.sum(edges, axis=0)
         boundary = 100 * float((hit[union > 0] / union[union > 0]).mean())
     by_class = tuple(None if np.isnan(value) else float(value) for value in found.iou)
@@ -125,8 +126,10 @@ def markdown(dataset: str, rows: Sequence[Row], labels: Sequence[str] | None = N
     return "\n".join(lines) + "\n"
 
 
-def as_json(store: Store, rows: Sequence[Row]) -> dict[str, Any]:
-    """Everything that was found, as plain values."""
+def as_json(
+    store: Store, rows: Sequence[Row], images: Collection[str] | None = None
+) -> dict[str, Any]:
+    """Everything that was found, as plain values; problems of every picture or of `images`."""
     names = [names[0] for names in store.meta["classes"]]
     return {
         **{key: value for key, value in store.meta.items() if key != "classes"},
@@ -144,7 +147,7 @@ def as_json(store: Store, rows: Sequence[Row]) -> dict[str, Any]:
             }
             for r in rows
         ],
-        "problems": store.problems(),
+        "problems": store.problems(images),
     }
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from ...runtime.errors import MdrtError
 
-SCHEMA: Final = 1
+RESULTS_VERSION: Final = 2
+"""Of what is in a file: raised whenever mdrt gives or counts labels otherwise than before, or keeps
+them in another form. Results of two versions are never mixed.
+
+2: segments matched as DiffSeg and PiCIE do; a run is of one bundle, whole, and of one root.
+"""
+
+PLACES: Final = ("root", "train_root")
+"""What a run read from: one place for one file, but shards on other machines have their own."""
 
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -58,26 +66,41 @@ class Store:
             raise MdrtError(
                 f"{path} is no result file of mdrt eval ({error}); choose another --out"
             ) from error
-        found = {key: json.loads(value) for key, value in known.items()}
-        if meta is not None:
-            self._begin(found, {"schema": SCHEMA, **meta})
-            found = {"schema": SCHEMA, **json.loads(json.dumps(dict(meta)))}
-        if found.get("schema") != SCHEMA:
+        self.meta: dict[str, Any] = {key: json.loads(value) for key, value in known.items()}
+        if not self.meta and meta is None:
+            raise MdrtError(f"{path} holds no results; expected those of an evaluation")
+        version = self.meta.get("results_version", 1 if self.meta else RESULTS_VERSION)
+        if version != RESULTS_VERSION:
             raise MdrtError(
-                f"{path} has schema {found.get('schema')!r}, this mdrt reads {SCHEMA}; "
-                "choose another --out"
+                f"{path} is of results version {version}, this mdrt writes {RESULTS_VERSION}, and "
+                "their figures do not compare; evaluate again with another --out, or delete it"
             )
-        self.meta = found
+        if meta is not None:
+            facts = {"results_version": RESULTS_VERSION, **meta}
+            self._check(facts, facts if self.meta else ())
+            self.bind(facts)
 
-    def _begin(self, found: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
-        texts = {key: json.dumps(value) for key, value in meta.items()}
-        for key, text in texts.items():
-            if found and found.get(key) != json.loads(text):
+    def bind(self, facts: Mapping[str, Any]) -> None:
+        """Note more that the results depend on, from here on.
+
+        Raises:
+            MdrtError: they were begun with something else.
+        """
+        self._check(facts, self.meta)
+        texts = {key: json.dumps(value) for key, value in facts.items()}
+        with self._transaction():
+            self._database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", texts.items())
+        self.meta |= {key: json.loads(text) for key, text in texts.items()}
+
+    def _check(self, facts: Mapping[str, Any], known: Collection[str]) -> None:
+        """Refuse facts among `known` that are not the file's."""
+        for key, value in facts.items():
+            asked = json.loads(json.dumps(value))
+            if key in known and self.meta.get(key) != asked:
                 raise MdrtError(
-                    f"{self.path} holds results with {key} {found.get(key)!r}, asked for is "
-                    f"{json.loads(text)!r}; choose another --out, or delete the file"
+                    f"{self.path} holds results with {key} {self.meta.get(key)!r}, asked for is "
+                    f"{asked!r}; choose another --out, or delete the file"
                 )
-        self._database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", texts.items())
 
     def add(
         self, image: str, counts: Mapping[str, Counts], boundaries: Mapping[str, Counts]
@@ -95,36 +118,48 @@ class Store:
         """Note why a picture has no counts."""
         self._database.execute("INSERT OR REPLACE INTO problems VALUES (?, ?)", (image, message))
 
-    def done(self) -> dict[str, set[str]]:
-        """The settings that each picture already has."""
+    def done(self, bounded: Collection[str] = ()) -> dict[str, set[str]]:
+        """The settings that each picture already has; those of `bounded` with boundaries."""
         found: dict[str, set[str]] = {}
-        for image, setting in self._database.execute("SELECT image, setting FROM counts"):
-            found.setdefault(image, set()).add(setting)
+        rows = self._database.execute("SELECT image, setting, boundary IS NOT NULL FROM counts")
+        for image, setting, has_boundary in rows:
+            if has_boundary or setting not in bounded:
+                found.setdefault(image, set()).add(setting)
         return found
 
-    def counts(self, setting: str) -> list[Counts]:
-        """The counts of every picture for a setting, in the order of the pictures' names."""
-        rows = self._database.execute(
-            "SELECT counts FROM counts WHERE setting = ? ORDER BY image", (setting,)
-        )
-        return [unpack(blob) for (blob,) in rows]
+    def images(self, setting: str) -> set[str]:
+        """The pictures that a setting has counts of."""
+        rows = self._database.execute("SELECT image FROM counts WHERE setting = ?", (setting,))
+        return {image for (image,) in rows}
 
-    def boundaries(self, setting: str) -> list[Counts]:
-        """As `counts`, (2, classes) of the boundaries; empty where they were not counted."""
+    def counts(self, setting: str, images: Collection[str] | None = None) -> list[Counts]:
+        """The counts of every picture, or of those among `images`, for a setting, in the order of
+        the pictures' names."""
+        return self._matrices("counts", setting, images)
+
+    def boundaries(self, setting: str, images: Collection[str] | None = None) -> list[Counts]:
+        """As `counts`, (2, classes) of the boundaries; of the pictures where they were counted."""
+        return self._matrices("boundary", setting, images)
+
+    def _matrices(
+        self, column: str, setting: str, images: Collection[str] | None
+    ) -> list[NDArray[np.int64]]:
         rows = self._database.execute(
-            "SELECT boundary FROM counts WHERE setting = ? AND boundary NOT NULL ORDER BY image",
+            f"SELECT image, {column} FROM counts WHERE setting = ? AND {column} NOT NULL "
+            "ORDER BY image",
             (setting,),
         )
-        return [unpack(blob) for (blob,) in rows]
+        return [unpack(blob) for image, blob in rows if images is None or image in images]
 
     def settings(self) -> list[str]:
         """Every setting with counts."""
         rows = self._database.execute("SELECT DISTINCT setting FROM counts ORDER BY rowid")
         return list(dict.fromkeys(key for (key,) in rows))
 
-    def problems(self) -> dict[str, str]:
-        """Why pictures have no counts, by picture."""
-        return dict(self._database.execute("SELECT image, message FROM problems ORDER BY image"))
+    def problems(self, images: Collection[str] | None = None) -> dict[str, str]:
+        """Why pictures, or those among `images`, have no counts, by picture."""
+        rows = self._database.execute("SELECT image, message FROM problems ORDER BY image")
+        return {image: text for image, text in rows if images is None or image in images}
 
     def fitted(self, setting: str) -> list[NDArray[np.float32]] | None:
         """The prototypes a setting was fitted with, if it was."""
@@ -154,8 +189,9 @@ class Store:
         Raises:
             MdrtError: it was begun with something else, or a picture has other counts there.
         """
-        for key, value in self.meta.items():
-            if other.meta.get(key) != value:
+        for key in self.meta.keys() | other.meta.keys():
+            value = self.meta.get(key)
+            if key not in PLACES and other.meta.get(key) != value:
                 raise MdrtError(
                     f"{other.path} holds results with {key} {other.meta.get(key)!r}, "
                     f"{self.path} with {value!r}; only shards of one evaluation can be merged"

@@ -67,6 +67,15 @@ def test_a_verdict_follows_from_the_counts(
     assert ("Because." in page) == (verdict != AGREES)  # a reason only where one is called for
 
 
+def test_pairs_are_compared_over_the_pictures_of_both(store: Store) -> None:
+    """A sweep that went on with a limit has more pictures of some rows than of others."""
+    store.add("one more", {GOOD.key: counts(0)}, {})
+    claim = Claim("x", "", "", "x", (("good", "bad"),), (), "")
+    (found,) = compare(store, claim, TABLE)
+    assert found.better.images == found.worse.images == 40
+    assert found.verdict == AGREES
+
+
 def test_pairs_that_were_not_scored_are_left_out(store: Store) -> None:
     claim = Claim("x", "", "", "x", (("good", "absent"),), (), "Why.")
     assert compare(store, claim, TABLE) == []
@@ -113,12 +122,12 @@ def test_claims_need_a_sweep_of_the_same_bundle(tmp_path: Path) -> None:
         return done.stderr
 
     assert "does not exist" in ask()
-    meta = {"dataset": "scenes", "classes": [["a"]], "unet": "other", "model": "m"}
+    meta = {"dataset": "scenes", "classes": [["a"]], "bundle": "other", "model": "m"}
     Store(tmp_path / "results.sqlite", meta).close()
     assert "another bundle" in ask()
     (tmp_path / "results.sqlite").unlink()
-    own = Segmenter().manifest.files["unet.onnx"].sha256
-    Store(tmp_path / "results.sqlite", meta | {"unet": own}).close()
+    own = Segmenter().manifest.sha256
+    Store(tmp_path / "results.sqlite", meta | {"bundle": own}).close()
     assert "holds no figures of a sweep" in ask()
     (tmp_path / "results.sqlite").unlink()
     Store(tmp_path / "results.sqlite", meta | {"dataset": "voc20"}).close()

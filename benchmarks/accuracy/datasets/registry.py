@@ -129,13 +129,15 @@ def open_dataset(
         DatasetError: unknown, not there, or a listed id is not in it.
     """
     if name == SCENES:
+        if listed is not None:
+            raise DatasetError("--list restricts data sets on disk, and scenes are made from seeds")
         return Scenes(split)
     if name not in NAMES:
         raise DatasetError(f"unknown data set {name!r}; choose one of {', '.join(NAMES)}")
     if root is None:
         raise DatasetError(f"{name} needs --root, the folder it lies in")
     if name == FOLDER:
-        dataset = _folder(root)
+        dataset = _folder(root, listed)
     else:
         tree = TREES[name]
         variant, items = tree.find(root, split)
@@ -144,7 +146,7 @@ def open_dataset(
     return dataset
 
 
-def _folder(root: Path) -> TreeDataset:
+def _folder(root: Path, listed: Path | None) -> TreeDataset:
     """`images/`, `masks/` with the same names as PNG or TIFF, and `classes.txt`."""
     layout = "expected images/, masks/ with the same names (.png or .tif) and classes.txt"
     missing = [name for name in ("images", "masks", "classes.txt") if not (root / name).exists()]
@@ -163,7 +165,7 @@ def _folder(root: Path) -> TreeDataset:
         )
     items = [(p.stem, p, m) for p, m in zip(pictures, masks, strict=True)]
     variant = Variant("images/*", "masks/{id}.png", tables.shifted(len(classes)))
-    return TreeDataset(FOLDER, classes, variant, items)
+    return TreeDataset(FOLDER, classes, variant, _listed(items, listed, root))
 
 
 def _mask_of(folder: Path, stem: str) -> Path:
