@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime import contract
+from ...runtime.hashes import remembered_sha256
 from ...runtime.session import Session, TensorSpec
 
 Feeds = Mapping[str, NDArray[Any]]
@@ -99,25 +102,55 @@ class MnnSession:
 def mnn_file(path: Path, folder: Path) -> Path:
     """The graph at `path` converted into `folder`, where it stays for the next run.
 
-    The converter runs in a process of its own, since it takes three times the weights' memory,
-    and is called directly: MNN's command-line wrapper reports its use over the network.
+    It is kept under a digest of the graph, its weights and MNN's version, and moved there once it
+    is whole. The converter runs in a process of its own, since it takes three times the weights'
+    memory, and is called directly: MNN's command-line wrapper reports its use over the network.
 
     Raises:
         RuntimeError: MNN cannot convert the graph.
     """
-    size = path.stat().st_size
-    converted = folder / f"{path.parent.name}-{path.stem}-{size}.mnn"
-    if converted.exists():
-        return converted
+    name = f"{path.stem}-{_digest(path)[:32]}.mnn"
+    if (folder / name).exists():
+        return folder / name
     folder.mkdir(parents=True, exist_ok=True)
-    flags = ["-f", "ONNX", "--bizCode", "mdrt", "--saveExternalData", "1"]
-    arguments = [*flags, "--modelFile", str(path.resolve()), "--MNNModel", str(converted.resolve())]
-    code = f"import sys, _tools; sys.exit(not _tools.mnnconvert({['mnnconvert', *arguments]!r}))"
-    with tempfile.TemporaryDirectory() as scratch:  # it leaves a file where it runs
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:  # it leaves files where it runs
+        flags = ["-f", "ONNX", "--bizCode", "mdrt", "--saveExternalData", "1"]
+        converted = Path(scratch).resolve() / name
+        arguments = [*flags, "--modelFile", str(path.resolve()), "--MNNModel", str(converted)]
+        call = f"_tools.mnnconvert({['mnnconvert', *arguments]!r})"
+        code = f"import sys, _tools; sys.exit(not {call})"
         done = subprocess.run([sys.executable, "-c", code], cwd=scratch, capture_output=True)
-    if done.returncode or not converted.exists():
-        raise RuntimeError(f"MNN cannot convert {path}: {done.stderr.decode()[-300:]}")
-    return converted
+        if done.returncode or not converted.exists():
+            raise RuntimeError(f"MNN cannot convert {path}: {done.stderr.decode()[-300:]}")
+        weights = converted.with_name(f"{name}.weight")
+        for made in (weights, converted):  # the graph last: where it is, all is
+            if made.exists():
+                made.replace(folder / made.name)
+    return folder / name
+
+
+def _digest(path: Path) -> str:
+    """Of what a conversion depends on: the graph, the files of its weights, and MNN."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    weights = {
+        entry.value
+        for initializer in graph.initializer
+        for entry in initializer.external_data
+        if entry.key == "location"
+    }
+    files = [path, *(path.parent / name for name in sorted(weights))]
+    parts = [_mnn_version(), *(remembered_sha256(file) for file in files)]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+
+def _mnn_version() -> str:
+    """Of MNN as it is installed; empty where it is not."""
+    try:
+        return version("MNN")
+    except PackageNotFoundError:
+        return ""
 
 
 def opener(runtime: str, threads: int | None, folder: Path) -> Callable[[Path], Session]:
