@@ -45,7 +45,8 @@ class Observation:
 
 
 class Reference:
-    """A diffusers pipeline directory, loaded in float32.
+    """A diffusers pipeline directory, loaded in float32; with `vae`, a directory too, its VAE from
+    there.
 
     `feature_strides` and `attention_strides` are image pixels per cell; the paper's by default.
     The mathematics after the UNet runs in `dtype`.
@@ -57,6 +58,7 @@ class Reference:
         feature_strides: Sequence[int] = (64, 32, 16),
         attention_strides: Sequence[int] = (64, 32),
         dtype: torch.dtype = torch.float64,
+        vae: str | Path | None = None,
     ) -> None:
         path = Path(pipeline)
         index = json.loads((path / "model_index.json").read_text())
@@ -66,7 +68,13 @@ class Reference:
             kind = getattr({"diffusers": diffusers, "transformers": transformers}[library], name)
             return kind.from_pretrained(path / part)
 
-        self.unet, self.vae = load("unet").float().eval(), load("vae").float().eval()
+        def load_vae(folder: Path) -> Any:
+            folder = folder if (folder / "config.json").is_file() else folder / "vae"
+            kind = json.loads((folder / "config.json").read_text())["_class_name"]
+            return getattr(diffusers, kind).from_pretrained(folder)
+
+        self.unet = load("unet").float().eval()
+        self.vae = (load("vae") if vae is None else load_vae(Path(vae))).float().eval()
         self.text_encoder = load("text_encoder").float().eval()
         self.tokenizer, self.scheduler = load("tokenizer"), load("scheduler")
         self.feature_strides = tuple(feature_strides)

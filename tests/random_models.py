@@ -81,7 +81,7 @@ def save_pipeline(
         model.to(kind).save_pretrained(directory / part, variant=variant)
 
     save(UNet2DConditionModel(**unet), "unet")
-    save(_vae(tiny_vae, vae_levels, unet["sample_size"]), "vae")
+    save(make_vae(tiny_vae, vae_levels, unet["sample_size"]), "vae")
     vocabulary = save_tokenizer(directory / "tokenizer", pad_token)
     text = CLIPTextConfig(
         vocab_size=len(vocabulary),
@@ -114,7 +114,8 @@ def save_pipeline(
     return directory
 
 
-def _vae(tiny: bool, levels: int, sample_size: int) -> torch.nn.Module:
+def make_vae(tiny: bool, levels: int, sample_size: int) -> torch.nn.Module:
+    """A TAESD-shaped VAE or a KL one, for a UNet of `sample_size` latent cells a side."""
     if tiny:
         blocks = (1,) + (1,) * (levels - 1)
         return AutoencoderTiny(

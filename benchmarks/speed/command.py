@@ -33,6 +33,11 @@ _PIPELINE = click.option(
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="The diffusers pipeline that the bundle was exported from.",
 )
+_VAE = click.option(
+    "--vae",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="The VAE that the bundle was exported with.  [default: the pipeline's]",
+)
 _SIZE = click.option("--size", type=click.IntRange(min=8), help="Side of the square picture.")
 _CLASSES = click.option(
     "--classes",
@@ -73,6 +78,7 @@ def _out(name: str) -> Callable[[Any], Any]:
 @click.command("latency")
 @_ENGINE
 @_PIPELINE
+@_VAE
 @_SIZE
 @_CLASSES
 @click.option(
@@ -98,6 +104,7 @@ def _out(name: str) -> Callable[[Any], Any]:
 def latency_command(
     engine: Path,
     pipeline: Path | None,
+    vae: Path | None,
     size: int | None,
     count: int,
     against: str,
@@ -121,7 +128,7 @@ def latency_command(
         if name in PYTORCH and pipeline is None:
             raise click.UsageError(f"--against {name} needs --pipeline, the weights PyTorch reads")
     contenders = list(dict.fromkeys(["mdrt", *others]))
-    task = _task(engine, pipeline, size, count, threads)
+    task = _task(engine, pipeline, size, count, threads, vae)
     errors = Console(stderr=True)
     try:
         from . import work
@@ -190,11 +197,12 @@ def growth_command(
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="The diffusers pipeline that the bundle was exported from.",
 )
+@_VAE
 @_SIZE
 @_CLASSES
 @_JSON
 def parity_command(
-    engine: Path, pipeline: Path, size: int | None, count: int, as_json: bool
+    engine: Path, pipeline: Path, vae: Path | None, size: int | None, count: int, as_json: bool
 ) -> None:
     """Compare a bundle with its pipeline in PyTorch: every tensor, then every pixel's label."""
     try:
@@ -205,9 +213,9 @@ def parity_command(
             f"mdrt bench parity needs {error.name}; "
             "run `pip install -e '.[export,bench]'` in mdrt's own folder"
         ) from error
-    task = _task(engine, pipeline, size, count, None)
+    task = _task(engine, pipeline, size, count, None, vae)
     with Console(stderr=True).status("comparing") as status:
-        rows = parity.tensors(load_bundle(engine, verify=False), pipeline, task.size, status.update)
+        rows = parity.tensors(task, status.update)
         agreements = parity.labels(task, status.update)
     if as_json:
         found = {
@@ -247,7 +255,12 @@ def _write(
 
 
 def _task(
-    engine: Path, pipeline: Path | None, size: int | None, count: int, threads: int | None
+    engine: Path,
+    pipeline: Path | None,
+    size: int | None,
+    count: int,
+    threads: int | None,
+    vae: Path | None = None,
 ) -> Task:
     bundle = load_bundle(engine, verify=False)
     manifest = bundle.manifest
@@ -257,5 +270,6 @@ def _task(
             f"--size {size}: expected a multiple of {manifest.size_multiple} for this bundle"
         )
     cache = cache_folder() / "bench"
-    source = None if pipeline is None else str(pipeline.resolve())
-    return Task(str(bundle.path.resolve()), source, size, names(count), str(cache), threads)
+    source, encoder = (None if path is None else str(path.resolve()) for path in (pipeline, vae))
+    folder = str(bundle.path.resolve())
+    return Task(folder, source, size, names(count), str(cache), threads, encoder)

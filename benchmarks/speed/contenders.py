@@ -76,6 +76,7 @@ class Torch:
             task.pipeline,
             tuple(f.stride for f in manifest.features),
             tuple(dict.fromkeys(a.stride for a in manifest.attention)),
+            vae=task.vae,
             dtype=torch.float32,
         )
         if compiled:

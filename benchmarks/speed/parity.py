@@ -6,15 +6,19 @@ import gc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import torch
 
 from ...export import proof
 from ...export.components import open_pipeline
 from ...export.probe import probe, select
 from ...kernels import Mode
-from ...runtime.bundle import Bundle, load_bundle
+from ...runtime.bundle import load_bundle
+from ...runtime.contract import Manifest
+from ...runtime.errors import MdrtError
 from ...runtime.segmenter import PAPER, Segmenter
 from ..reference import Reference
 from .task import Task
@@ -29,28 +33,36 @@ class Agreement:
     share: float
 
 
-def tensors(
-    bundle: Bundle, pipeline: Path, size: int, say: Callable[[str], None]
-) -> list[proof.Row]:
-    """Every output of every graph, twins included, against plain PyTorch at `size`².
+def tensors(task: Task, say: Callable[[str], None]) -> list[proof.Row]:
+    """Every output of every graph, twins included, against plain PyTorch.
 
     Raises:
-        ExportError: a graph's names or shapes differ from the pipeline's.
+        ExportError: there is no such pipeline or VAE, or a graph's names or shapes differ from
+            theirs.
+        MdrtError: the bundle was exported with another VAE.
     """
+    bundle = load_bundle(task.bundle, verify=False)
     manifest = bundle.manifest
-    source = open_pipeline(str(pipeline), None)
-    cases = [proof.Case(size, size, 1)]
-    tolerance = proof.TOLERANCE[manifest.precision]
+    assert task.pipeline is not None
+    source = open_pipeline(task.pipeline, None if task.vae is None else Path(task.vae))
+    cases = [proof.Case(task.size, task.size, 1)]
+
+    def prove(path: Path, examples: list[proof.Example]) -> list[proof.Row]:
+        return proof.prove(path, examples, _tolerance(path, manifest.precision))
+
     vae, text, unet = bundle.graphs(twins=False)
     fast = bundle.graphs(twins=True)
     rows = []
     say("VAE encoder")
-    examples = proof.vae_examples(source.vae(), cases)
+    encoder = source.vae()
+    _check_vae(encoder.config, source.vae_path, manifest)
+    examples = proof.vae_examples(encoder, cases)
+    del encoder
     for path in dict.fromkeys((vae, fast[0])):
-        rows += proof.prove(path, examples, tolerance)
+        rows += prove(path, examples)
     say("text encoder")
     examples = proof.text_examples(source.text_encoder(), manifest.tokenizer, cases)
-    rows += proof.prove(text, examples, tolerance)
+    rows += prove(text, examples)
     say("UNet")
     structure = probe(source.unet_config())
     selection = select(
@@ -58,6 +70,7 @@ def tensors(
         manifest.vae_factor,
         tuple(f.stride for f in manifest.features),
         tuple(dict.fromkeys(a.stride for a in manifest.attention)),
+        tuple(dict.fromkeys(a.stride for a in manifest.self_attention)),
     )
     steps, length = len(manifest.alphas_cumprod), manifest.tokenizer.max_length
     examples = proof.unet_examples(
@@ -65,8 +78,26 @@ def tensors(
     )
     gc.collect()
     for path in dict.fromkeys((unet, fast[2])):
-        rows += proof.prove(path, examples, tolerance)
+        rows += prove(path, examples)
     return rows
+
+
+def _check_vae(config: Any, path: Path, manifest: Manifest) -> None:
+    """Refuse a VAE whose latents are scaled otherwise than the bundle's."""
+    found = (float(config.scaling_factor), float(config.get("shift_factor") or 0.0))
+    if found != (manifest.scaling_factor, manifest.shift_factor):
+        raise MdrtError(
+            f"the bundle was exported with another VAE than {path}: it scales latents by "
+            f"{manifest.scaling_factor}, that one by {found[0]}; give it by --vae"
+        )
+
+
+def _tolerance(graph: Path, precision: str) -> float:
+    """As export proves the graph by: wider where weights were rounded to half."""
+    weights = onnx.load(graph, load_external_data=False).graph.initializer
+    rounded = any(weight.data_type == onnx.TensorProto.FLOAT16 for weight in weights)
+    kind = "fp16 weights" if precision == "fp32" and rounded else precision
+    return proof.TOLERANCE[kind]
 
 
 def labels(task: Task, say: Callable[[str], None]) -> list[Agreement]:
@@ -79,6 +110,7 @@ def labels(task: Task, say: Callable[[str], None]) -> list[Agreement]:
         task.pipeline,
         tuple(f.stride for f in manifest.features),
         tuple(dict.fromkeys(a.stride for a in manifest.attention)),
+        vae=task.vae,
         dtype=torch.float32,  # float64 would hold 23 GB of features at 512²
     )
     image, noise = task.image(0), bundle.noise()

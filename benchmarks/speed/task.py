@@ -31,8 +31,9 @@ class Task:
     """One picture size and class list, for every contender the same.
 
     `bundle` is what mdrt and the runtimes read, `pipeline` what PyTorch reads, None where no
-    PyTorch contender runs; `cache` is where other runtimes keep what they convert. `threads` None
-    leaves every runtime its own choice.
+    PyTorch contender runs, and `vae` the directory of its VAE, None for the pipeline's own;
+    `cache` is where other runtimes keep what they convert. `threads` None leaves every runtime its
+    own choice.
     """
 
     bundle: str
@@ -41,6 +42,7 @@ class Task:
     classes: tuple[str, ...]
     cache: str
     threads: int | None = None
+    vae: str | None = None
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """A picture of smooth colours, shapes and grain, another for each index."""

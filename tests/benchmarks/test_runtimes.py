@@ -15,8 +15,9 @@ onnx = pytest.importorskip("onnx")
 CONVERTER = """
 from pathlib import Path
 def mnnconvert(arguments):
-    source, target = (Path(arguments[arguments.index(n) + 1]) for n in ("--modelFile", "--MNNModel"))
-    if "fail" in source.name:
+    flags = ("--modelFile", "--MNNModel")
+    source, target = (Path(arguments[arguments.index(flag) + 1]) for flag in flags)
+    if source.stem == "fail":
         target.write_bytes(b"half")
         return False
     data = source.with_name(source.name + ".data").read_bytes()
