@@ -115,12 +115,13 @@ CLAIMS: Final = (
     Claim(
         "timestep",
         "Little noise",
-        "Features and maps are read at t = 1, from a picture nearly without noise (Table 4).",
+        "Features and maps are read at t = 1, from a picture nearly without noise (Table 4, "
+        "Cityscapes: 17.1 at t = 1, 5.5 at 10, 2.4 at 100, 0.9 at 500).",
         "4",
         tuple(
             (f"{pooling}, timestep 0", f"{pooling}, timestep {t}")
             for pooling in POOLINGS
-            for t in (100, 200, 400, 700)
+            for t in (99, 200, 400, 700)
         ),
         ("softmax, timestep 0", "softmax, timestep 400", "softmax, timestep 700"),
         "Its training drew timesteps towards noise, since the caption teaches most where the "
@@ -130,7 +131,8 @@ CLAIMS: Final = (
     Claim(
         "attention-strides",
         "Attention of two strides",
-        "Maps of strides 64 and 32 together are better than either alone (Table 5).",
+        "Maps of strides 64 and 32 are better than with those of finer layers added (Table 5, "
+        "Cityscapes: 17.1, with stride 16 14.5, with 16 and 8 12.5).",
         "5",
         (),
         ("exp, 16", "softmax, 16"),
@@ -141,12 +143,17 @@ CLAIMS: Final = (
     Claim(
         "feature-strides",
         "Features of three strides",
-        "Features of strides 64, 32 and 16 together are better than those of one (Table 6).",
+        "k-means on features of strides 64, 32 and 16 together is better than on fewer, or with "
+        "finer ones added (Table 6, Cityscapes: 23.3; of 64 and 32 20.3, of 16 17.2, of 8 14.8, of "
+        "all four 14.8). Beside it, what the same choice does to named classes.",
         "6",
         tuple(
-            (f"{pooling}, 16+32+64", f"{pooling}, {stride}")
-            for pooling in POOLINGS
-            for stride in (16, 32, 64)
+            (f"{how}, 16+32+64", f"{how}, {strides}")
+            for how, others in (
+                ("k-means", ("16", "32", "64", "32+64")),
+                *((pooling, ("16", "32", "64")) for pooling in POOLINGS),
+            )
+            for strides in others
         ),
         ("exp, 16", "exp, 64", "exp, 16+32+64"),
         "Seen at 384², stride 64 is a grid of 6×6 and pulls neighbours together; the paper's 512² "
@@ -157,7 +164,8 @@ CLAIMS: Final = (
         "ground-truth",
         "Prototypes from ground truth",
         "Prototypes from the masks of a training split, instead of from the words' maps, show "
-        "what the features could do: far more (Table 7).",
+        "what the features could do: far more (Table 7: 35.0 against 17.1 on Cityscapes, 53.7 "
+        "against 29.9 on VOC, 39.8 against 13.0 on COCO-Stuff-27).",
         "7",
         (
             ("prototypes from ground truth", "exp, every name"),
@@ -171,7 +179,9 @@ CLAIMS: Final = (
     Claim(
         "dynamic-prompts",
         "Dynamic prompts",
-        "Only the names that are present in the prompt: far better than every name (Table 7).",
+        "Only the names that are present in the prompt: far better than every name (Table 7: "
+        "21.6 against 17.1 on Cityscapes, 87.2 against 29.9 on VOC, 40.5 against 13.0 on "
+        "COCO-Stuff-27).",
         "7",
         (
             ("exp, visible names", "exp, every name"),
@@ -275,7 +285,7 @@ def appendix(store: Store, found: Sequence[Table]) -> list[str]:
         scored = [(label, r) for label, entry in table.rows if (r := row(store, entry)) is not None]
         if scored:
             labels, rows = zip(*scored, strict=True)
-            lines += [f"## {table.title}", "", markdown(store.meta["dataset"], rows, labels)]
+            lines += [f"## {table.title}", "", markdown(rows, labels)]
     return lines
 
 

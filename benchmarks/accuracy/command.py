@@ -24,7 +24,7 @@ from .datasets import FOLDER, NAMES, TREES, Dataset, open_dataset
 from .evaluate import DEFAULT_PROTOCOLS, Entry, Evaluation, shard
 from .methods import METHODS, Setting
 from .protocols import PROTOCOLS
-from .report import Row, as_json, describe, draw, markdown, row
+from .report import Row, as_json, describe, draw, markdown, of_paper, row
 from .store import Store
 from .sweep import TIMESTEPS, Table, tables
 
@@ -408,6 +408,8 @@ class _Job:
                 "root": _place(root),
                 "model": manifest.model_id,
                 "bundle": manifest.sha256,
+                "features": [output.stride for output in manifest.features],
+                "attention": list(dict.fromkeys(layer.stride for layer in manifest.attention)),
                 "backend": self.segmenter.network.backend.name,
                 "winograd": self.segmenter.network.backend.winograd,
             },
@@ -531,7 +533,7 @@ def _show(
     images: Collection[str] | None = None,
 ) -> None:
     """Write the reports of every picture, or of `images`, and print one."""
-    dataset, pages, printed = store.meta["dataset"], [], []
+    pages, printed = [], []
     every: dict[str, Row] = {}
     for table in found:
         pairs = [(label, row(store, entry, images)) for label, entry in table.rows]
@@ -540,17 +542,17 @@ def _show(
         if not rows:
             continue
         every |= {r.entry.key: r for r in rows}
-        pages.append(f"## {table.title}\n\n{markdown(dataset, rows, labels)}")
+        pages.append(f"## {table.title}\n\n{markdown(rows, labels)}")
         printed.append((table.title, rows, labels))
         if table.id:
             name = f"{table.id}.png"
-            write_atomically(out / name, partial(draw, dataset, table.title, labels, rows))
+            write_atomically(out / name, partial(draw, table.title, labels, rows))
             pages[-1] += f"\n![{table.title}]({name})\n"
     if not every:
         raise DatasetError("no picture was scored; see the messages above")
     values = as_json(store, list(every.values()), images)
     head = (
-        f"# {dataset}, {store.meta['split']}\n\nModel {store.meta['model']}, on "
+        f"# {store.meta['dataset']}, {store.meta['split']}\n\nModel {store.meta['model']}, on "
         f"{store.meta['backend']}; mIoU in per cent, 95 % bootstrap intervals over the pictures. "
         f"Skipped pictures: {len(values['problems'])}.\n\n"
     )
@@ -569,7 +571,9 @@ def _show(
 
 def _rich(title: str, rows: Sequence[Row], labels: Sequence[str]) -> RichTable:
     table = RichTable(title=title, title_justify="left")
-    for name in ("method", "setting", "mIoU", "95 %", "accuracy", "protocol", "pictures"):
+    paper = any(r.paper for r in rows)
+    names = ["method", "setting", "mIoU", "95 %", "accuracy", *["the paper"] * paper]
+    for name in (*names, "protocol", "pictures"):
         table.add_column(name, justify="left" if name in ("method", "setting") else "right")
     for label, r in zip(labels, rows, strict=True):
         table.add_row(
@@ -578,6 +582,7 @@ def _rich(title: str, rows: Sequence[Row], labels: Sequence[str]) -> RichTable:
             f"{r.miou:.1f}",
             f"{r.low:.1f}–{r.high:.1f}",
             f"{r.accuracy:.1f}",
+            *[of_paper(r)] * paper,
             r.entry.protocol,
             f"{r.images}",
         )

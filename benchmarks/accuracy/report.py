@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
@@ -10,24 +10,9 @@ import numpy as np
 
 from .evaluate import Entry
 from .methods import Setting
+from .paper import Published, published
 from .protocols import PROTOCOLS, figures, interval
 from .store import Store
-
-PAPER: Final[Mapping[tuple[str, str], tuple[float, str]]] = {
-    ("potsdam6", "maskdiffusion"): (21.2, "Table 2"),
-    ("cityscapes19", "maskdiffusion"): (17.1, "Table 2"),
-    ("voc20", "maskdiffusion"): (29.9, "Table 2"),
-    ("cocostuff171", "maskdiffusion"): (5.5, "Table 2"),
-    ("cocostuff27", "maskdiffusion"): (13.0, "Table 7"),
-    ("cityscapes19", "unsupervised"): (28.5, "Table 3"),
-    ("cityscapes27", "unsupervised"): (25.3, "Table 3"),
-    ("cocostuff27", "unsupervised"): (58.4, "Table 3"),
-    ("cityscapes19", "kmeans"): (23.3, "Table 3"),
-    ("cityscapes27", "kmeans"): (20.1, "Table 3"),
-    ("cocostuff27", "kmeans"): (35.0, "Table 3"),
-}
-"""(data set, method) → mIoU the paper gives and where (arXiv 2403.11194)."""
-
 
 ORANGE: Final = "#d95f02"
 """Of what a chart points at."""
@@ -44,6 +29,7 @@ class Row:
         accuracy: share of the pixels that are right.
         boundary: mean boundary IoU, None where it was not counted.
         iou: by class, None for one in neither map.
+        paper: the paper's figure for the same, if it has one.
     """
 
     entry: Entry
@@ -54,6 +40,7 @@ class Row:
     accuracy: float
     boundary: float | None
     iou: tuple[float | None, ...]
+    paper: Published | None = None
 
 
 def row(store: Store, entry: Entry, images: Collection[str] | None = None) -> Row | None:
@@ -71,7 +58,9 @@ def row(store: Store, entry: Entry, images: Collection[str] | None = None) -> Ro
         hit, union = np.sum(edges, axis=0)
         boundary = 100 * float((hit[union > 0] / union[union > 0]).mean())
     by_class = tuple(None if np.isnan(value) else float(value) for value in found.iou)
-    return Row(entry, len(counts), found.miou, low, high, found.accuracy, boundary, by_class)
+    known = published(store.meta["dataset"], entry.setting, store.meta)
+    accuracy = found.accuracy
+    return Row(entry, len(counts), found.miou, low, high, accuracy, boundary, by_class, known)
 
 
 def describe(setting: Setting) -> str:
@@ -106,24 +95,29 @@ def _strides(strides: Sequence[int]) -> str:
     return "+".join(map(str, strides))
 
 
-def markdown(dataset: str, rows: Sequence[Row], labels: Sequence[str] | None = None) -> str:
+def markdown(rows: Sequence[Row], labels: Sequence[str] | None = None) -> str:
     """A table with a row an entry: figures, the interval, the protocol, and the paper's figure."""
     names = labels or [describe(r.entry.setting) for r in rows]
     edges = any(r.boundary is not None for r in rows)
-    paper = [PAPER.get((dataset, r.entry.setting.method)) for r in rows]
+    paper = any(r.paper for r in rows)
     head = ["method", "setting", "mIoU", "95 %", "accuracy"]
-    head += ["boundary IoU"] * edges + ["the paper"] * any(paper) + ["protocol", "pictures"]
+    head += ["boundary IoU"] * edges + ["the paper"] * paper + ["protocol", "pictures"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for name, r, known in zip(names, rows, paper, strict=True):
+    for name, r in zip(names, rows, strict=True):
         cells = [r.entry.setting.method, name, f"{r.miou:.1f}", f"{r.low:.1f}–{r.high:.1f}"]
         cells.append(f"{r.accuracy:.1f}")
         if edges:
             cells.append("" if r.boundary is None else f"{r.boundary:.1f}")
-        if any(paper):
-            cells.append(f"{known[0]} ({known[1]})" if known else "")
+        if paper:
+            cells.append(of_paper(r))
         cells += [f"`{r.entry.protocol}`", f"{r.images}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def of_paper(r: Row) -> str:
+    """The paper's figure and where it stands; nothing where it has none."""
+    return "" if r.paper is None else f"{r.paper.miou} ({r.paper.tables})"
 
 
 def as_json(
@@ -144,6 +138,7 @@ def as_json(
                 "accuracy": r.accuracy,
                 "boundary_iou": r.boundary,
                 "iou": dict(zip(names, r.iou, strict=True)),
+                "paper": r.paper and {"miou": r.paper.miou, "tables": r.paper.tables},
             }
             for r in rows
         ],
@@ -165,9 +160,7 @@ def draw_bars(
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw(
-    dataset: str, title: str, labels: Sequence[str], rows: Sequence[Row], file: BinaryIO
-) -> None:
+def draw(title: str, labels: Sequence[str], rows: Sequence[Row], file: BinaryIO) -> None:
     """mIoU with its interval, a bar an entry, and the paper's figure where it has one, as PNG."""
     import matplotlib as mpl
 
@@ -176,11 +169,7 @@ def draw(
 
     figure, axes = plt.subplots(figsize=(7, 0.8 + 0.42 * len(rows)), layout="constrained")
     draw_bars(axes, title, labels, rows)
-    known = {
-        place: PAPER[dataset, r.entry.setting.method][0]
-        for place, r in enumerate(rows)
-        if (dataset, r.entry.setting.method) in PAPER
-    }
+    known = {place: r.paper.miou for place, r in enumerate(rows) if r.paper is not None}
     if known:
         axes.plot(list(known.values()), list(known), "D", color=ORANGE, label="the paper")
         axes.legend(fontsize=8)

@@ -14,8 +14,8 @@ from .methods import METHODS, Setting
 from .methods.diffseg import THRESHOLDS as DIFFSEG_THRESHOLDS
 from .methods.diffseg import TIMESTEP as DIFFSEG_TIMESTEP
 
-TIMESTEPS: Final = (0, 50, 100, 200, 300, 400, 500, 700)
-"""Indices into ᾱ; the paper's t = 1 is 0."""
+TIMESTEPS: Final = (0, 9, 50, 99, 200, 300, 400, 499, 700)
+"""Indices into ᾱ; the paper's t = 1, 10, 100 and 500 are 0, 9, 99 and 499."""
 
 POOLINGS: Final[tuple[Pooling, ...]] = ("exp", "softmax")
 """The official code's, and that over tokens, which suits small models better."""
@@ -144,6 +144,11 @@ def tables(
                 (f"{pooling}, {'+'.join(map(str, chosen))}",
                  replace(base, pooling=pooling, feature_strides=chosen))
                 for pooling in POOLINGS
+                for chosen in _subsets(features)
+            ]
+            + [
+                (f"k-means, {'+'.join(map(str, chosen))}",
+                 replace(unnamed, method="kmeans", feature_strides=chosen))
                 for chosen in _subsets(features)
             ],
         ),

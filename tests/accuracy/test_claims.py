@@ -31,6 +31,9 @@ GOOD, BAD, SAME = (Entry(Setting("maskdiffusion", t), "miou") for t in (1, 2, 3)
 TABLE = Table("x", "", (("good", GOOD), ("bad", BAD), ("same", SAME)))
 
 
+META = {"dataset": "scenes", "classes": [["a"], ["b"]], "features": [16], "attention": [16]}
+
+
 def counts(right: int) -> Counts:
     """Two classes of a hundred pixels, of each so many right."""
     return np.array([[right, 100 - right, 0], [100 - right, right, 0]])
@@ -38,7 +41,7 @@ def counts(right: int) -> Counts:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    found = Store(tmp_path / "results.sqlite", {"classes": [["a"], ["b"]]})
+    found = Store(tmp_path / "results.sqlite", META)
     for i, shift in enumerate(np.random.default_rng(0).integers(-9, 10, 40)):
         good, bad = counts(80 + int(shift)), counts(60 + int(shift))
         same = counts(80 + int(shift) + (1 if i % 2 else -1))

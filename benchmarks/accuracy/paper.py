@@ -1,0 +1,128 @@
+"""What the paper reports (arXiv 2403.11194, Tables 2 to 7), and of which choices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ...runtime.contract import PAPER_TIMESTEP
+from .methods import Setting
+from .methods.diffseg import TIMESTEP as DIFFSEG_TIMESTEP
+
+FEATURES: Final = (64, 32, 16)
+ATTENTION: Final = (64, 32)
+"""Strides the paper reads: sizes 8, 16 and 32, and 8 and 16, of a 512² picture."""
+
+READS_FEATURES: Final = ("maskdiffusion", "prototypes-gt", "unsupervised", "kmeans")
+
+
+@dataclass(frozen=True)
+class Published:
+    """One figure of the paper.
+
+    Attributes:
+        dataset: as `mdrt eval` names it.
+        method: as `mdrt eval` names it.
+        miou: in per cent.
+        tables: where it stands.
+        timestep: index into ᾱ; t less one.
+        features, attention: strides.
+        dynamic: only the classes present are in the prompt.
+    """
+
+    dataset: str
+    method: str
+    miou: float
+    tables: str
+    timestep: int = PAPER_TIMESTEP
+    features: tuple[int, ...] = FEATURES
+    attention: tuple[int, ...] = ATTENTION
+    dynamic: bool = False
+
+
+def _table(
+    method: str, name: str, figures: Mapping[str, float], timestep: int = 0
+) -> list[Published]:
+    return [Published(data, method, miou, name, timestep) for data, miou in figures.items()]
+
+
+FIGURES: Final = (
+    *_table("maskdiffusion", "Tables 2, 4, 5, 7", {"cityscapes19": 17.1}),
+    *_table("maskdiffusion", "Table 2", {"potsdam6": 21.2, "cocostuff171": 5.5}),
+    *_table("maskdiffusion", "Tables 2, 7", {"voc20": 29.9}),
+    *_table("maskdiffusion", "Table 7", {"cocostuff27": 13.0}),
+    *_table(
+        "unsupervised",
+        "Table 3",
+        {"cityscapes19": 28.5, "cityscapes27": 25.3, "cocostuff27": 58.4},
+    ),
+    *_table("kmeans", "Tables 3, 6", {"cityscapes19": 23.3}),
+    *_table("kmeans", "Table 3", {"cityscapes27": 20.1, "cocostuff27": 35.0}),
+    *_table("diffseg", "Table 3", {"cityscapes27": 21.2, "cocostuff27": 43.6}, DIFFSEG_TIMESTEP),
+    *(
+        Published("cityscapes19", "maskdiffusion", miou, "Table 4", timestep=t - 1)
+        for t, miou in ((10, 5.5), (100, 2.4), (500, 0.9))
+    ),
+    *(
+        Published("cityscapes19", "maskdiffusion", miou, "Table 5", attention=strides)
+        for strides, miou in (((64, 32, 16), 14.5), ((64, 32, 16, 8), 12.5))
+    ),
+    # sizes 128 to 8 (14.8) and 128 alone (13.8) are of a stride that no up block has
+    *(
+        Published("cityscapes19", "kmeans", miou, "Table 6", features=strides)
+        for strides, miou in (
+            ((8,), 14.8),
+            ((16,), 17.2),
+            ((64, 32), 20.3),
+            ((64, 32, 16, 8), 14.8),
+        )
+    ),
+    *_table(
+        "prototypes-gt",
+        "Table 7",
+        {"cityscapes19": 35.0, "voc20": 53.7, "cocostuff27": 39.8},
+    ),
+    *(
+        Published(dataset, "maskdiffusion", miou, "Table 7", dynamic=True)
+        for dataset, miou in (("cityscapes19", 21.6), ("voc20", 87.2), ("cocostuff27", 40.5))
+    ),
+)
+
+
+def published(
+    dataset: str, setting: Setting, strides: Mapping[str, Sequence[int]]
+) -> Published | None:
+    """The paper's figure for a row, if it has one.
+
+    It is the row's where all that the paper varies is the same, and the pooling: whatever mdrt
+    adds (mode, presence, sharpness, the maps' share, refinement) is for the reader to see beside
+    it.
+
+    Args:
+        dataset: as `mdrt eval` names it.
+        setting: of the row.
+        strides: "features" and "attention" of the bundle, which None in a setting stands for.
+    """
+    for figure in FIGURES:
+        if (
+            figure.dataset == dataset
+            and figure.method == setting.method
+            and figure.timestep == setting.timestep
+            and figure.dynamic == setting.dynamic
+            and setting.segments == "present"
+            and _same(setting, strides, figure)
+        ):
+            return figure
+    return None
+
+
+def _same(setting: Setting, strides: Mapping[str, Sequence[int]], figure: Published) -> bool:
+    """Whether what the method reads of the networks is what the figure's did."""
+    features = setting.feature_strides or strides["features"]
+    attention = setting.attention_strides or strides["attention"]
+    if setting.method in READS_FEATURES and set(features) != set(figure.features):
+        return False
+    if setting.method != "maskdiffusion":
+        return True
+    return setting.pooling == "exp" and set(attention) == set(figure.attention)
