@@ -270,10 +270,10 @@ def _torch(through: Through) -> Iterator[Finding]:
 
 PARTS: Final[Mapping[str, tuple[Part, int]]] = {
     "machine": (machine, 20),
-    "tests": (tests, 110),
-    "network": (network, 70),
-    "heads": (heads, 60),
-    "sanitizer": (sanitizer, 90),
+    "tests": (tests, 80),
+    "network": (network, 60),
+    "heads": (heads, 90),
+    "sanitizer": (sanitizer, 60),
 }
 """Each part and the most seconds it may take."""
 
