@@ -126,9 +126,10 @@ class PatchComponents:
         """Fit to (n, 3, H, W) pictures in [-1, 1]."""
         patches = self._patches(x)[0]
         chosen = torch.randperm(len(patches), generator=torch.Generator().manual_seed(0))[:20_000]
-        chosen = chosen.to(x.device)
         self.mean = patches.mean(0)
-        _, s, v = torch.linalg.svd(patches[chosen] - self.mean, full_matrices=False)
+        sample = patches[chosen.to(x.device)] - self.mean
+        _, s, v = torch.linalg.svd(sample.cpu(), full_matrices=False)
+        s, v = s.to(x.device), v.to(x.device)
         variances = s[: models.LATENT_CHANNELS] ** 2 / len(chosen)
         basis = v[: models.LATENT_CHANNELS] * variances[:, None] ** -0.25  # half whitened
         self.basis = basis / ((patches - self.mean) @ basis.T).std()

@@ -35,13 +35,16 @@ def pattern(rng: Generator, rows: Field, columns: Field) -> Field:
     turn, pace = rng.uniform(0, math.pi), rng.uniform(0.25, 1.3)
     along = (rows * math.cos(turn) + columns * math.sin(turn)) * np.float32(pace)
     if kind == 2:
-        return np.sin(along)
+        stripes: Field = np.sin(along)
+        return stripes
     across = (columns * math.cos(turn) - rows * math.sin(turn)) * np.float32(pace)
     if kind == 3:
-        return np.sign(np.sin(along) * np.sin(across))
+        checks: Field = np.sign(np.sin(along) * np.sin(across))
+        return checks
     if kind == 4:
         return np.where(np.sin(along) * np.sin(across) > 0.5, np.float32(1.5), np.float32(-0.3))
-    return np.sin(along + 2 * np.sin(across * np.float32(rng.uniform(0.1, 0.5))))
+    ripples: Field = np.sin(along + 2 * np.sin(across * np.float32(rng.uniform(0.1, 0.5))))
+    return ripples
 
 
 def textures(rng: Generator, mask: NDArray[np.uint8], rows: Field, columns: Field) -> Field:

@@ -31,7 +31,7 @@ class Graphed:
         self.function, self.calls = function, 0
         self.graph: torch.cuda.CUDAGraph | None = None
         self.inputs: list[torch.Tensor] = []
-        self.output: torch.Tensor | None = None
+        self.output = torch.empty(0)
         self.stream = torch.cuda.Stream()
 
     def __call__(self, *given: torch.Tensor) -> torch.Tensor:
@@ -42,14 +42,13 @@ class Graphed:
                 found = self.function(*given)
             torch.cuda.current_stream().wait_stream(self.stream)
             return found
-        if self.graph is None:
-            self._record(given)
+        graph = self.graph or self._record(given)
         for held, new in zip(self.inputs, given, strict=True):
             held.copy_(new)
-        self.graph.replay()  # type: ignore[union-attr]
-        return self.output  # type: ignore[return-value]
+        graph.replay()
+        return self.output
 
-    def _record(self, given: tuple[torch.Tensor, ...]) -> None:
+    def _record(self, given: tuple[torch.Tensor, ...]) -> torch.cuda.CUDAGraph:
         self.inputs = [tensor.clone() for tensor in given]
         graph = torch.cuda.CUDAGraph()
         try:
@@ -62,6 +61,7 @@ class Graphed:
                 "run again with --eager, which goes on from the last checkpoint"
             ) from error
         self.graph = graph
+        return graph
 
 
 def half_products(device: str) -> torch.autocast:

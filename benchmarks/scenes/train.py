@@ -88,7 +88,7 @@ class Setup:
 def train_unet(work: Path, recipe: Recipe, data: TrainingSet, setup: Setup) -> Denoiser:
     """All rounds; returns the averaged (EMA) weights of the last."""
     torch.manual_seed(0)
-    average = Denoiser(work / "tokenizer").to(setup.device)
+    average: Denoiser = Denoiser(work / "tokenizer").to(setup.device)
     average.eval().requires_grad_(False)
     for number, this in enumerate(recipe.rounds):
         if this.synonyms and not any(earlier.synonyms for earlier in recipe.rounds[:number]):

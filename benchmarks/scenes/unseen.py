@@ -61,24 +61,20 @@ def sky(canvas: Canvas, rng: Generator, horizon: float) -> None:
     for _ in range(int(rng.integers(0, 4))):
         x, y, width = rng.uniform(10, 246), rng.uniform(12, horizon * 0.6), rng.uniform(14, 30)
         for step in range(3):
-            half, low = width * (1 - 0.3 * step), y - step * width * 0.28
-            canvas.box(
-                "cloud", TINTS["cloud"][step % 2], x - half, low - width * 0.28, x + half, low
-            )
+            reach, foot = width * (1 - 0.3 * step), y - step * width * 0.28
+            paint = TINTS["cloud"][step % 2]
+            canvas.box("cloud", paint, x - reach, foot - width * 0.28, x + reach, foot)
     for _ in range(int(rng.integers(2, 5)) if rng.random() < 0.5 else 0):
         x, height = rng.uniform(-20, WORLD + 20), rng.uniform(30, 75)
-        for step, paint in ((1.0, 0), (0.6, 1)):
-            half, top = (
-                height * step * 1.2,
-                horizon - height * (1.4 - 0.4 - 0.45 * (step - 0.6) / 0.4),
-            )
+        for wide, tall, tint in ((1.2, 0.55, 0), (0.72, 1.0, 1)):
+            half, top = height * wide, horizon - height * tall
             mesa = [
                 (x - half, horizon + 1),
                 (x - half * 0.6, top),
                 (x + half * 0.6, top),
                 (x + half, horizon + 1),
             ]
-            canvas.polygon("mountain", TINTS["mountain"][paint], mesa)
+            canvas.polygon("mountain", TINTS["mountain"][tint], mesa)
 
 
 def road(canvas: Canvas, rng: Generator, land: float) -> float | None:
@@ -88,13 +84,13 @@ def road(canvas: Canvas, rng: Generator, land: float) -> float | None:
         y, half = rng.uniform(min(land + 25, 215), WORLD - 25), rng.uniform(11, 18)
         for slab in range(-1, 9):
             left = slab * 32
-            points = [
+            corners = [
                 (left, y + half),
                 (left + 16, y - half),
                 (left + 49, y - half),
                 (left + 33, y + half),
             ]
-            canvas.polygon("road", paints[slab % 2], points)
+            canvas.polygon("road", paints[slab % 2], corners)
         return y
     x, half = rng.uniform(60, 196), rng.uniform(24, 45)
     knee = land + 0.45 * (WORLD - land)

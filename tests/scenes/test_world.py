@@ -55,6 +55,15 @@ def test_captions_say_what_is_visible(seed, draw, synonyms):
         assert set(words) <= {*CLASSES, "and"}
 
 
+def test_a_full_list_names_every_class():
+    scene = render(3, size=64)
+    for draw in range(20):
+        text = caption(scene, np.random.default_rng(draw), lists=1.0, full=1.0)
+        words = text.replace(",", "").split()
+        assert sorted(set(words) - {"and"}) == sorted(CLASSES)
+        assert len(words) - words.count("and") == len(CLASSES)
+
+
 def test_the_plain_style_stays_what_was_scored():
     digest = hashlib.sha256()
     for seed in (0, 1, 2, 3, 499):
