@@ -21,7 +21,9 @@ from ...kernels import Grid
 from ..kernels_bench import CASES, Case, inputs
 from .counts import GPUS, after_the_networks
 
-WARMUP, REPEATS = 5, 30
+REPEATS: Final = 30
+SECONDS: Final = 1.5
+"""What an operation may take to be timed, of 3 to `REPEATS` calls."""
 
 Task = Callable[[], Any]
 
@@ -35,7 +37,7 @@ class Cost:
     gpu_ms: float
     """Median, by the GPU's events."""
     numpy_ms: float
-    """One warm call on the same machine's processor."""
+    """One call on the same machine's processor."""
     peak_mb: float
     """The most memory that CuPy's pool took above the inputs."""
     agrees: float
@@ -80,11 +82,13 @@ def _cost(
     found = xp.asnumpy(on_gpu())
     pool.free_all_blocks()
     before = pool.total_bytes()
-    for _ in range(WARMUP):
+    for _ in range(2):
         on_gpu()
     peak = pool.total_bytes() - before
-    milliseconds = []
-    for _ in range(REPEATS):
+    milliseconds: list[float] = []
+    while len(milliseconds) < 3 or (
+        len(milliseconds) < REPEATS and sum(milliseconds) < 1000 * SECONDS
+    ):
         start, end = xp.cuda.Event(), xp.cuda.Event()
         start.record()
         on_gpu()

@@ -3,7 +3,7 @@
 Nothing is installed. What this machine can run is run, each part in a process of its own with a
 limit on its time, so that a part that hangs or breaks the GPU's context costs no other; what it
 cannot run is named with the reason. A table goes to the terminal, everything to a JSON file that is
-written anew after each part.
+written anew after each finding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
+from threading import Event, Timer
 from typing import Any, Final
 from xml.etree import ElementTree
 
@@ -27,6 +28,8 @@ import click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from ...runtime.atomic import write_atomically
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 TESTS: Final = (
@@ -278,28 +281,32 @@ PARTS: Final[Mapping[str, tuple[Part, int]]] = {
 """Each part and the most seconds it may take."""
 
 
-def run_part(name: str, seconds: float) -> list[Finding]:
-    """Run one part in a process of its own, which prints a line of JSON a finding."""
+def run_part(name: str, seconds: float) -> Iterator[Finding]:
+    """Run one part in a process of its own, which prints a line of JSON a finding; each is given
+    as it comes."""
     command = [sys.executable, "-m", __spec__.name, "--part", name]
-    with TemporaryDirectory() as folder:
-        said = Path(folder) / "said"
-        with said.open("w") as output:
-            try:
-                done = subprocess.run(
-                    command, cwd=ROOT, stdout=output, stderr=subprocess.PIPE, timeout=seconds,
-                    text=True,
-                )  # fmt: skip
-                status: int | None = done.returncode
-                errors = done.stderr.strip()[-1500:]
-            except subprocess.TimeoutExpired:
-                status, errors = None, ""
-        lines = [line for line in said.read_text().splitlines() if line.startswith('{"part"')]
-    found = [Finding(**json.loads(line)) for line in lines]
-    if status is None:
-        found.append(Finding(name, "the rest", "failed", f"not done after {seconds:.0f} s"))
+    with TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+        late = Event()
+        timer = Timer(seconds, lambda: (late.set(), process.kill()))
+        timer.start()
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.startswith('{"part"'):
+                    yield Finding(**json.loads(line))
+        finally:
+            timer.cancel()
+            process.kill()
+            status = process.wait()
+        errors.seek(0)
+        said = errors.read().strip()[-1500:]
+    if late.is_set():
+        yield Finding(name, "the rest", "failed", f"not done after {seconds:.0f} s")
     elif status:
-        found.append(Finding(name, "the rest", "failed", f"exit status {status}; {errors}"))
-    return found
+        yield Finding(name, "the rest", "failed", f"exit status {status}; {said}")
 
 
 def findings_table(findings: list[Finding]) -> Table:
@@ -327,6 +334,12 @@ def has_gpu() -> str:
     return ""
 
 
+def _write(out: Path, findings: list[Finding]) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps([asdict(finding) for finding in findings], indent=1)
+    write_atomically(out, lambda file: file.write(f"{text}\n".encode()))
+
+
 @click.command()
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), default=Path("work/gpu-test.json"),
@@ -350,9 +363,10 @@ def main(out: Path, only: tuple[str, ...], part: str | None) -> None:
             findings.append(Finding(name, "all of it", "skipped", missing))
         else:
             click.echo(f"{name} …", err=True)
-            findings += run_part(name, seconds)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps([asdict(finding) for finding in findings], indent=1) + "\n")
+            for finding in run_part(name, seconds):
+                findings.append(finding)
+                _write(out, findings)
+        _write(out, findings)
     wide = None if sys.stdout.isatty() else 240
     Console(width=wide).print(findings_table(findings))
     counts = {
