@@ -18,7 +18,7 @@ from .grid import Array, Grid, Mode, Size, array_module
 from .kmeans import KMeans, gram_kmeans, kmeans
 from .norms import pixel_norms
 from .prototypes import prototypes
-from .resize import resize, resize_matrix
+from .resize import resize
 from .segments import MAX_SEGMENTS, Method, cluster, cluster_weights
 from .spectral import SpectralError, eigengap, spectral_embedding
 
@@ -53,7 +53,6 @@ __all__ = [
     "pixel_norms",
     "prototypes",
     "resize",
-    "resize_matrix",
     "score_maps",
     "scores_along_edges",
     "spectral_embedding",

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from .grid import Array, Grid, Size, array_module
 from .norms import NORM_FLOOR, squared_norms
-from .resize import resize, resize_adjoint, resize_matrices
+from .resize import Resize, resize
 
 AFFINITY_SIZE: Size = (100, 100)
 """The grid on which pixels are compared (paper, unsupervised segmentation)."""
@@ -101,15 +101,14 @@ class _Level:
     def __init__(self, level: Grid, size: Size) -> None:
         channels, pixels = level.flat.shape
         features = level.flat.astype("float64")
-        self.rows, self.columns = resize_matrices(level, size, dtype="float64")
+        self.resize = Resize(level, size, "float64")
         gram = pixels <= channels
         self.factors = [features.T @ features] if gram else [features.T, features]
 
     def apply(self, v: Array) -> Array:
         """For v (m, H, W) float64; same shape."""
-        low = resize_adjoint(v, self.rows, self.columns)
+        low = self.resize.back(v)
         flat = low.reshape(len(v), -1)
         for factor in self.factors:
             flat = flat @ factor
-        result: Array = self.rows @ flat.reshape(low.shape) @ self.columns.T
-        return result
+        return self.resize.up(flat.reshape(low.shape))

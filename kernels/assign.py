@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from . import cuda
 from .grid import Array, Grid, Mode, Size, array_module, check_classes, on_gpu
 from .norms import NORM_FLOOR, pixel_norms
-from .resize import bands, resize, resize_matrices
+from .resize import bands, grid_taps, resize
 
 NEVER = -1e30
 """A score below every other: resized, summed over levels and divided by ‖f‖ it stays so."""
@@ -89,7 +87,9 @@ def fine_scores(
     fine = full_scores(scores, size, pixel_norms(features, size))
     if maps is not None and attention:
         fine *= 1 - attention
-        fine += attention * resize(maps, size)
+        mapped = resize(maps, size)
+        mapped *= attention  # in place: such scores can be larger than the picture
+        fine += mapped
     return fine
 
 
@@ -137,8 +137,7 @@ def score_tiles(scores: Sequence[Grid], size: Size) -> Iterator[tuple[tuple[slic
     [S_1 | S_2 | …] [R_x1 | R_x2 | …]ᵀ, over only those low-resolution columns the tile touches.
     """
     xp = array_module(scores[0].values)
-    heights = [resize_matrices(level, size, xp=np)[0] for level in scores]
-    widths = [resize_matrices(level, size, xp=np)[1] for level in scores]
+    heights, widths = zip(*(grid_taps(level, size) for level in scores), strict=True)
     across = bands(widths, TILE_COLUMNS, xp)
 
     classes = len(scores[0].values)
@@ -153,5 +152,5 @@ def score_tiles(scores: Sequence[Grid], size: Size) -> Iterator[tuple[tuple[slic
             axis=2,
         )  # (classes, block, Σ w_l)
         for strip in across:
-            part = tall[:, :, strip.inputs].reshape(-1, len(strip.inputs)) @ strip.matrix.T
+            part = tall[:, :, strip.inputs].reshape(-1, strip.matrix.shape[1]) @ strip.matrix.T
             yield (blocks[0].outputs, strip.outputs), part.reshape(classes, -1, len(strip.matrix))

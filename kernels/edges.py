@@ -13,16 +13,19 @@ resolution, so that no score is ever stored there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import cuda
 from .assign import Assignment, score_tiles
 from .grid import Array, Grid, Size, array_module, on_gpu
-from .resize import bands
+from .resize import Banded, Taps
+
+Item = TypeVar("Item")
 
 FINENESS = 4
 """Cells a side that the small grid has for one of the network's finest."""
@@ -32,7 +35,9 @@ RADIUS = 2 * FINENESS
 EPSILON = 1e-4
 """ε, a variance of colours in [0, 1]: what differs by less than 0.01 is no edge."""
 CHUNK = 16
-"""Classes whose fits are held at a time."""
+"""Most classes whose fits are held at a time."""
+CHUNK_CELLS = 1 << 21
+"""Cells of the small grid, over these classes; four numbers each (32 MiB of float32)."""
 BAND = 64
 """Rows or columns of the small grid that are averaged together: few enough to skip most zeros."""
 
@@ -63,14 +68,20 @@ class EdgeFilter:
     def __init__(self, guide: Guide, radius: int = RADIUS) -> None:
         xp = array_module(guide.small)
         self.guide = guide
-        self._down, self._across = (
-            bands([_box(n, radius)], BAND, xp) for n in guide.small.shape[1:]
+        self._rows, self._columns = (
+            Banded(_box(n, radius), xp, outputs=BAND) for n in guide.small.shape[1:]
         )
         small = guide.small
-        self._mean = self._average(small)
-        covariance = self._average(small[:, None] * small[None]) - self._mean[:, None] * self._mean
-        pixels = xp.moveaxis(covariance, (0, 1), (-2, -1)) + EPSILON * xp.eye(3, dtype="float32")
-        self._inverse = xp.moveaxis(xp.linalg.inv(pixels), (-2, -1), (0, 1))
+        mean = self._mean = self._average(small)
+        covariance = xp.empty((*small.shape[1:], 3, 3), dtype="float32")
+        pairs = [(i, j) for i in range(3) for j in range(i, 3)]
+        for chunk in _chunks(pairs, small.shape[1:]):
+            products = xp.stack([small[i] * small[j] for i, j in chunk])
+            for (i, j), average in zip(chunk, self._average(products), strict=True):
+                covariance[..., i, j] = covariance[..., j, i] = average - mean[i] * mean[j]
+        for i in range(3):
+            covariance[..., i, i] += EPSILON
+        self._inverse = xp.moveaxis(xp.linalg.inv(covariance), (-2, -1), (0, 1))
 
     def fit(self, scores: Array) -> Array:
         """ā and b̄ of scores p (classes, gh, gw): (4, classes, gh, gw) float32, b̄ last."""
@@ -83,14 +94,7 @@ class EdgeFilter:
 
     def _average(self, values: Array) -> Array:
         """The means over the windows, of (…, gh, gw)."""
-        xp = array_module(values)
-        tall = xp.empty(values.shape, dtype="float32")
-        for band in self._down:
-            tall[..., band.outputs, :] = band.matrix @ values[..., band.inputs, :]
-        means = xp.empty(values.shape, dtype="float32")
-        for band in self._across:
-            means[..., band.outputs] = tall[..., band.inputs] @ band.matrix.T
-        return means  # type: ignore[no-any-return]
+        return self._columns.across(self._rows.down(values))
 
 
 def assign_along_edges(
@@ -107,14 +111,13 @@ def assign_along_edges(
     labels = xp.zeros(size, dtype="uint8" if len(scores) <= 256 else "uint16")
     best = xp.full(size, -xp.inf, dtype="float32")
     if on_gpu(scores):
-        for start in range(0, len(scores), CHUNK):
-            fits = edges.fit(scores[start : start + CHUNK])
-            cuda.edge_labels(fits, guide.image, start, absent, labels, best)
+        for group in _chunks(range(len(scores)), scores.shape[1:]):
+            fits = edges.fit(scores[group[0] : group[-1] + 1])
+            cuda.edge_labels(fits, guide.image, group[0], absent, labels, best)
         return Assignment(labels, best)
     open_to = range(len(scores)) if absent is None else xp.flatnonzero(~absent).tolist()
-    for start in range(0, len(open_to), CHUNK):
-        chunk = list(open_to[start : start + CHUNK])
-        for tile, block in _filtered_tiles(edges, scores[chunk]):
+    for chunk in _chunks(open_to, scores.shape[1:]):
+        for tile, block in _filtered_tiles(edges, scores[list(chunk)]):
             for label, score in zip(chunk, block, strict=True):
                 wins = score > best[tile]
                 xp.copyto(best[tile], score, where=wins)
@@ -126,11 +129,18 @@ def scores_along_edges(scores: Array, guide: Guide, radius: int = RADIUS) -> Arr
     """Every class's filtered score at every pixel, (classes, H, W) float32."""
     edges = EdgeFilter(guide, radius)
     full = array_module(scores).empty((len(scores), *guide.image.shape[:2]), dtype="float32")
-    for start in range(0, len(scores), CHUNK):
-        chunk = slice(start, start + CHUNK)
+    for group in _chunks(range(len(scores)), scores.shape[1:]):
+        chunk = slice(group[0], group[-1] + 1)
         for (rows, columns), block in _filtered_tiles(edges, scores[chunk]):
             full[chunk, rows, columns] = block
     return full  # type: ignore[no-any-return]
+
+
+def _chunks(maps: Sequence[Item], grid: tuple[int, ...]) -> Iterator[Sequence[Item]]:
+    """As many maps of (gh, gw) at a time as may be held."""
+    step = max(1, min(CHUNK, CHUNK_CELLS // math.prod(grid)))
+    for start in range(0, len(maps), step):
+        yield maps[start : start + step]
 
 
 def _filtered_tiles(
@@ -149,9 +159,9 @@ def _filtered_tiles(
         yield tile, filtered
 
 
-def _box(n: int, radius: int) -> NDArray[np.float32]:
+def _box(n: int, radius: int) -> Taps:
     """(n, n): row i averages what lies within `radius` of i."""
     places = np.arange(n)
-    near = np.abs(places[:, None] - places[None, :]) <= radius
-    box: NDArray[np.float32] = (near / near.sum(axis=1, keepdims=True)).astype(np.float32)
-    return box
+    first, last = np.maximum(places - radius, 0), np.minimum(places + radius, n - 1)
+    near = first[:, None] + np.arange(min(2 * radius + 1, n)) <= last[:, None]
+    return Taps(n, first, near / near.sum(axis=1, keepdims=True))

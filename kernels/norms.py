@@ -13,14 +13,19 @@ neighbouring columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from . import cuda
 from .grid import Array, Grid, Size, array_module, on_gpu
-from .resize import resize_matrices
+from .resize import Banded, Taps, bands, grid_taps
 
 NORM_FLOOR = 1e-12
 """Norms are never below this, so that a pixel without features divides to a cosine of 0."""
+
+BAND_PIXELS = 1 << 17
+"""Pixels whose squares are held at a time (1 MiB of float64)."""
+BAND_FEATURES = 1 << 20
+"""Values of a level that are held in float64 at a time (8 MiB)."""
 
 
 def pixel_norms(features: Sequence[Grid], size: Size) -> Array:
@@ -28,32 +33,71 @@ def pixel_norms(features: Sequence[Grid], size: Size) -> Array:
     if on_gpu(features[0].values):
         return cuda.pixel_norms(features, size, NORM_FLOOR)
     xp = array_module(features[0].values)
-    norms = xp.sqrt(xp.maximum(squared_norms(features, size), NORM_FLOOR**2))
-    return norms.astype("float32")  # type: ignore[no-any-return]
+    norms = xp.empty(size, dtype="float32")
+    for rows, squared in _squared_bands(features, size):
+        norms[rows] = xp.sqrt(xp.maximum(squared, NORM_FLOOR**2))
+    return norms  # type: ignore[no-any-return]
 
 
 def squared_norms(features: Sequence[Grid], size: Size) -> Array:
     """‖f‖², (H, W) float64: where neighbours nearly cancel, a square loses twice the digits."""
-    total: Array = sum(_level_squared_norms(level, size) for level in features)  # type: ignore[assignment]
-    return total
+    squared = [band for _, band in _squared_bands(features, size)]
+    if len(squared) == 1:
+        return squared[0]
+    return array_module(squared[0]).concatenate(squared)  # type: ignore[no-any-return]
 
 
-def _level_squared_norms(level: Grid, size: Size) -> Array:
-    """‖U_l F_l‖², (H, W) float64."""
-    f = level.values.astype("float64")
-    own = _inner(f, f)
-    right = _inner(f[:, :, :-1], f[:, :, 1:])
-    down = _inner(f[:, :-1], f[:, 1:])
-    diagonals = _inner(f[:, :-1, :-1], f[:, 1:, 1:]) + _inner(f[:, :-1, 1:], f[:, 1:, :-1])
+def _squared_bands(features: Sequence[Grid], size: Size) -> Iterator[tuple[slice, Array]]:
+    """Yield (rows, ‖f‖² there (rows, W) float64), from the top down."""
+    xp = array_module(features[0].values)
+    wide: list[Array] = []
+    heights: list[Taps] = []
+    for level in features:
+        rows, columns = grid_taps(level, size)
+        across, between = (Banded(taps, xp, "float64") for taps in _squares(columns))
+        own, right, down, diagonals = _products(level.values)
+        wide += [
+            across.across(own) + between.across(right),
+            across.across(down) + between.across(diagonals) / 2,
+        ]
+        heights += _squares(rows)
+    stacked = xp.concatenate(wide)  # (Σ 2 h_l − 1, W)
+    for band in bands(heights, max(1, BAND_PIXELS // size[1]), xp, "float64"):
+        yield band.outputs, band.matrix @ stacked[band.inputs]
 
-    rows, columns = resize_matrices(level, size, dtype="float64")
-    rows_squared, rows_cross = rows * rows, 2 * rows[:, :-1] * rows[:, 1:]
-    columns_squared, columns_cross = columns * columns, 2 * columns[:, :-1] * columns[:, 1:]
 
-    same_row = own @ columns_squared.T + right @ columns_cross.T
-    next_row = down @ columns_squared.T + diagonals @ columns_cross.T / 2
-    squared: Array = rows_squared @ same_row + rows_cross @ next_row
-    return squared
+def _squares(taps: Taps) -> tuple[Taps, Taps]:
+    """Y² and 2 Y′ of a resize matrix Y: (n_out, n_in) and (n_out, n_in − 1)."""
+    weights = taps.weights
+    crosses = 2 * weights[:, :1] * weights[:, 1:]
+    return taps._replace(weights=weights * weights), Taps(taps.n_in - 1, taps.first, crosses)
+
+
+def _products(values: Array) -> tuple[Array, Array, Array, Array]:
+    """Inner products of neighbours in (channels, h, w): own (h, w), right (h, w − 1), down
+    (h − 1, w) and the sum of the diagonals (h − 1, w − 1), float64."""
+    xp = array_module(values)
+    channels, h, w = values.shape
+    step = max(1, BAND_FEATURES // (channels * w))
+    parts: list[list[Array]] = [[], [], [], []]
+    for start in range(0, h, step):
+        f = values[:, start : start + step + 1].astype("float64")
+        upper, lower = f[:, :step], f[:, 1:]
+        above = upper[:, : lower.shape[1]]
+        for part, product in zip(
+            parts,
+            (
+                _inner(upper, upper),
+                _inner(upper[:, :, :-1], upper[:, :, 1:]),
+                _inner(above, lower),
+                _inner(above[:, :, :-1], lower[:, :, 1:])
+                + _inner(above[:, :, 1:], lower[:, :, :-1]),
+            ),
+            strict=True,
+        ):
+            part.append(product)
+    own, right, down, diagonals = map(xp.concatenate, parts)
+    return own, right, down, diagonals
 
 
 def _inner(left: Array, right: Array) -> Array:

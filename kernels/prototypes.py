@@ -12,7 +12,7 @@ import numpy as np
 
 from .grid import Array, Grid, Mode, Size, array_module
 from .norms import pixel_norms
-from .resize import bands, resize_matrices
+from .resize import Banded, bands, grid_taps
 
 BLOCK_VALUES = 1 << 22
 """Full-resolution values held at a time in mode "released" (16 MiB of float32)."""
@@ -53,20 +53,21 @@ def prototypes(
 def _total_weight(weights: Grid, size: Size) -> Array:
     """Σ a_c over the output grid, (classes, 1); 1 for a class without any weight."""
     xp = array_module(weights.values)
-    rows, columns = resize_matrices(weights, size)
-    total = (weights.values @ columns.sum(axis=0)) @ rows.sum(axis=0)
+    rows, columns = (xp.asarray(t.sums.astype("float32")) for t in grid_taps(weights, size))
+    total = (weights.values @ columns) @ rows
     return xp.where(total > 0, total, 1)[:, None]  # type: ignore[no-any-return]
 
 
 def _plain_weights(features: Sequence[Grid], weights: Grid, size: Size) -> list[Array]:
     """U_lᵀ V A = (R_yᵀ V_y) A (R_xᵀ V_x)ᵀ per level, (classes, h_l, w_l)."""
-    weight_rows, weight_columns = resize_matrices(weights, size)
+    xp = array_module(weights.values)
     brought_down = []
     for level in features:
-        rows, columns = resize_matrices(level, size)
-        brought_down.append(
-            (rows.T @ weight_rows) @ (weights.values @ (weight_columns.T @ columns))
+        rows, columns = (
+            Banded(own.overlap(theirs), xp)
+            for own, theirs in zip(grid_taps(level, size), grid_taps(weights, size), strict=True)
         )
+        brought_down.append(rows.down(columns.across(weights.values)))
     return brought_down
 
 
@@ -76,18 +77,20 @@ def _normalised_weights(
     """U_lᵀ (V A / ‖f‖) per level, (classes, h_l, w_l), summed over blocks of output rows."""
     xp = array_module(weights.values)
     classes = len(weights.values)
-    down = resize_matrices(weights, size, xp=np)[0]
-    wide = weights.values @ resize_matrices(weights, size)[1].T  # (classes, gh, W)
-    heights = [resize_matrices(level, size)[0] for level in features]
-    widths = [resize_matrices(level, size, xp=np)[1] for level in features]
+    rows, columns = grid_taps(weights, size)
+    wide = Banded(columns, xp).across(weights.values)  # (classes, gh, W)
+    heights, widths = zip(*(grid_taps(level, size) for level in features), strict=True)
     across = bands(widths, BAND_COLUMNS, xp)
     ends = np.cumsum([level.size[1] for level in features])
     totals = [xp.zeros((classes, *level.size), dtype="float32") for level in features]
-    for block in bands([down], max(1, BLOCK_VALUES // (classes * size[1])), xp):
+    step = max(1, BLOCK_VALUES // (classes * size[1]))
+    down = [bands([taps], step, xp) for taps in (rows, *heights)]
+    for block, *back in zip(*down, strict=True):
         scaled = (block.matrix @ wide[:, block.inputs]) / norms[block.outputs]
         narrow = xp.zeros((classes, len(block.matrix), int(ends[-1])), dtype="float32")
         for band in across:
             narrow[:, :, band.inputs] += scaled[:, :, band.outputs] @ band.matrix
-        for total, rows, end in zip(totals, heights, ends, strict=True):
-            total += rows[block.outputs].T @ narrow[:, :, end - total.shape[2] : end]
+        for total, own, end in zip(totals, back, ends, strict=True):
+            part = narrow[:, :, end - total.shape[2] : end]
+            total[:, own.inputs] += own.matrix.T @ part
     return totals
