@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from .errors import ImageError
+from .tiles import bands
 
 TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -89,13 +90,27 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+    """The picture's pixels, a band of rows at a time: whole pictures between would cost more
+    memory than the decoded one and these together."""
     if image.mode == "F" or image.mode.startswith("I"):
-        grey = np.asarray(image)
-        image = Image.fromarray((grey * np.float32(_scale(grey, path))).round().astype(np.uint8))
-    if "A" in image.getbands() or "transparency" in image.info:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return np.asarray(image.convert("RGB"))
+        image = _eight_bits(np.asarray(image), path)
+    transparent = "A" in image.getbands() or "transparency" in image.info
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for rows in bands(pixels.shape):
+        band = image.crop((0, rows.start, image.width, rows.stop))
+        if transparent:
+            white = Image.new("RGBA", band.size, "white")
+            band = Image.alpha_composite(white, band.convert("RGBA"))
+        pixels[rows] = np.asarray(band.convert("RGB"))
+    return pixels
+
+
+def _eight_bits(grey: NDArray[Any], path: Path) -> Image.Image:
+    scale = np.float32(_scale(grey, path))
+    pixels = np.empty(grey.shape, np.uint8)
+    for rows in bands(grey.shape):
+        pixels[rows] = (grey[rows] * scale).round().astype(np.uint8)
+    return Image.fromarray(pixels)
 
 
 def _scale(grey: NDArray[Any], path: Path) -> float:

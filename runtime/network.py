@@ -112,11 +112,11 @@ class Network:
     def encode(self, image: NDArray[np.uint8], canvas: Canvas) -> Array:
         """z of every tile, (tiles, c, h, w) float32: the VAE's mean, shifted and scaled."""
         manifest, device = self.manifest, self.device
-        pixels = tiles.to_network(device.upload(canvas.paint(image)))
+        pixels = device.upload(canvas.paint(image)).transpose(2, 0, 1)
 
         def infer(group: range) -> dict[str, Array]:
             crops = device.xp.stack([canvas.crop(pixels, canvas.origins[i]) for i in group])
-            return self.vae.infer({contract.IMAGE: crops})
+            return self.vae.infer({contract.IMAGE: tiles.to_network(crops)})
 
         latents = [
             (outputs[contract.LATENT] - manifest.shift_factor) * manifest.scaling_factor

@@ -58,6 +58,8 @@ class Canvas:
             resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
             image = np.asarray(resized)
         missing = (self.size[0] - height, self.size[1] - width)
+        if missing == (0, 0):
+            return image
         return np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
 
     def crop(self, canvas: Array, origin: tuple[int, int], stride: int = 1) -> Array:
@@ -68,10 +70,12 @@ class Canvas:
 
 
 def to_network(pixels: Array) -> Array:
-    """What the VAE encoder sees of (height, width, 3) uint8: (3, height, width) float32 in
-    [-1, 1], on the same device."""
-    values: Array = pixels.transpose(2, 0, 1).astype("float32") / 127.5 - 1
-    return array_module(pixels).ascontiguousarray(values)  # type: ignore[no-any-return]
+    """What the VAE encoder sees of (tiles, 3, height, width) uint8: the same in float32 from -1
+    to 1, on the same device."""
+    values: Array = array_module(pixels).ascontiguousarray(pixels, dtype="float32")
+    values /= 127.5
+    values -= 1
+    return values
 
 
 def plan(
@@ -134,9 +138,9 @@ class Stitcher:
         self._weights[y : y + rows, x : x + columns] += self._window
 
     def result(self) -> Array:
-        """The blended map, (channels, rows, columns) float32."""
-        blended: Array = self._sum / self._weights
-        return blended
+        """The blended map, (channels, rows, columns) float32; made in place, so once."""
+        self._sum /= self._weights
+        return self._sum  # type: ignore[no-any-return]
 
 
 def batches(count: int, size: int) -> Iterator[range]:
