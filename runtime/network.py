@@ -19,6 +19,7 @@ from .backend import Backend
 from .bundle import Bundle
 from .errors import BundleError, DeviceMemoryError
 from .prompts import ClassName, Prompts, PromptTokenizer
+from .rows import Rows
 from .session import Session
 from .tiles import Canvas, Stitcher
 
@@ -77,8 +78,8 @@ class Network:
         self._texts: dict[tuple[str, ...], Array] = {}
         with self.device.active():
             self.noise = self.device.upload(bundle.noise())
-        self.rows = backend.rows
-        """Most rows of a batch; lowered when the device's memory does not suffice for more."""
+        # apart: a graph for which memory suffices says nothing of the other
+        self._vae_rows, self._unet_rows = Rows(backend.rows), Rows(backend.rows)
 
     @property
     def text(self) -> Session:
@@ -120,7 +121,7 @@ class Network:
 
         latents = [
             (outputs[contract.LATENT] - manifest.shift_factor) * manifest.scaling_factor
-            for _, outputs in self._in_batches(len(canvas.origins), canvas, infer)
+            for _, outputs in self._in_batches(len(canvas.origins), canvas, self._vae_rows, infer)
         ]
         z: Array = device.xp.concatenate(latents)
         return z
@@ -203,7 +204,7 @@ class Network:
     def _embed(self, input_ids: NDArray[np.int64]) -> Array:
         """(prompts, max_length, hidden) of (prompts, max_length) token ids."""
         ids, parts = self.device.upload(input_ids), []
-        for group in tiles.batches(len(ids), self.rows or len(ids)):
+        for group in tiles.batches(len(ids), self.backend.rows or len(ids)):
             outputs = self.text.infer({contract.INPUT_IDS: ids[group.start : group.stop]})
             parts.append(outputs[contract.ENCODER_HIDDEN_STATES].copy())  # a buffer filled anew
         hidden: Array = self.device.xp.concatenate(parts)
@@ -243,27 +244,35 @@ class Network:
             }
             return self.unet.infer(feeds, wanted)
 
-        for group, outputs in self._in_batches(len(pairs), canvas, infer):
+        for group, outputs in self._in_batches(len(pairs), canvas, self._unet_rows, infer):
             for row, i in enumerate(group):
                 yield pairs[i], {name: outputs[name][row] for name in wanted}
             progress(group.stop, len(pairs))
 
     def _in_batches(
-        self, count: int, canvas: Canvas, infer: Callable[[range], dict[str, Array]]
+        self,
+        count: int,
+        canvas: Canvas,
+        rows: Rows,
+        infer: Callable[[range], dict[str, Array]],
     ) -> Iterator[tuple[range, dict[str, Array]]]:
         """Run `count` rows through a graph, as many at once as profile and memory allow."""
         start = 0
         while start < count:
             most = max(1, PIXELS_AT_ONCE // (canvas.tile[0] * canvas.tile[1]))
-            group = range(start, min(start + min(most, self.rows or most), count))
+            group = range(start, min(start + min(most, rows.limit or most), count))
+            outputs = None
             try:
                 outputs = infer(group)
-            except DeviceMemoryError:
+            # the graph's own error, or NumPy's or CuPy's while its inputs are put together
+            except (DeviceMemoryError, MemoryError):
                 if len(group) == 1:
                     raise
-                self.rows = len(group) // 2
+            if outputs is None:  # the error is gone by now, and with it what its frames held
+                rows.failed(len(group))
                 self.device.free()
                 continue
+            rows.sufficed(len(group))
             yield group, outputs
             start = group.stop
 

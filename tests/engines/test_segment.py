@@ -138,10 +138,33 @@ def test_a_smaller_batch_is_tried_when_memory_does_not_suffice(
         segmenter(wide, NAMES, options=options),
         mdrt.Segmenter(bundle)(wide, NAMES, options=options),
     )
-    assert segmenter.network.rows == 1  # and it is remembered
+    assert segmenter.network._unet_rows.limit == 1  # and it is remembered
     device.MEMORY.limit = 3000
     with pytest.raises(DeviceMemoryError, match=r"out of device memory.*--max-size"):
         segmenter(wide[:64, :64], NAMES)
+
+
+def test_inputs_that_do_not_fit_at_once_are_put_together_in_parts(
+    bundle: Path, gpu: ModuleType, wide: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CuPy's own error, raised before an engine is asked, is no reason to give up either."""
+    monkeypatch.setattr("mdrt.runtime.network.PIXELS_AT_ONCE", 3 * 384 * 384)
+    write_engines(bundle)
+    segmenter = mdrt.Segmenter(bundle / "unet.plan")
+    expected = segmenter(wide, NAMES)
+    manifest = segmenter.manifest
+    hidden = manifest.tokenizer.max_length, manifest.text.hidden
+    real, refused = gpu.stack, []
+
+    def stack(arrays: list[Any]) -> Any:
+        if len(arrays) > 1 and (arrays[0].dtype == np.uint8 or arrays[0].shape == hidden):
+            refused.append(len(arrays))
+            raise gpu.cuda.memory.OutOfMemoryError("Out of memory allocating 1,000 bytes")
+        return real(arrays)
+
+    monkeypatch.setattr(gpu, "stack", stack, raising=False)
+    same(segmenter(wide, NAMES), expected)
+    assert len(refused) == 2  # once a graph
 
 
 def test_the_text_encoder_can_be_released(
