@@ -58,25 +58,35 @@ def remembered_sha256(path: Path) -> str:
     return found
 
 
-def cache_folder() -> Path:
-    """Where mdrt keeps what it can make again: `$XDG_CACHE_HOME/mdrt`, or `~/.cache/mdrt`."""
+def cache_folder() -> Path | None:
+    """Where mdrt keeps what it can make again: `$XDG_CACHE_HOME/mdrt`, or `~/.cache/mdrt`. None
+    for a user without a home, as in a container: then nothing is kept."""
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "mdrt"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "mdrt"
+    except RuntimeError:  # no HOME, and no entry in the system's list of users
+        return None
 
 
 def _read() -> dict[str, object]:
+    folder = cache_folder()
+    if folder is None:
+        return {}
     try:
-        known = json.loads((cache_folder() / "hashes.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RuntimeError):
+        known = json.loads((folder / "hashes.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
 
 
 def _write(known: dict[str, object]) -> None:
     """Keep the cache; where that cannot be done, files are hashed again next time."""
-    with suppress(OSError, RuntimeError):
-        target = cache_folder() / "hashes.json"
-        target.parent.mkdir(parents=True, exist_ok=True)
+    folder = cache_folder()
+    if folder is None:
+        return
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / "hashes.json"
         aside = target.with_name(f".{target.name}.{os.getpid()}.part")
         aside.write_text(json.dumps(dict(list(known.items())[-_MOST:])), encoding="utf-8")
         aside.replace(target)

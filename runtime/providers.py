@@ -42,9 +42,11 @@ def _instead(extra: str, package: str) -> str:
     )
 
 
-def _kept(name: str) -> str:
-    """A folder for what a provider compiles; it takes minutes to make again."""
-    return str(cache_folder() / name)
+def _kept(option: str, name: str, **more: str) -> dict[str, str]:
+    """The options by which a provider keeps what it compiles, which takes minutes to make again;
+    none where nothing is kept."""
+    folder = cache_folder()
+    return {} if folder is None else {option: str(folder / name), **more}
 
 
 _CUDA: Final = "CUDAExecutionProvider"
@@ -55,16 +57,13 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
     "tensorrt": Provider(
         "TensorrtExecutionProvider",
         _instead("gpu", "onnxruntime-gpu"),
-        options={
-            "trt_engine_cache_enable": "1",
-            "trt_engine_cache_path": _kept("onnxruntime-tensorrt"),
-        },
+        options=_kept("trt_engine_cache_path", "onnxruntime-tensorrt", trt_engine_cache_enable="1"),
         then=_CUDA,
     ),
     "nvtensorrtrtx": Provider(
         "NvTensorRTRTXExecutionProvider",
         "install the extra mdrt[rtx] (`pip install onnxruntime-ep-nv-tensorrt-rtx`)",
-        options={"nv_runtime_cache_path": _kept("onnxruntime-tensorrt-rtx")},
+        options=_kept("nv_runtime_cache_path", "onnxruntime-tensorrt-rtx"),
         plugin="onnxruntime_ep_nv_tensorrt_rtx",
     ),
     "openvino": Provider(

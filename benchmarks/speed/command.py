@@ -269,7 +269,9 @@ def _task(
         raise click.UsageError(
             f"--size {size}: expected a multiple of {manifest.size_multiple} for this bundle"
         )
-    cache = cache_folder() / "bench"
+    cache = cache_folder()
+    if cache is None:
+        raise MdrtError("there is no home to keep what is exported for it; set XDG_CACHE_HOME")
     source, encoder = (None if path is None else str(path.resolve()) for path in (pipeline, vae))
     folder = str(bundle.path.resolve())
-    return Task(folder, source, size, names(count), str(cache), threads, encoder)
+    return Task(folder, source, size, names(count), str(cache / "bench"), threads, encoder)

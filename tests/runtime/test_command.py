@@ -395,6 +395,24 @@ def test_runs_where_torch_cannot_be_imported(picture_file, tmp_path):
     assert (tmp_path / "out" / "scene.png").exists()
 
 
+def test_runs_for_a_user_without_a_home(picture_file, tmp_path):
+    """A container that runs under a number no user has, and sets no HOME."""
+    code = (
+        "import pwd\n"
+        "def unknown(uid): raise KeyError(uid)\n"
+        "pwd.getpwuid = unknown\n"
+        "import mdrt\n"
+        "from mdrt.cli import main\n"
+        f"main(['segment', {str(picture_file)!r}, '--out', {str(tmp_path / 'out')!r}])\n"
+    )
+    homeless = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME")}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, env=homeless
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "scene.png").exists()
+
+
 def test_export_without_its_extra_names_it(tmp_path):
     code = (
         "import sys\n"

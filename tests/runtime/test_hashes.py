@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pwd
 import time
 from pathlib import Path
 
@@ -26,6 +27,18 @@ def weights(tmp_path: Path) -> Path:
     path = tmp_path / "unet.onnx.data"
     path.write_bytes(b"weights")
     return path
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under a number no user has."""
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
 
 
 def read_once(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
@@ -91,6 +104,22 @@ def test_no_cache_can_be_written(
     for _ in range(2):
         assert hashes.remembered_sha256(weights) == hashlib.sha256(b"weights").hexdigest()
     assert len(read) == 2
+
+
+@pytest.mark.usefixtures("cache", "homeless")
+def test_a_user_without_a_home_keeps_nothing(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    read = read_once(monkeypatch)
+    for _ in range(2):
+        assert hashes.remembered_sha256(weights) == hashlib.sha256(b"weights").hexdigest()
+    assert len(read) == 2
+    assert set(tmp_path.iterdir()) == before
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # where it is to be kept
+    hashes.remembered_sha256(weights)
+    assert (tmp_path / "cache" / "mdrt" / "hashes.json").exists()
 
 
 @pytest.mark.usefixtures("cache")
