@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+import traceback
 from typing import Any, NoReturn
 
 import click
 
 from . import __version__
 from .lazy import Lazy, LazyGroup
+from .runtime.debug import debug_option, debugging, surprise
 from .runtime.errors import MdrtError
 
 COMMANDS = {
@@ -53,19 +55,28 @@ class _Commands(LazyGroup):
         except _Terminated:
             click.echo("Error: terminated", err=True)
             raise
-        except MdrtError as error:
-            raise click.ClickException(str(error)) from error
-        except BrokenPipeError:
-            raise  # click ends quietly: who reads has read enough
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{where}{error.strerror or error}") from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click's own; and it ends quietly where who reads has read enough
+        except Exception as error:
+            if debugging():
+                traceback.print_exc()
+            raise click.ClickException(_line(error)) from error
         finally:
             signal.signal(signal.SIGTERM, before)
 
 
+def _line(error: Exception) -> str:
+    if isinstance(error, MdrtError):
+        return str(error)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}"
+    return surprise(error)
+
+
 @click.group(cls=_Commands, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mdrt")
+@debug_option
 def main() -> None:
     """Segment any picture into classes you name, with a frozen Stable Diffusion model.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from .debug import surprise
 from .errors import MdrtError
 from .images import read_image
 from .output import printable, record, write_result
@@ -56,6 +58,7 @@ class Batch:
         progress: Progress,
         as_json: bool,
         trace: Trace | None,
+        debug: bool,
     ) -> None:
         self.segmenter = segmenter
         self.job = job
@@ -64,6 +67,7 @@ class Batch:
         self.progress = progress
         self.as_json = as_json
         self.trace = trace
+        self.debug = debug
         total = len(stems)
         self.overall = progress.add_task("pictures", total=total, visible=total > 1)
 
@@ -106,9 +110,10 @@ class Batch:
             with self._span("write", path):
                 values = self._write(path, *outcome)
         except Exception as error:  # one picture's surprise must not cost the others
-            reason = str(error)
-            if not isinstance(error, MdrtError):
-                reason = f"{path}: {type(error).__name__}: {' '.join(reason.split())}"
+            if self.debug:
+                lines = "".join(traceback.format_exception(error)).rstrip()
+                console.print(Text(printable(lines)), soft_wrap=True)
+            reason = str(error) if isinstance(error, MdrtError) else f"{path}: {surprise(error)}"
             say(console, "error", reason)
             return False
         finally:

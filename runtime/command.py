@@ -12,6 +12,7 @@ from rich.console import Console
 
 from .atomic import write_atomically
 from .contract import MODES, MOST_SEGMENTS, POOLINGS
+from .debug import debug_option, debugging
 from .errors import MdrtError, PromptError
 from .output import (
     check_targets,
@@ -181,6 +182,7 @@ class _Segments(click.ParamType):  # type: ignore[type-arg]
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write what ran when, stages and graph nodes, as a trace for Perfetto or Chrome.",
 )
+@debug_option
 def segment_command(
     images: tuple[str, ...],
     classes: str | None,
@@ -290,7 +292,7 @@ def segment_command(
         segmenter.network.release_text()  # every text is encoded; its weights are not needed again
     job = Job(names, None if names is not None else segments, background, out, overlay)
     with output_folder(out), progress_bar(console) as progress:
-        batch = Batch(segmenter, job, options, stems, progress, as_json, trace)
+        batch = Batch(segmenter, job, options, stems, progress, as_json, trace, debugging())
         done = overlap(paths, batch.read, batch.segment, batch.finish)
     if trace is not None and profile is not None:
         network = segmenter.network

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from mdrt.cli import main
-from mdrt.runtime import atomic, batch, images, output
+from mdrt.runtime import atomic, batch, images, output, segmenter
 
 
 def run(*arguments):
@@ -105,9 +105,53 @@ def test_a_surprise_in_one_picture_does_not_stop_the_others(picture_file, tmp_pa
     out = tmp_path / "out"
     result = run(tmp_path / "odd.png", picture_file, "--classes", "sky, water", "--out", out)
     assert_one_line_error(result, "1 of 2 pictures failed")
-    expected = f"error: {tmp_path / 'odd.png'}: ZeroDivisionError: two lines"
-    assert expected in result.stderr.splitlines()
+    line = f"error: {tmp_path / 'odd.png'}: ZeroDivisionError: two lines; "
+    told = [found for found in result.stderr.splitlines() if found.startswith(line)]
+    assert len(told) == 1
+    assert "--debug" in told[0]
+    assert "MDRT_DEBUG=1" in told[0]
     assert (out / "scene.png").exists()
+
+
+@pytest.mark.parametrize("asked", ["option", "first", "environment"])
+def test_a_surprise_can_be_seen_whole(picture_file, tmp_path, monkeypatch, asked):
+    def read(path, read_image=images.read_image):
+        return 1 / 0 if path.name == "odd.png" else read_image(path)
+
+    monkeypatch.setattr(batch, "read_image", read)
+    out = tmp_path / "out"
+    words = ["segment", tmp_path / "odd.png", picture_file, "--classes", "sky", "--out", out]
+    words = {"option": [*words, "--debug"], "first": ["--debug", *words]}.get(asked, words)
+    if asked == "environment":
+        monkeypatch.setenv("MDRT_DEBUG", "1")
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == 1
+    assert "Traceback" in result.stderr
+    assert "1 / 0" in result.stderr  # the line of code
+    assert "ZeroDivisionError" in result.stderr
+    assert (out / "scene.png").exists()
+
+
+def test_a_damaged_picture_can_be_seen_whole(tmp_path):
+    """What the decoder said where, behind the line that tells what to do."""
+    (tmp_path / "bad.tif").write_bytes(b"II*\0" + b"\0" * 20)
+    result = run(tmp_path / "bad.tif", "--debug", "--out", tmp_path / "out")
+    assert "Traceback" in result.stderr
+    assert "bad.tif" in result.stderr.splitlines()[-2]
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_surprise_in_the_command_itself(picture_file, tmp_path, monkeypatch, debug):
+    def load(*_arguments, **_options):
+        raise ZeroDivisionError("two\nlines")
+
+    monkeypatch.setattr(segmenter, "load_bundle", load)
+    result = run(picture_file, *(["--debug"] if debug else []), "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert ("Traceback" in result.stderr) == debug
+    (line,) = [found for found in result.stderr.splitlines() if found.startswith("Error: ")]
+    assert line.startswith("Error: ZeroDivisionError: two lines; ")
+    assert "--debug" in line
 
 
 def test_a_folder_of_pictures(picture_file, tmp_path):
