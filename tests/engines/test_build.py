@@ -237,7 +237,9 @@ def test_progress_is_the_builders(bundle: Path, library: Library) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_build_can_be_stopped(bundle: Path, number: signal.Signals) -> None:
-    command = "from mdrt.cli import main; main()"
+    # a shell's background jobs ignore SIGINT, and what they start does too
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    command = f"{heard}from mdrt.cli import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", command, "build", bundle, "--library", "tensorrt-rtx"],
         stdout=subprocess.PIPE,
