@@ -16,6 +16,7 @@ import transformers
 from ..runtime.contract import PREDICTION_TYPES
 from ..runtime.errors import ExportError
 from .quiet import quiet
+from .refusal import one_line, refusing
 
 _VAES: Final = ("AutoencoderKL", "AutoencoderTiny")
 _ACCEPTED: Final = {
@@ -24,6 +25,7 @@ _ACCEPTED: Final = {
     "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
 }
+_VOCABULARIES: Final = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 _HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -57,9 +59,27 @@ class Pipeline:
         kind = getattr(transformers, self.text_class)
         return self._load(kind, self.path / "text_encoder", attn_implementation="eager")
 
+    def text_config(self) -> Any:
+        """The text encoder's configuration, with transformers' defaults."""
+        folder = self.path / "text_encoder"
+        with refusing(f"{folder / 'config.json'} is no CLIP text encoder's configuration"):
+            return transformers.CLIPTextConfig.from_pretrained(folder)
+
     def tokenizer(self) -> Any:
-        with quiet():
-            return transformers.CLIPTokenizerFast.from_pretrained(self.path / "tokenizer")
+        """The tokenizer as transformers reads it.
+
+        Raises:
+            ExportError: its files are missing or damaged.
+        """
+        folder = self.path / "tokenizer"
+        # without any file transformers makes a vocabulary of two tokens, and says nothing
+        if not any(all((folder / name).is_file() for name in names) for names in _VOCABULARIES):
+            raise ExportError(
+                f"{folder} has no vocabulary; expected "
+                f"{', or '.join(' and '.join(names) for names in _VOCABULARIES)}"
+            )
+        with refusing(f"{folder} cannot be loaded as a CLIP tokenizer"):
+            return transformers.CLIPTokenizerFast.from_pretrained(folder)
 
     def schedule(self) -> tuple[tuple[float, ...], str]:
         """ᾱ_t of every training timestep in float64, and the prediction type.
@@ -74,22 +94,22 @@ class Pipeline:
                 f"the scheduler's prediction_type is {kind!r}; expected one of "
                 f"{', '.join(PREDICTION_TYPES)} (Stable Diffusion 1.x or 2.x)"
             )
-        try:
-            with quiet():
-                betas = diffusers.DDPMScheduler.from_config(config).betas.double()
-        except (NotImplementedError, TypeError, ValueError) as error:
-            raise ExportError(f"the scheduler's noise schedule is unknown: {error}") from error
+        with refusing("the scheduler's noise schedule is unknown"):
+            betas = diffusers.DDPMScheduler.from_config(config).betas.double()
         return tuple(torch.cumprod(1.0 - betas, 0).tolist()), kind
 
     def _load(self, kind: Any, path: Path, **options: Any) -> Any:
         plain = ("*model.safetensors", "*model.bin", "*model.safetensors.index.json")
         variant = None if any(any(path.glob(name)) for name in plain) else _variant(path)
-        try:
-            with quiet():
-                model = kind.from_pretrained(path, variant=variant, **options)
-        except (OSError, RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ExportError(f"{path} cannot be loaded as {kind.__name__}: {reason}") from error
+        with refusing(f"{path} cannot be loaded as {kind.__name__}"):
+            model, found = kind.from_pretrained(
+                path, variant=variant, output_loading_info=True, **options
+            )
+        if missing := sorted(found["missing_keys"]):  # the libraries make them up at random
+            raise ExportError(
+                f"{path} lacks {len(missing)} of {kind.__name__}'s weights, the first "
+                f"{missing[0]}; its files are damaged, or config.json is another model's"
+            )
         return model.float().eval().requires_grad_(False)
 
 
@@ -135,7 +155,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ExportError(f"{path} cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise ExportError(f"{path} holds a {type(values).__name__}, expected a JSON object")
@@ -174,9 +194,8 @@ def _fetch(model_id: str) -> Path:
                 model_id, safety_checker=None, feature_extractor=None
             )
     except Exception as error:  # the hub raises from httpx, requests and itself
-        reason = " ".join(str(error).split())[:120]
         raise ExportError(
             f"{model_id} is neither a directory here nor could it be fetched from the hub "
-            f"({type(error).__name__}: {reason}); check the network or give a directory"
+            f"({type(error).__name__}: {one_line(error)}); check the network or give a directory"
         ) from error
     return Path(fetched)

@@ -8,6 +8,7 @@ ONNX Runtime answers the same examples.
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -29,8 +30,8 @@ from .components import Pipeline, open_pipeline
 from .graphs import Graph, posterior_mean, text_graph, unet_graph, vae_graph, write_graph
 from .options import ExportOptions
 from .precision import lowered
-from .probe import Selection, Structure, context_width, probe, select
-from .quiet import quiet
+from .probe import Selection, Structure, probe, select
+from .refusal import refusing
 from .staging import staged
 from .tokens import tokenizer_spec, write_tokenizer
 from .twin import write_twin
@@ -112,40 +113,47 @@ class _Job:
         self.unet_config = pipeline.unet_config()
         progress("walking the UNet")
         self.structure: Structure = probe(self.unet_config)
-        self.latent_channels, self.vae_factor = _vae_shape(pipeline)
+        self.latent = _latent(pipeline)
         self.selection: Selection = select(
             self.structure,
-            self.vae_factor,
+            self.latent.factor,
             options.feature_strides,
             options.attention_strides,
             options.self_attention_strides,
         )
+        self.text_config = pipeline.text_config()
         self.alphas_cumprod, self.prediction_type = pipeline.schedule()
         self.native_cells = _native_cells(self.unet_config, self.structure.down_factor)
-        self.cases = proof.cases(self.size_multiple, self.native_cells * self.vae_factor)
+        self.cases = proof.cases(self.size_multiple, self.native_cells * self.latent.factor)
 
     @property
     def size_multiple(self) -> int:
-        return self.vae_factor * self.structure.down_factor
+        return self.latent.factor * self.structure.down_factor
 
     def run(self) -> contract.Manifest:
         """Write every file of the bundle, the manifest last."""
         self._check()
-        scaling, shift = self._vae()
-        tokenizer, hidden = self._text()
+        tokenizer = self._tokenizer()
+        self._vae()
+        self._text(tokenizer)
         self._unet(tokenizer.max_length)
         self.progress("hashing files")
-        manifest = self._manifest(scaling, shift, tokenizer, hidden)
+        manifest = self._manifest(tokenizer)
         write_manifest(self.directory, manifest)
         return manifest
 
     def _check(self) -> None:
         """What must hold before hours are spent."""
-        channels = self.unet_config.get("in_channels", 4)
-        if channels != self.latent_channels:
+        if self.structure.channels != self.latent.channels:
             raise ExportError(
-                f"the UNet takes {channels} channels, the VAE gives {self.latent_channels}; "
-                "expected the same (inpainting and depth models cannot be exported)"
+                f"the UNet takes {self.structure.channels} channels, the VAE gives "
+                f"{self.latent.channels}; expected the same (inpainting and depth models cannot be "
+                "exported)"
+            )
+        if self.text_config.hidden_size != self.structure.width:
+            raise ExportError(
+                f"the text encoder is {self.text_config.hidden_size} wide, the UNet's "
+                f"cross-attention takes {self.structure.width}; expected the same"
             )
         steps = len(self.alphas_cumprod)
         recommended = self.options.recommended
@@ -156,63 +164,63 @@ class _Job:
             if not 0 <= timestep < steps:
                 raise ExportError(f"{option} is {timestep}, expected 0 to {steps - 1}")
 
-    def _vae(self) -> tuple[float, float]:
-        """Write the VAE encoder and the noise; returns scaling and shift factors."""
+    def _tokenizer(self) -> contract.TokenizerSpec:
+        """Write and prove the tokenizer; returns its spec."""
+        self.progress("proving the tokenizer")
+        tokenizer, text = self.pipeline.tokenizer(), self.text_config
+        spec = tokenizer_spec(tokenizer, text.max_position_embeddings)
+        names = [name for synonymous in self.options.classes for name in synonymous]
+        path = self.directory / contract.TOKENIZER
+        self.rows.append(write_tokenizer(tokenizer, path, spec, text.vocab_size, names))
+        return spec
+
+    def _vae(self) -> None:
+        """Write the VAE encoder and the noise."""
         self.progress("loading the VAE")
         vae = self._counted(self.pipeline.vae())
-        shift = vae.config.get("shift_factor")
-        scaling = float(vae.config.scaling_factor)
         self.progress("VAE: running PyTorch")
-        examples = proof.vae_examples(vae, self.cases)
+        with refusing("the VAE cannot be run"):
+            examples = proof.vae_examples(vae, self.cases)
         vae.decoder = None  # half the weights, and nothing asks for an image
         with lowered(vae, self.options.precision) as dtype:
-            graph = vae_graph(vae, dtype, self.vae_factor)
+            graph = vae_graph(vae, dtype, self.latent.factor)
             self._write(graph)
         del vae, graph
-        pixels = self.native_cells * self.vae_factor
+        pixels = self.native_cells * self.latent.factor
         self._prove(contract.VAE_ENCODER, examples)
         self._twin(contract.VAE_ENCODER, {contract.IMAGE: (1, 3, pixels, pixels)}, examples)
         noise = np.random.default_rng(_NOISE_SEED).standard_normal(
-            (self.latent_channels, self.native_cells, self.native_cells), dtype=np.float32
+            (self.latent.channels, self.native_cells, self.native_cells), dtype=np.float32
         )
         np.save(self.directory / contract.NOISE, noise)
-        return scaling, float(shift or 0.0)
 
-    def _text(self) -> tuple[contract.TokenizerSpec, int]:
-        """Write the text encoder and the tokenizer; returns its spec and the hidden width."""
+    def _text(self, spec: contract.TokenizerSpec) -> None:
+        """Write the text encoder."""
         self.progress("loading the text encoder")
         text = self._counted(self.pipeline.text_encoder())
-        tokenizer = self.pipeline.tokenizer()
-        spec = tokenizer_spec(tokenizer, text.config.max_position_embeddings)
-        write_tokenizer(tokenizer, self.directory / contract.TOKENIZER)
-        hidden = int(text.config.hidden_size)
-        if hidden != context_width(self.unet_config):
-            raise ExportError(
-                f"the text encoder is {hidden} wide, the UNet's cross-attention takes "
-                f"{context_width(self.unet_config)}; expected the same"
-            )
         self.progress("text encoder: running PyTorch")
-        examples = proof.text_examples(text, spec, self.cases)
+        with refusing("the text encoder cannot be run"):
+            examples = proof.text_examples(text, spec, self.cases)
         with lowered(text, self.options.precision):
             graph = text_graph(text, spec.max_length)
             self._write(graph)
         del text, graph
         self._prove(contract.TEXT_ENCODER, examples)
-        return spec, hidden
 
     def _unet(self, max_length: int) -> None:
         """Write the UNet, cut after the last selected tensor."""
         self.progress("loading the UNet")
         unet = self._counted(self.pipeline.unet())
         self.progress("UNet: running PyTorch")
-        examples = proof.unet_examples(
-            unet,
-            self.selection,
-            len(self.alphas_cumprod),
-            max_length,
-            self.cases,
-            self.vae_factor,
-        )
+        with refusing("the UNet cannot be run"):
+            examples = proof.unet_examples(
+                unet,
+                self.selection,
+                len(self.alphas_cumprod),
+                max_length,
+                self.cases,
+                self.latent.factor,
+            )
         with (
             lowered(unet, self.options.precision) as dtype,
             capture(unet, self.selection) as captured,
@@ -222,7 +230,7 @@ class _Job:
                 captured,
                 dtype,
                 max_length,
-                context_width(self.unet_config),
+                self.structure.width,
                 self.structure.down_factor,
                 self.selection,
             )
@@ -230,9 +238,9 @@ class _Job:
         del unet, captured, graph
         self._prove(contract.UNET, examples)
         sizes = {
-            contract.SAMPLE: (1, self.latent_channels, self.native_cells, self.native_cells),
+            contract.SAMPLE: (1, self.latent.channels, self.native_cells, self.native_cells),
             contract.TIMESTEP: (1,),
-            contract.ENCODER_HIDDEN_STATES: (1, max_length, context_width(self.unet_config)),
+            contract.ENCODER_HIDDEN_STATES: (1, max_length, self.structure.width),
         }
         self._twin(contract.UNET, sizes, examples)
 
@@ -267,9 +275,7 @@ class _Job:
         if twin is not None:
             self._prove(twin.name, examples)
 
-    def _manifest(
-        self, scaling: float, shift: float, tokenizer: contract.TokenizerSpec, hidden: int
-    ) -> contract.Manifest:
+    def _manifest(self, tokenizer: contract.TokenizerSpec) -> contract.Manifest:
         files = sorted(path for path in self.directory.rglob("*") if path.is_file())
         created_by = {"mdrt": __version__} | {name: version(name) for name in _VERSIONED}
         return contract.Manifest(
@@ -279,14 +285,14 @@ class _Job:
             prediction_type=self.prediction_type,
             alphas_cumprod=self.alphas_cumprod,
             timestep=self.options.recommended.timestep,
-            scaling_factor=scaling,
-            shift_factor=shift,
-            vae_factor=self.vae_factor,
-            latent_channels=self.latent_channels,
+            scaling_factor=self.latent.scaling,
+            shift_factor=self.latent.shift,
+            vae_factor=self.latent.factor,
+            latent_channels=self.latent.channels,
             size_multiple=self.size_multiple,
-            native_size=self.native_cells * self.vae_factor,
+            native_size=self.native_cells * self.latent.factor,
             tokenizer=tokenizer,
-            text=contract.TextSpec(hidden),
+            text=contract.TextSpec(self.structure.width),
             features=self.selection.features,
             attention=self.selection.attention,
             self_attention=self.selection.self_attention,
@@ -299,21 +305,43 @@ class _Job:
         )
 
 
-def _vae_shape(pipeline: Pipeline) -> tuple[int, int]:
-    """The VAE's latent channels and pixels per latent cell, from a run on the meta device."""
-    try:
-        with quiet(), torch.device("meta"), torch.no_grad():
-            vae = getattr(diffusers, pipeline.vae_class).from_config(pipeline.vae_config())
-            latent = posterior_mean(vae.eval(), torch.empty(1, 3, _VAE_PROBE, _VAE_PROBE))
-    except (TypeError, ValueError) as error:
-        raise ExportError(f"the VAE's configuration cannot be built: {error}") from error
-    return int(latent.shape[1]), _VAE_PROBE // int(latent.shape[2])
+@dataclass(frozen=True)
+class _Latent:
+    """What a VAE encodes to: channels, pixels per cell, and how its values are scaled."""
+
+    channels: int
+    factor: int
+    scaling: float
+    shift: float
+
+
+def _latent(pipeline: Pipeline) -> _Latent:
+    """What the VAE's configuration says of its latents, and a run on the meta device."""
+    config = pipeline.vae_config()
+    with refusing("the VAE's configuration cannot be built"), torch.device("meta"), torch.no_grad():
+        vae = getattr(diffusers, pipeline.vae_class).from_config(config)
+        latent = posterior_mean(vae.eval(), torch.empty(1, 3, _VAE_PROBE, _VAE_PROBE))
+        scaling, shift = (
+            float(vae.config.scaling_factor),
+            float(vae.config.get("shift_factor") or 0),
+        )
+    if not (0 < scaling < math.inf and math.isfinite(shift)):
+        raise ExportError(
+            f"the VAE's scaling_factor is {scaling} and its shift_factor {shift}; "
+            "expected a positive number, and a number or null"
+        )
+    return _Latent(int(latent.shape[1]), _VAE_PROBE // int(latent.shape[2]), scaling, shift)
 
 
 def _native_cells(config: dict[str, Any], multiple: int) -> int:
     """The latent side the UNet was trained on, as a multiple of what it can take."""
     size = config.get("sample_size") or _DEFAULT_CELLS
-    cells = int(size if isinstance(size, int) else max(size))
+    sides = size if isinstance(size, list) else [size]
+    if not sides or not all(type(side) is int and side > 0 for side in sides):
+        raise ExportError(
+            f"the UNet's sample_size is {size!r}, expected latent cells a side, as 64"
+        )
+    cells = max(sides)
     return max(multiple, cells - cells % multiple)
 
 

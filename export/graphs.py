@@ -15,6 +15,7 @@ from ..runtime.errors import ExportError
 from .capture import Capture
 from .probe import Selection
 from .quiet import quiet
+from .refusal import one_line
 from .softmax import widen_softmax
 from .weights import store_as_float16, strip_traces
 
@@ -158,10 +159,10 @@ def write_graph(graph: Graph, path: Path, opset: int, float16_weights: bool) -> 
                 dynamic_shapes=dict(graph.dynamic),
                 verbose=False,
             )
-    except torch.onnx.errors.OnnxExporterError as error:
-        reason = str(error.__cause__ or error).strip().splitlines()
+    except Exception as error:  # the exporter's own, or what the model raises when it is traced
+        reason = one_line(error.__cause__ or error)
         raise ExportError(
-            f"{graph.filename} cannot be traced at opset {opset}: {reason[0] if reason else error}"
+            f"{graph.filename} cannot be traced at opset {opset}: {reason}"
         ) from error
     assert program is not None
     model = program.model

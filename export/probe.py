@@ -24,7 +24,7 @@ from ..runtime.contract import (
     self_attention_name,
 )
 from ..runtime.errors import ExportError
-from .quiet import quiet
+from .refusal import refusing
 
 _PROMPT_TOKENS = 7  # any length: strides and channels do not depend on it
 
@@ -51,8 +51,12 @@ class UpBlock:
 class Structure:
     """What a UNet offers, each in execution order.
 
-    `down_factor` is what latent height and width must be multiples of.
+    `channels` is the latent's, `width` the text embedding's, and `down_factor` what latent height
+    and width must be multiples of.
     """
+
+    channels: int
+    width: int
 
     attention: tuple[AttentionLayer, ...]
     self_attention: tuple[AttentionLayer, ...]
@@ -79,14 +83,18 @@ def probe(config: Mapping[str, Any]) -> Structure:
     """Walk the UNet that `config` describes.
 
     Raises:
-        ExportError: the UNet wants inputs that a text prompt cannot give.
+        ExportError: the UNet wants inputs that a text prompt cannot give, or cannot be built or
+            run.
     """
-    try:
-        with quiet(), torch.device("meta"):
-            unet = UNet2DConditionModel.from_config(dict(config)).eval()
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise ExportError(f"the UNet's configuration cannot be built: {_line(error)}") from error
+    with refusing("the UNet's configuration cannot be built"), torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(dict(config)).eval()
     _check_conditioning(unet.config)
+    with refusing("the UNet's configuration cannot be run"):
+        return _walk(unet)
+
+
+def _walk(unet: Any) -> Structure:
+    """Run a UNet on the meta device and note what passes."""
     down_factor = 2**unet.num_upsamplers
     side = 4 * down_factor
     attention: list[AttentionLayer] = []
@@ -119,7 +127,14 @@ def probe(config: Mapping[str, Any]) -> Structure:
             torch.zeros(1, dtype=torch.int64),
             torch.empty(1, _PROMPT_TOKENS, context_width(unet.config)),
         )
-    return Structure(tuple(attention), tuple(self_attention), tuple(up_blocks), down_factor)
+    return Structure(
+        int(unet.config.in_channels),
+        context_width(unet.config),
+        tuple(attention),
+        tuple(self_attention),
+        tuple(up_blocks),
+        down_factor,
+    )
 
 
 def context_width(config: Any) -> int:
@@ -201,13 +216,10 @@ def _check_conditioning(config: Any) -> None:
         "encoder_hid_dim_type",
         "time_cond_proj_dim",
         "num_class_embeds",
+        "dual_cross_attention",
     ):
-        if config.get(key) is not None:
+        if config.get(key) not in (None, False):
             raise ExportError(
                 f"the UNet needs extra conditioning ({key} = {config[key]}); expected one that "
                 "takes a latent, a timestep and a text embedding, as Stable Diffusion 1.x and 2.x"
             )
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -24,7 +24,8 @@ from ..kernels.cpu import operator_library
 from ..runtime import contract
 from ..runtime.errors import ExportError
 from .graphs import posterior_mean
-from .probe import Selection
+from .probe import Selection, context_width
+from .refusal import refusing
 from .weights import widen_bfloat16
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -123,7 +124,7 @@ def unet_examples(
     `steps` is the number of training timesteps, `factor` the pixels per latent cell.
     """
     random = torch.Generator().manual_seed(0)
-    channels, width = unet.config.in_channels, unet.config.cross_attention_dim
+    channels, width = unet.config.in_channels, context_width(unet.config)
     examples = []
     for case in chosen:
         size = (case.batch, channels, case.height // factor, case.width // factor)
@@ -150,7 +151,7 @@ def prove(path: Path, examples: Sequence[Example], tolerance: float) -> list[Row
     Raises:
         ExportError: names or shapes differ, or ONNX Runtime cannot run the graph.
     """
-    with _runner(path) as (run, names, note):
+    with refusing(f"ONNX Runtime cannot run {path.name}"), _runner(path) as (run, names, note):
         expected = list(examples[0].expected)
         if names != expected:
             raise ExportError(f"{path.name} returns {names}, expected {expected}")

@@ -42,6 +42,7 @@ def test_bundle_is_whole_and_proved(report: str, request: pytest.FixtureRequest)
     assert loaded.manifest == made.manifest
     assert all(row.passed for row in made.proof)
     assert {row.graph for row in made.proof} == {
+        "tokenizer/tokenizer.json",
         "vae_encoder.onnx",
         "text_encoder.onnx",
         "unet.onnx",

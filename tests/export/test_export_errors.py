@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from mdrt.cli import main
 from mdrt.export import proof
+from mdrt.export.components import open_pipeline
 from mdrt.export.exporter import ProofError, export
 from mdrt.export.options import ExportOptions
 from mdrt.export.staging import staged
@@ -105,6 +106,94 @@ def test_unet_that_wants_more_than_text(broken: Path, output: Path) -> None:
     assert "num_class_embeds" in message(broken, output)
 
 
+@pytest.mark.parametrize(
+    ("part", "changes", "words"),
+    [
+        ("unet", {"dual_cross_attention": True}, "extra conditioning (dual_cross_attention"),
+        ("unet", {"encoder_hid_dim": 8}, "encoder_hid_dim_type = text_proj"),
+        ("unet", {"cross_attention_dim": [32, 32]}, "UNet's configuration cannot be built"),
+        ("unet", {"cross_attention_dim": "wide"}, "UNet's configuration cannot be built"),
+        ("unet", {"norm_num_groups": 0}, "UNet's configuration cannot be built"),
+        ("unet", {"block_out_channels": []}, "UNet's configuration cannot be built"),
+        ("unet", {"resnet_pre_norm": {}, "act_fn": 3}, "UNet's configuration cannot be built"),
+        ("unet", {"sample_size": "64"}, "sample_size is '64'"),
+        ("unet", {"sample_size": [64, 0]}, "sample_size is [64, 0]"),
+        ("vae", {"scaling_factor": None}, "VAE's configuration cannot be built"),
+        ("vae", {"scaling_factor": 0.0}, "scaling_factor is 0.0"),
+        ("vae", {"block_out_channels": None}, "VAE's configuration cannot be built"),
+        ("vae", {"in_channels": 4}, "VAE's configuration cannot be built"),
+        ("text_encoder", {"hidden_size": 48}, "text encoder is 48 wide"),
+        ("text_encoder", {"vocab_size": 100}, "the text encoder embeds 100"),
+        ("text_encoder", {"max_position_embeddings": 2}, "hold 2 tokens"),
+        ("text_encoder", {"hidden_size": "wide"}, "no CLIP text encoder's configuration"),
+        ("text_encoder", {"intermediate_size": 48}, "cannot be loaded as CLIPTextModel"),
+    ],
+)
+def test_configurations_that_fail_in_a_library(
+    broken: Path, output: Path, part: str, changes: dict[str, Any], words: str
+) -> None:
+    """Whatever diffusers, transformers or torch raises, it is one line."""
+    change_json(broken / part / "config.json", **changes)
+    assert words in message(broken, output)
+
+
+def test_a_configuration_without_what_has_a_default(broken: Path, output: Path) -> None:
+    path = broken / "unet" / "config.json"
+    values = json.loads(path.read_text())
+    del values["cross_attention_dim"]
+    path.write_text(json.dumps(values))
+    assert "cross-attention takes 1280" in message(broken, output)
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "words"),
+    [
+        ("text_encoder", {"num_hidden_layers": 3}, "lacks 16 of CLIPTextModel's weights"),
+        ("unet", {"transformer_layers_per_block": 2}, "of UNet2DConditionModel's weights"),
+        ("vae", {"layers_per_block": 2}, "of AutoencoderKL's weights"),
+    ],
+)
+def test_weights_that_are_missing(
+    broken: Path, part: str, changes: dict[str, Any], words: str
+) -> None:
+    """The libraries make them up at random, and warn where nobody hears."""
+    change_json(broken / part / "config.json", **changes)
+    with pytest.raises(ExportError, match=words):
+        getattr(open_pipeline(broken), part)()
+
+
+def test_no_tokenizer(broken: Path, output: Path) -> None:
+    """transformers makes a vocabulary of two tokens of an empty folder, and says nothing."""
+    shutil.rmtree(broken / "tokenizer")
+    assert "tokenizer has no vocabulary; expected tokenizer.json" in message(broken, output)
+    (broken / "tokenizer").mkdir()
+    assert "tokenizer has no vocabulary; expected tokenizer.json" in message(broken, output)
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt"])
+def test_half_a_tokenizer(broken: Path, output: Path, name: str) -> None:
+    (broken / "tokenizer" / name).unlink()
+    assert "expected tokenizer.json, or vocab.json and merges.txt" in message(broken, output)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("vocab.json", "{", "cannot be loaded as a CLIP tokenizer"),
+        ("vocab.json", "[]", "cannot be loaded as a CLIP tokenizer"),
+        ("vocab.json", "{}", "as"),
+        ("merges.txt", "#version: 0.2\n", "words of its own vocabulary"),
+        ("merges.txt", "\x00\xff", "cannot be loaded as a CLIP tokenizer"),
+        ("tokenizer.json", "{", "cannot be loaded as a CLIP tokenizer"),
+    ],
+)
+def test_a_damaged_tokenizer(
+    broken: Path, output: Path, name: str, content: str, words: str
+) -> None:
+    (broken / "tokenizer" / name).write_text(content)
+    assert words in message(broken, output)
+
+
 def test_unet_of_other_channels(broken: Path, output: Path) -> None:
     change_json(broken / "unet" / "config.json", in_channels=9)
     assert "9 channels" in message(broken, output)
@@ -179,7 +268,7 @@ def test_failed_proof_leaves_no_bundle(
     monkeypatch.setitem(proof.TOLERANCE, "fp32", 0.0)
     with pytest.raises(ProofError) as caught:
         export(sd1, output)
-    assert [row.tensor for row in caught.value.rows] == ["latent"]
+    assert [row.tensor for row in caught.value.rows] == ["input_ids", "latent"]
     assert list(output.parent.iterdir()) == []
 
 
