@@ -11,6 +11,9 @@ from tempfile import mkdtemp
 
 from ..runtime.contract import MANIFEST
 from ..runtime.errors import ExportError
+from ..runtime.folders import exchange, rename_new
+
+_Identity = tuple[int, ...]
 
 
 @contextmanager
@@ -18,14 +21,17 @@ def staged(target: Path, overwrite: bool) -> Iterator[Path]:
     """Yield a directory that becomes `target` when the block ends without an error.
 
     It stands beside `target`, so that the rename is atomic; any exception,
-    Ctrl-C included, removes it.
+    Ctrl-C included, removes it. What stands at `target` is looked at again at
+    the very end: with `overwrite` the bundle that stood there at first is
+    replaced, and nothing else ever.
 
     Raises:
-        ExportError: `target` exists and may not be replaced, is no bundle, or
-            its folder cannot be written.
+        ExportError: `target` exists and may not be replaced, is no bundle, has
+            appeared or changed meanwhile, or its folder cannot be written.
     """
     target = target.absolute()
-    if target.exists() or target.is_symlink():
+    replaced = _identity(target)
+    if replaced is not None:
         if not overwrite:
             raise ExportError(f"{target} exists; give another -o or --overwrite")
         if not (target / MANIFEST).is_file():
@@ -37,28 +43,75 @@ def staged(target: Path, overwrite: bool) -> Iterator[Path]:
         aside = Path(mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
         raise ExportError(f"{target.parent} cannot be written: {error.strerror}") from error
+    own = _folder(aside)
     try:
         yield aside
         aside.chmod(0o777 & ~_umask())
-        if target.exists():
-            _replace(target, aside)
+        if replaced is None or _identity(target) is None:
+            _place(aside, target)
         else:
-            aside.rename(target)
+            _replace(aside, target, replaced)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        if _folder(aside) == own or _identity(aside) == replaced:
+            _remove(aside)
 
 
-def _replace(target: Path, aside: Path) -> None:
-    """Swap in the new bundle; the old one is put back if that fails."""
-    old = Path(mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    target.rename(old / target.name)
+def _place(aside: Path, target: Path) -> None:
+    """Give a directory a name that nothing has."""
     try:
-        aside.rename(target)
-    except BaseException:
-        (old / target.name).rename(target)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+        rename_new(aside, target)
+    except FileExistsError:
+        raise ExportError(
+            f"{target} appeared while its bundle was written, and is kept; give another -o"
+        ) from None
+
+
+def _replace(aside: Path, target: Path, replaced: _Identity) -> None:
+    """Swap in the new bundle for the one that was there at first, which is `aside` then.
+
+    What comes out is looked at: another bundle, put there since, goes back.
+    """
+    changed = ExportError(
+        f"{target} is not the bundle that was to be replaced: it changed meanwhile, and is kept; "
+        "give another -o, or run again"
+    )
+    if _identity(target) != replaced:
+        raise changed
+    exchange(aside, target)
+    if _identity(aside) != replaced:
+        exchange(aside, target)
+        raise changed
+
+
+def _identity(path: Path) -> _Identity | None:
+    """Which directory, and which bundle in it: what was put in its place since differs.
+
+    An inode's number may be used again, so the manifest's time of writing counts too.
+    """
+    folder = _folder(path)
+    if folder is None:
+        return None
+    try:
+        manifest = (path / MANIFEST).stat()
+    except OSError:
+        return folder
+    return *folder, manifest.st_ino, manifest.st_mtime_ns
+
+
+def _folder(path: Path) -> _Identity | None:
+    """Which directory or link; None where there is nothing."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _remove(aside: Path) -> None:
+    if aside.is_symlink():
+        aside.unlink()
+    else:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _umask() -> int:
