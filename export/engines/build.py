@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +20,7 @@ from ...runtime.contract import GRAPHS, FileRecord
 from ...runtime.device import Gpu
 from ...runtime.engines.library import Library
 from ...runtime.engines.plan import PlanRecord, Proof, Range, plan_name, sidecar_name, sources
+from ...runtime.errors import EngineError
 from .builder import build_engine
 from .gpu import check_gpu, compute_capability
 from .options import EngineOptions
@@ -39,8 +43,9 @@ def build_engines(
         Each graph's sidecar, as it now lies beside the engine.
 
     Raises:
-        EngineError: an option is impossible, the library refused, or an engine that this machine's
-            GPU can run is not its graph. Earlier engines stay.
+        EngineError: an option is impossible, the library refused, another build is at work in the
+            bundle, or an engine that this machine's GPU can run is not its graph. Earlier engines
+            stay.
     """
     options.check(library.name)
     profile = complete(options.profile, bundle.manifest)
@@ -50,7 +55,10 @@ def build_engines(
     elif not capabilities:
         check_gpu(library.name)
     job = _Job(bundle, library, options, profile, capabilities, bars, find_gpu(capabilities))
-    with TemporaryDirectory(prefix=".plans.", dir=bundle.path) as aside:
+    with (
+        _alone(bundle.path),
+        TemporaryDirectory(prefix=".plans.", dir=bundle.path) as aside,
+    ):
         folder = Path(aside)
         records = {graph: job.build(graph, folder) for graph in GRAPHS}
         for graph in GRAPHS:
@@ -59,6 +67,27 @@ def build_engines(
             for compiled in bundle.path.glob(f"{plan_name(graph)}.*.cache"):
                 compiled.unlink()  # of the engine before
     return records
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other builds out of a bundle, else engines and sidecars of two could be mixed.
+
+    The lock is the folder's own: it leaves no file, and goes with the process however it ends.
+    """
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EngineError(
+                f"another `mdrt build` is at work in {folder}; wait until it is done"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(lock)
 
 
 @dataclass(frozen=True)

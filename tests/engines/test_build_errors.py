@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -65,6 +67,19 @@ def test_a_library_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(library.importlib, "import_module", fail)
     with pytest.raises(EngineError, match=r"tensorrt 11\.0 is installed but .* libnvinfer"):
         library.open_library()
+
+
+def test_two_builds_of_one_bundle(bundle: Path) -> None:
+    """The second would mix its engines with the first's sidecars."""
+    checked, tensorrt = load_bundle(bundle), library.Library("tensorrt-rtx", "1.7", None)
+    first = os.open(bundle, os.O_RDONLY)
+    try:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        with pytest.raises(EngineError, match="another `mdrt build` is at work in"):
+            build_engines(checked, tensorrt, EngineOptions(), Progress(disable=True))
+    finally:
+        os.close(first)
+    assert not [path for path in bundle.iterdir() if ".plan" in path.name]
 
 
 def test_options_a_library_lacks() -> None:
