@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from .bundle import Bundle
@@ -69,13 +68,16 @@ def choose_backend(
     check_precision(bundle.manifest.precision, provider)
     device: Device = open_gpu() if resolve_provider(provider).gpu else Host()
     twins = wants_winograd(winograd, bundle, provider)
+
+    def open_graph(path: Path) -> Session:
+        with bundle.held():
+            return OrtSession(path, provider, threads, profile, device)
+
     return Backend(
         name=provider,
         device=device,
         files=bundle.graphs(twins),
-        open=partial(
-            OrtSession, provider=provider, threads=threads, profile=profile, device=device
-        ),
+        open=open_graph,
         winograd=bundle.graphs(twins) != bundle.graphs(twins=False),
     )
 

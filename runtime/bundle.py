@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.format import read_array
 
 from .contract import (
     GRAPHS,
@@ -25,20 +28,82 @@ from .contract import (
 )
 from .engines.plan import PlanRecord, check_plans, plan_name
 from .errors import BundleError
+from .external import find_external
 from .files import check_hash, check_size
-from .hashes import sha256
+from .hashes import file_state, sha256
 
+_GRAPH: Final = ".onnx"
 _REMEDY: Final = "run `mdrt export` again"
+
+
+@dataclass
+class _Files:
+    """The files of a bundle that are needed, each beside its record; `states` is what they were
+    when they were checked."""
+
+    directory: Path
+    records: Mapping[str, FileRecord]
+    verify: bool
+    states: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Check every file that is not as it was last checked.
+
+        Raises:
+            BundleError: a file is missing, outside, changed, or leads to what is not listed.
+        """
+        states = {}
+        for name, record in self.records.items():
+            path = _inside(self.directory, name)
+            check_size(path, record, _REMEDY)
+            if self.states.get(name) != (state := file_state(path)):
+                states[name] = state
+        for name in states:
+            if name.endswith(_GRAPH):
+                _check_external(self.directory / name, self.records)
+        if self.verify:
+            for name in states:
+                check_hash(self.directory / name, self.records[name], _REMEDY)
+        self.states.update(states)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let what is read inside be what was checked.
+
+        Raises:
+            BundleError: what `check` raises, or a file changed while it was read.
+        """
+        self.check()
+        yield
+        for name, state in self.states.items():
+            path = self.directory / name
+            if not path.exists() or file_state(path) != state:
+                raise BundleError(f"{path} changed while it was read; open the bundle again")
 
 
 @dataclass(frozen=True)
 class Bundle:
     """A checked bundle: its directory, its manifest, and its engines' sidecars by graph if it was
-    opened by an engine."""
+    opened by an engine.
+
+    What is read of it later, is read inside `with bundle.held()`: then it is what was checked.
+    """
 
     path: Path
     manifest: Manifest
+    files: _Files
     plans: Mapping[str, PlanRecord] = field(default_factory=dict)
+
+    def held(self) -> AbstractContextManager[None]:
+        """A context in which the files that are read are those that were checked.
+
+        Files that changed since are checked again when it is entered; one that changes inside is
+        an error when it is left.
+
+        Raises:
+            BundleError: a file changed.
+        """
+        return self.files.held()
 
     @property
     def vae_encoder(self) -> Path:
@@ -74,8 +139,9 @@ class Bundle:
             BundleError: the file is no array of that shape and type.
         """
         try:
-            noise: npt.NDArray[np.float32] = np.load(self.path / NOISE, allow_pickle=False)
-        except (OSError, ValueError) as error:
+            with self.held(), (self.path / NOISE).open("rb") as file:
+                noise: npt.NDArray[np.float32] = read_array(file, allow_pickle=False)
+        except (OSError, ValueError, MemoryError) as error:
             raise BundleError(f"{self.path / NOISE} cannot be read ({error}); {_REMEDY}") from error
         channels = self.manifest.latent_channels
         shaped = noise.ndim == 3 and noise.shape[0] == channels
@@ -99,7 +165,8 @@ def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
 
     Raises:
         BundleError: no bundle there, an unreadable manifest, another schema version, a file
-            missing, truncated or changed; an engine that `check_plans` refuses.
+            missing, truncated, changed or outside; a graph that loads what the manifest does not
+            list; an engine that `check_plans` refuses.
     """
     path = Path(path)
     directory = _directory(path)
@@ -114,13 +181,9 @@ def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
         for name, record in manifest.files.items()
         if stripped or not plans or not _is_graph(name)
     }
-    for name, record in needed.items():
-        _check_inside(directory, name)
-        check_size(directory / name, record, _REMEDY)
-    if verify:
-        for name, record in needed.items():
-            check_hash(directory / name, record, _REMEDY)
-    return Bundle(directory, manifest, plans)
+    files = _Files(directory, needed, verify)
+    files.check()
+    return Bundle(directory, manifest, files, plans)
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
@@ -166,7 +229,39 @@ def _is_graph(name: str) -> bool:
     return any(name.startswith(graph.removesuffix("onnx")) for graph in GRAPHS)
 
 
-def _check_inside(directory: Path, name: str) -> None:
-    relative = PurePosixPath(name)
-    if relative.is_absolute() or ".." in relative.parts:
-        raise BundleError(f"{directory / MANIFEST} lists {name}, which lies outside; {_REMEDY}")
+def _inside(directory: Path, name: str) -> Path:
+    """Where a listed file is, seen to be inside the bundle, its links followed."""
+    relative, path = PurePosixPath(name), directory / name
+    if relative.is_absolute() or ".." in relative.parts or "\0" in name:
+        raise BundleError(f"{directory / MANIFEST} lists {name!r}, which lies outside; {_REMEDY}")
+    real = Path(os.path.realpath(path))
+    if not real.is_relative_to(os.path.realpath(directory)):
+        raise BundleError(
+            f"{path} is a link to {real}, outside the bundle; copy it with its files, "
+            f"`cp -rL {directory} COPY`, and open the copy"
+        )
+    return path
+
+
+def _check_external(graph: Path, records: Mapping[str, FileRecord]) -> None:
+    """See that all a graph loads from other files is listed, and in them.
+
+    What ONNX Runtime itself refuses depends on its version: 1.20 opens any file, 1.32 any inside.
+    """
+    try:
+        found = find_external(graph)
+    except OSError as error:
+        raise BundleError(f"{graph} cannot be read ({error.strerror}); {_REMEDY}") from error
+    for external in found:
+        record = records.get(external.location)
+        if record is None:
+            raise BundleError(
+                f"{graph} loads weights from {external.location!r}, which {MANIFEST} does not "
+                f"list; {_REMEDY}"
+            )
+        end = external.offset + external.length
+        if end > record.bytes:
+            raise BundleError(
+                f"{graph} loads bytes {external.offset} to {end} of {external.location}, which "
+                f"has {record.bytes}; {_REMEDY}"
+            )

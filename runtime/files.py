@@ -15,9 +15,14 @@ def check_size(path: Path, record: FileRecord, remedy: str) -> None:
     Raises:
         BundleError: it is missing, or shorter or longer.
     """
-    if not path.is_file():
+    try:
+        there, size = path.is_file(), path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        there, size = False, 0
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error.strerror}); {remedy}") from error
+    if not there:
         raise BundleError(f"{path} is missing from the bundle; {remedy}")
-    size = path.stat().st_size
     if size != record.bytes:
         raise BundleError(f"{path} has {size} bytes, expected {record.bytes}; {remedy}")
 

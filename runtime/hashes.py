@@ -45,8 +45,7 @@ def remembered_sha256(path: Path) -> str:
     stat = path.stat()
     if stat.st_size < _REMEMBERED_ABOVE:
         return sha256(path)
-    state = [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
-    name, known = str(path.resolve()), _read()
+    state, name, known = list(_state(stat)), str(path.resolve()), _read()
     entry = known.get(name)
     if isinstance(entry, dict) and entry.get("state") == state:
         return str(entry.get("sha256"))
@@ -58,6 +57,15 @@ def remembered_sha256(path: Path) -> str:
     return found
 
 
+def file_state(path: Path) -> tuple[int, ...]:
+    """What differs as soon as a file's content does: size, inode, times of change.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    return _state(path.stat())
+
+
 def cache_folder() -> Path | None:
     """Where mdrt keeps what it can make again: `$XDG_CACHE_HOME/mdrt`, or `~/.cache/mdrt`. None
     for a user without a home, as in a container: then nothing is kept."""
@@ -66,6 +74,10 @@ def cache_folder() -> Path | None:
         return (Path(base) if base else Path.home() / ".cache") / "mdrt"
     except RuntimeError:  # no HOME, and no entry in the system's list of users
         return None
+
+
+def _state(stat: os.stat_result) -> tuple[int, ...]:
+    return stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _read() -> dict[str, object]:

@@ -74,7 +74,8 @@ class Network:
         self.vae, text, self.unet = map(backend.open, backend.files)
         _check_axes(bundle, self.vae, text, self.unet)
         self._text: Session | None = text
-        self._tokenizer = PromptTokenizer(bundle.tokenizer, self.manifest.tokenizer)
+        with bundle.held():
+            self._tokenizer = PromptTokenizer(bundle.tokenizer, self.manifest.tokenizer)
         self._texts: dict[tuple[str, ...], Array] = {}
         with self.device.active():
             self.noise = self.device.upload(bundle.noise())
