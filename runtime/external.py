@@ -139,10 +139,10 @@ def _tensor(data: _Bytes, start: int, end: int) -> Iterator[External]:
             outside = outside or _varint(data, begin, after)[0] == _EXTERNAL
         elif number == _EXTERNAL_DATA and wire == _LENGTH:
             outside = True
-            key, value = _entry(data, begin, after)
+            key, text = _entry(data, begin, after)
             if key in entries:
                 raise _Malformed(f"a tensor gives its {key} twice")
-            entries[key] = value
+            entries[key] = text
     if outside:
         yield _external(entries, dims, kind)
 
