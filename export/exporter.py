@@ -150,6 +150,12 @@ class _Job:
                 f"{self.latent.channels}; expected the same (inpainting and depth models cannot be "
                 "exported)"
             )
+        native = self.native_cells * self.latent.factor
+        if native > contract.MOST_PIXELS:
+            raise ExportError(
+                f"the UNet's sample_size stands for pictures of {native} pixels a side, expected "
+                f"at most {contract.MOST_PIXELS}; check unet/config.json"
+            )
         if self.text_config.hidden_size != self.structure.width:
             raise ExportError(
                 f"the text encoder is {self.text_config.hidden_size} wide, the UNet's "

@@ -232,7 +232,7 @@ def _is_graph(name: str) -> bool:
 def _inside(directory: Path, name: str) -> Path:
     """Where a listed file is, seen to be inside the bundle, its links followed."""
     relative, path = PurePosixPath(name), directory / name
-    if relative.is_absolute() or ".." in relative.parts or "\0" in name:
+    if relative.is_absolute() or ".." in relative.parts or not name.isprintable():
         raise BundleError(f"{directory / MANIFEST} lists {name!r}, which lies outside; {_REMEDY}")
     real = Path(os.path.realpath(path))
     if not real.is_relative_to(os.path.realpath(directory)):

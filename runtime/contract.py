@@ -66,9 +66,23 @@ PRECISIONS: Final = ("fp32", "fp16", "bf16")
 MOST_SEGMENTS: Final = 256  # unnamed segments of one picture; labels stay uint8
 PREDICTION_TYPES: Final = ("epsilon", "v_prediction", "sample")
 
+MOST_PIXELS: Final = 1 << 14  # a side of the pictures a model was trained on
+_MOST_STEPS: Final = 100_000  # timesteps of a noise schedule
+_MOST: Final[Mapping[str, int]] = {
+    "vae_factor": 1 << 8,
+    "latent_channels": 1 << 8,
+    "size_multiple": 1 << 12,
+    "native_size": MOST_PIXELS,
+}
+"""Far beyond any model, and small enough that no damaged number asks for all memory."""
+
 _REMEDY: Final = "run `mdrt export` again"
 _DOCUMENT: Final = Document("manifest", _REMEDY)
 _require: Final = _DOCUMENT.require
+
+
+def _bound(key: str, value: int, least: int, most: int) -> None:
+    _require(least <= value <= most, key, value, f"{least} to {most}")
 
 
 def features_name(stride: int) -> str:
@@ -99,6 +113,9 @@ class FeatureOutput:
     stride: int
     channels: int
 
+    def __post_init__(self) -> None:
+        _bound(f"features.{self.name}.channels", self.channels, 1, 1 << 16)
+
 
 @dataclass(frozen=True)
 class AttentionOutput:
@@ -110,6 +127,9 @@ class AttentionOutput:
     heads: int
     layer: str  # module path inside the UNet
 
+    def __post_init__(self) -> None:
+        _bound(f"attention.{self.name}.heads", self.heads, 1, 1 << 10)
+
 
 @dataclass(frozen=True)
 class TokenizerSpec:
@@ -120,12 +140,20 @@ class TokenizerSpec:
     eos: int
     pad: int
 
+    def __post_init__(self) -> None:
+        _bound("tokenizer.max_length", self.max_length, 3, 1 << 12)  # begin, a token, end
+        for name in ("bos", "eos", "pad"):
+            _bound(f"tokenizer.{name}", getattr(self, name), 0, 1 << 24)
+
 
 @dataclass(frozen=True)
 class TextSpec:
     """The text encoder's output: (batch, max_length, hidden)."""
 
     hidden: int
+
+    def __post_init__(self) -> None:
+        _bound("text.hidden", self.hidden, 1, 1 << 16)
 
 
 @dataclass(frozen=True)
@@ -161,6 +189,11 @@ class FileRecord:
 
     sha256: str
     bytes: int
+
+    def __post_init__(self) -> None:
+        _bound("files.bytes", self.bytes, 0, 1 << 62)
+        hexadecimal = len(self.sha256) == 64 and set(self.sha256) <= set("0123456789abcdef")
+        _require(hexadecimal, "files.sha256", self.sha256, "64 hexadecimal digits")
 
 
 @dataclass(frozen=True)
@@ -207,6 +240,7 @@ class Manifest:
         known = self.prediction_type in PREDICTION_TYPES
         _require(known, "prediction_type", self.prediction_type, PREDICTION_TYPES)
         steps = len(self.alphas_cumprod)
+        _bound("alphas_cumprod: its length", steps, 1, _MOST_STEPS)
         for name, index in (
             ("timestep", self.timestep),
             ("recommended.timestep", self.recommended.timestep),
@@ -217,9 +251,9 @@ class Manifest:
         _require(bounded, "alphas_cumprod", "a value outside it", "[0, 1]")
         finite = math.isfinite(self.scaling_factor) and self.scaling_factor > 0
         _require(finite, "scaling_factor", self.scaling_factor, "a positive number")
-        for name in ("vae_factor", "latent_channels", "size_multiple", "native_size"):
-            value = getattr(self, name)
-            _require(value > 0, name, value, "a positive integer")
+        _require(math.isfinite(self.shift_factor), "shift_factor", self.shift_factor, "a number")
+        for name, most in _MOST.items():
+            _bound(name, getattr(self, name), 1, most)
         divides = self.size_multiple % self.vae_factor == 0
         _require(divides, "size_multiple", self.size_multiple, f"a multiple of {self.vae_factor}")
         divides = self.native_size % self.size_multiple == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, TypeVar
 
@@ -86,7 +87,8 @@ class Document:
             }
             return types.MappingProxyType(items)
         if hint is float and type(value) in (int, float):
-            return float(typing.cast("float", value))
+            with suppress(OverflowError):  # JSON's integers have no end
+                return float(typing.cast("float", value))
         if hint in (bool, int, str) and type(value) is hint:
             return value
         expected = hint.__name__ if isinstance(hint, type) else str(origin and origin.__name__)

@@ -216,6 +216,22 @@ def test_every_key_is_needed_and_typed(bundle: Path, key: str) -> None:
         ("alphas_cumprod", [2.0]),
         ("scaling_factor", 0.0),
         ("native_size", 0),
+        ("native_size", 64 << 20),
+        ("size_multiple", 1 << 40),
+        ("latent_channels", 10**9),
+        ("shift_factor", float("nan")),
+        ("shift_factor", 10**400),
+        ("scaling_factor", float("inf")),
+        ("alphas_cumprod", [0.5] * 100_001),
+        ("tokenizer", {"max_length": 2, "bos": 0, "eos": 1, "pad": 1}),
+        ("tokenizer", {"max_length": 10**12, "bos": 0, "eos": 1, "pad": 1}),
+        ("tokenizer", {"max_length": 77, "bos": -1, "eos": 1, "pad": 1}),
+        ("tokenizer", {"max_length": 77, "bos": 0, "eos": 1 << 64, "pad": 1}),
+        ("text", {"hidden": 0}),
+        ("features", [{"name": "f", "stride": 64, "channels": 0}]),
+        ("attention", [{"name": "a", "stride": 64, "heads": 1 << 40, "layer": "l"}]),
+        ("files", {"unet.onnx": {"sha256": "0" * 64, "bytes": -1}}),
+        ("files", {"unet.onnx": {"sha256": "0" * 63, "bytes": 1}}),
         ("size_multiple", 12),
         ("features", []),
         ("attention", []),
@@ -232,6 +248,33 @@ def test_every_key_is_needed_and_typed(bundle: Path, key: str) -> None:
 def test_impossible_values(bundle: Path, key: str, value: object) -> None:
     edit(bundle, lambda values: values.update({key: value}))
     assert key in message(bundle)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "", "noise.npy/x", "\ud800"])
+def test_a_file_of_an_impossible_name(bundle: Path, name: str) -> None:
+    record = {"sha256": "0" * 64, "bytes": 1}
+    edit(bundle, lambda values: values["files"].update({name: record}))
+    message(bundle)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x93NUMPY",
+        b"PK\x05\x06" + bytes(18),
+        b"\x80\x04N.",
+        b"\x93NUMPY\x01\x00\x46\x00{'descr':'<f4','fortran_order':False,'shape':(4,99999999,99999999)}\n",
+        b"\x93NUMPY\x01\x00\x05\x00{'a'}\n",
+    ],
+)
+def test_noise_that_is_no_array(bundle: Path, content: bytes) -> None:
+    (bundle / contract.NOISE).write_bytes(content)
+    write_manifest(bundle, make_manifest(bundle))
+    opened = load_bundle(bundle)
+    with pytest.raises(BundleError, match=r"noise\.npy cannot be read") as caught:
+        opened.noise()
+    assert "\n" not in str(caught.value)
 
 
 def test_a_file_outside_the_bundle_is_refused(bundle: Path) -> None:

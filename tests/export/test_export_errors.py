@@ -118,6 +118,7 @@ def test_unet_that_wants_more_than_text(broken: Path, output: Path) -> None:
         ("unet", {"resnet_pre_norm": {}, "act_fn": 3}, "UNet's configuration cannot be built"),
         ("unet", {"sample_size": "64"}, "sample_size is '64'"),
         ("unet", {"sample_size": [64, 0]}, "sample_size is [64, 0]"),
+        ("unet", {"sample_size": 10**6}, "stands for pictures of 8000000 pixels"),
         ("vae", {"scaling_factor": None}, "VAE's configuration cannot be built"),
         ("vae", {"scaling_factor": 0.0}, "scaling_factor is 0.0"),
         ("vae", {"block_out_channels": None}, "VAE's configuration cannot be built"),
