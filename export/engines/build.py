@@ -46,6 +46,7 @@ def build_engines(
         EngineError: an option is impossible, the library refused, another build is at work in the
             bundle, or an engine that this machine's GPU can run is not its graph. Earlier engines
             stay.
+        BundleError: a graph changed while it was built from. They stay then too.
     """
     options.check(library.name)
     profile = complete(options.profile, bundle.manifest)
@@ -60,7 +61,8 @@ def build_engines(
         TemporaryDirectory(prefix=".plans.", dir=bundle.path) as aside,
     ):
         folder = Path(aside)
-        records = {graph: job.build(graph, folder) for graph in GRAPHS}
+        with bundle.held():  # the sidecars say what was read: what the manifest lists
+            records = {graph: job.build(graph, folder) for graph in GRAPHS}
         for graph in GRAPHS:
             for name in (plan_name(graph), sidecar_name(graph)):
                 (folder / name).replace(bundle.path / name)

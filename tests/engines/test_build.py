@@ -20,11 +20,12 @@ from click.testing import CliRunner
 from rich.progress import Progress
 
 from mdrt.cli import main
+from mdrt.export.engines import build as build_module
 from mdrt.export.engines.build import build_engines
 from mdrt.export.engines.options import EngineOptions
 from mdrt.export.engines.profiles import parse_profiles
 from mdrt.runtime import contract
-from mdrt.runtime.bundle import load_bundle, record_file
+from mdrt.runtime.bundle import load_bundle, record_file, write_manifest
 from mdrt.runtime.engines.library import Library, open_library
 from mdrt.runtime.engines.plan import (
     PlanRecord,
@@ -34,7 +35,7 @@ from mdrt.runtime.engines.plan import (
     plan_name,
     sidecar_name,
 )
-from mdrt.runtime.errors import EngineError
+from mdrt.runtime.errors import BundleError, EngineError
 from mdrt.runtime.segmenter import EMBEDDED
 
 pytest.importorskip(
@@ -200,11 +201,36 @@ def test_what_is_refused_leaves_nothing(
 
 
 def test_a_graph_the_library_cannot_read(bundle: Path, library: Library) -> None:
+    node = onnx.helper.make_node("NoOperator", [], ["latent"])
+    latent = onnx.helper.make_tensor_value_info("latent", onnx.TensorProto.FLOAT, [1])
+    onnx.save(
+        onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], [latent])),
+        bundle / "vae_encoder.onnx",
+    )
+    manifest = load_bundle(EMBEDDED).manifest
+    files = {**manifest.files, "vae_encoder.onnx": record_file(bundle / "vae_encoder.onnx")}
+    write_manifest(bundle, dataclasses.replace(manifest, files=files))
     checked = load_bundle(bundle)
-    (bundle / "vae_encoder.onnx").write_bytes(b"no graph")
     with pytest.raises(EngineError, match=r"cannot read vae_encoder\.onnx: \S") as caught:
         build_engines(checked, library, EngineOptions(), Progress(disable=True))
     assert "\n" not in str(caught.value)
+    assert not plans(bundle)
+
+
+def test_a_graph_that_changes_meanwhile(
+    bundle: Path, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sidecar would vouch for another graph than the engine's."""
+    checked = load_bundle(bundle)
+
+    def replace(*_arguments: Any) -> None:
+        shutil.copy(EMBEDDED / "unet.onnx", bundle / "unet.onnx")
+        return real(*_arguments)
+
+    real = build_module.build_engine
+    monkeypatch.setattr(build_module, "build_engine", replace)
+    with pytest.raises(BundleError, match=r"unet\.onnx changed while it was read"):
+        build_engines(checked, library, EngineOptions(), Progress(disable=True))
     assert not plans(bundle)
 
 
