@@ -24,6 +24,9 @@ REMEDY: Final = (
 )
 
 
+_OLDEST_CUDA: Final = 12
+"""That an extra of mdrt brings CuPy for."""
+
 Download = Callable[[], list[NDArray[Any]]]
 
 
@@ -208,21 +211,26 @@ def open_gpu() -> Gpu:
     except ModuleNotFoundError as error:
         raise ProviderError(
             f"computing on a GPU needs {error.name}, which is not installed; run "
-            "`pip install -e '.[gpu]'` in mdrt's own folder"
+            "`pip install '.[cupy-cuda13x]'` in mdrt's own folder, or '.[cupy-cuda12x]' where "
+            "`nvidia-smi` shows CUDA 12"
         ) from error
     except ImportError as error:  # a CUDA library that it was linked with
         reason = str(error).strip().splitlines()[0]
         raise ProviderError(
-            f"CuPy is installed but cannot be loaded ({reason}); install the one for this "
-            "machine's CUDA: `pip install 'cupy-cuda12x[ctk]'` or `'cupy-cuda13x[ctk]'`, not both"
+            f"CuPy is installed but cannot be loaded ({reason}); install the one for the CUDA that "
+            "`nvidia-smi` shows, with its libraries: `pip install --upgrade 'cupy-cuda13x[ctk]'` "
+            "or `'cupy-cuda12x[ctk]'`, not both"
         ) from error
     api = cupy.cuda.runtime
     built, driver = api.runtimeGetVersion() // 1000, api.driverGetVersion() // 1000
     if 0 < driver < built:
+        other = (
+            f"run `pip uninstall --yes cupy-cuda{built}x && pip install '.[cupy-cuda{driver}x]'` "
+            "in mdrt's own folder, or "
+        )
         raise ProviderError(
             f"CuPy {cupy.__version__} is for CUDA {built}, and the driver of this machine for CUDA "
-            f"{driver}; run `pip uninstall --yes cupy-cuda{built}x` and "
-            f"`pip install 'cupy-cuda{driver}x[ctk]'`, or install a newer driver"
+            f"{driver}; {other if driver >= _OLDEST_CUDA else ''}install a newer driver"
         )
     try:
         api.getDeviceCount()

@@ -257,8 +257,12 @@ def test_mistakes_are_one_line(
     api = gpu.cuda.runtime
     monkeypatch.setattr(api, "driverGetVersion", lambda: 11080)
     text = message(*asked)
-    assert "is for CUDA 12, and the driver of this machine for CUDA 11" in text
-    assert "pip install 'cupy-cuda11x[ctk]'" in text
+    assert "is for CUDA 12, and the driver of this machine for CUDA 11; install a newer" in text
+    monkeypatch.setattr(api, "runtimeGetVersion", lambda: 13020)
+    monkeypatch.setattr(api, "driverGetVersion", lambda: 12080)
+    text = message(*asked)
+    assert "is for CUDA 13, and the driver of this machine for CUDA 12" in text
+    assert "pip uninstall --yes cupy-cuda13x && pip install '.[cupy-cuda12x]'" in text
     monkeypatch.setattr(api, "driverGetVersion", lambda: 13000)
 
     def none() -> int:
@@ -267,7 +271,9 @@ def test_mistakes_are_one_line(
     monkeypatch.setattr(api, "getDeviceCount", none)
     assert "finds no GPU (cudaErrorNoDevice); check that `nvidia-smi`" in message(*asked)
     monkeypatch.setitem(sys.modules, "cupy", None)
-    assert "needs cupy, which is not installed; run `pip install -e '.[gpu]'`" in message(*asked)
+    text = message(*asked)
+    assert "needs cupy, which is not installed; run `pip install '.[cupy-cuda13x]'`" in text
+    assert "'.[cupy-cuda12x]' where `nvidia-smi` shows CUDA 12" in text
 
 
 def test_cupy_whose_libraries_are_missing(
@@ -278,7 +284,7 @@ def test_cupy_whose_libraries_are_missing(
     broken.write_text("raise ImportError('libnvrtc.so.12: cannot open shared object file')")
     monkeypatch.delitem(sys.modules, "cupy")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(mdrt.ProviderError, match=r"libnvrtc.*cupy-cuda12x.*cupy-cuda13x"):
+    with pytest.raises(mdrt.ProviderError, match=r"libnvrtc.*cupy-cuda13x.*cupy-cuda12x"):
         mdrt.Segmenter(bundle / "unet.plan")
 
 
