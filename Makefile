@@ -6,7 +6,7 @@ SOURCES := $(shell find $(ROOMS) pyproject.toml -type f ! -path '*/__pycache__/*
 OLD_PYTHON = mdrt needs Python 3.11 or newer; found %d.%d; run make PYTHON=python3.12, or whichever is installed
 NEW_VENV = $(PYTHON) -c 'import sys; v = sys.version_info[:2]; v < (3, 11) and sys.exit("$(OLD_PYTHON)" % v)' && $(PYTHON) -m venv
 
-.PHONY: demo test gpu-test lint model figures evaluation speed clean
+.PHONY: demo test extras-test gpu-test lint model figures evaluation speed clean
 
 demo: .venv-run/installed  ## segment the example pictures, with names and without
 	.venv-run/bin/mdrt segment examples --classes examples/classes.txt --out out/named
@@ -15,6 +15,9 @@ demo: .venv-run/installed  ## segment the example pictures, with names and witho
 
 test: lint  ## lint, types, then every test, on the installed package
 	.venv-dev/bin/pytest
+
+extras-test: .venv-dev/installed  ## what each extra installs, in empty environments (a minute or two)
+	.venv-dev/bin/pytest -m extras
 
 gpu-test:  ## what needs an NVIDIA GPU, with what PYTHON has; installs nothing, skips by name
 	@$(PYTHON) -c 'import click, hypothesis, numpy, onnxruntime, PIL, pytest, rich, tokenizers' || \
@@ -72,9 +75,9 @@ $(SPEED)/sd14-int8: | $(SPEED)/sd14-onnx
 clean:
 	rm -rf .venv-run .venv-dev .venv-bench build out work *.egg-info
 
-INSTALLED_run = .
-INSTALLED_dev = .[export,dev]
-INSTALLED_bench = .[export,bench]
+INSTALLED_run = .[cpu]
+INSTALLED_dev = .[cpu,export,dev]
+INSTALLED_bench = .[cpu,export,bench]
 .venv-%/installed: constraints.txt $(SOURCES)
 	@test -x .venv-$*/bin/python || { $(NEW_VENV) .venv-$*; }
 	rm -rf build  # setuptools would install what an older tree left there

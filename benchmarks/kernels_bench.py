@@ -229,7 +229,7 @@ def main(only: str | None, repeats: int, path: Path | None) -> None:
     """Time and memory of what comes after the network, beside the naive computation."""
     if find_spec("torch") is None:
         raise click.ClickException(
-            "the naive way needs torch; run `pip install -e '.[export]'` in mdrt's own folder"
+            "the naive way needs torch; run `pip install '.[export]'` in mdrt's own folder"
         )
     figures = run(repeats, only, lambda line: click.echo(line, err=True))
     _print(figures)

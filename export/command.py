@@ -223,7 +223,7 @@ def export_command(
     except ImportError as error:
         raise MdrtError(
             f"mdrt export needs {error.name}, which is not installed; "
-            "run `pip install -e '.[export]'` in mdrt's own folder"
+            "run `pip install '.[export]'` in mdrt's own folder"
         ) from error
     # what is missing is said before the export, which takes minutes
     library = None if trt is None else open_library(None if trt == _INSTALLED else trt)

@@ -24,6 +24,7 @@ from ..kernels.cpu import operator_library
 from ..runtime import contract
 from ..runtime.bundle import record_file, write_manifest
 from ..runtime.errors import ExportError
+from ..runtime.onnx_runtime import onnx_runtime
 from . import proof
 from .capture import capture
 from .components import Pipeline, open_pipeline
@@ -39,7 +40,7 @@ from .twin import write_twin
 _NOISE_SEED: Final = 0
 _DEFAULT_CELLS: Final = 64  # diffusers' own default of an unset unet.config.sample_size
 _VAE_PROBE: Final = 512  # pixels; costs nothing on the meta device
-_VERSIONED: Final = ("torch", "diffusers", "transformers", "onnx", "onnxruntime")
+_VERSIONED: Final = ("torch", "diffusers", "transformers", "onnx")
 
 Progress = Callable[[str], None]
 
@@ -90,8 +91,10 @@ def export(
         ExportError: the model is of another kind, a stride does not exist,
             `output` is taken, or the proof failed (`ProofError`). No bundle is
             left behind.
+        ProviderError: ONNX Runtime, which the proof needs, is not installed.
     """
     options = options or ExportOptions()
+    onnx_runtime()  # if it is missing, that is said now, not after minutes
     with staged(Path(output), options.overwrite) as directory:
         job = _Job(open_pipeline(model, options.vae), options, directory, progress or _silent)
         manifest = job.run()
@@ -283,7 +286,8 @@ class _Job:
 
     def _manifest(self, tokenizer: contract.TokenizerSpec) -> contract.Manifest:
         files = sorted(path for path in self.directory.rglob("*") if path.is_file())
-        created_by = {"mdrt": __version__} | {name: version(name) for name in _VERSIONED}
+        created_by = {"mdrt": __version__, "onnxruntime": onnx_runtime().__version__}
+        created_by |= {name: version(name) for name in _VERSIONED}
         return contract.Manifest(
             model_id=self.pipeline.model_id,
             created_by=created_by | {"opset": str(self.options.opset_version)},

@@ -17,12 +17,12 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 import torch
 
 from ..kernels.cpu import operator_library
 from ..runtime import contract
 from ..runtime.errors import ExportError
+from ..runtime.onnx_runtime import onnx_runtime
 from .graphs import posterior_mean
 from .probe import Selection, context_width
 from .refusal import refusing
@@ -251,7 +251,7 @@ def _runner(path: Path) -> Iterator[Runner]:
         note = ""
         try:
             session = _session(path)
-        except ort.capi.onnxruntime_pybind11_state.NotImplemented:
+        except onnx_runtime().capi.onnxruntime_pybind11_state.NotImplemented:
             widened = Path(scratch) / path.name
             widen_bfloat16(path, widened)
             session = _session(widened)
@@ -265,6 +265,7 @@ def _runner(path: Path) -> Iterator[Runner]:
 
 
 def _session(path: Path) -> Any:
+    ort = onnx_runtime()
     options = ort.SessionOptions()
     options.log_severity_level = 3
     if path.name.endswith(contract.twin_name("")):

@@ -39,7 +39,7 @@ class LazyGroup(click.Group):
                 raise
             raise click.ClickException(
                 f"{context.command_path} {name} needs {error.name}; run "
-                f"`pip install -e '.[{found.extra}]'` in mdrt's own folder"
+                f"`pip install '.[{found.extra}]'` in mdrt's own folder"
             ) from error
         return command
 

@@ -19,7 +19,8 @@ from ..kernels.cpu import operator_library
 from . import contract
 from .device import REMEDY, Device, Gpu, Host, address
 from .errors import BundleError, DeviceMemoryError, MdrtError, ProviderError
-from .providers import Provider, first_line, resolve_provider
+from .onnx_runtime import onnx_runtime
+from .providers import Provider, first_line, plugin_device, resolve_provider
 from .session import TensorSpec, check_feeds
 
 _TYPES: Final[Mapping[str, type[np.generic]]] = {
@@ -51,11 +52,11 @@ class OrtSession:
             device: where its arrays live; needed for a provider on a GPU.
 
         Raises:
-            ProviderError: the provider is unknown or not in the installed ONNX Runtime.
+            ProviderError: the provider is unknown or not in the installed ONNX Runtime, or
+                cannot start.
             BundleError: ONNX Runtime cannot load the file.
         """
-        import onnxruntime as ort
-
+        ort = onnx_runtime()
         options = ort.SessionOptions()
         options.log_severity_level = 3  # its warnings are about the graph, not for the user
         twin = path.name.endswith(contract.twin_name(""))
@@ -123,8 +124,6 @@ class OrtSession:
 
     def _run_bound(self, names: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """Run on the device's stream, inputs where they lie and outputs where they fall."""
-        import onnxruntime as ort
-
         assert isinstance(self.device, Gpu)
         memory, xp = self.device.memory, self.device.xp
         lying = {name: xp.ascontiguousarray(array) for name, array in feeds.items()}
@@ -133,7 +132,7 @@ class OrtSession:
             binding.bind_input(name, memory, 0, array.dtype, array.shape, address(array))
         for name in names:
             binding.bind_output(name, memory, 0)
-        options = ort.RunOptions()
+        options = onnx_runtime().RunOptions()
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self._session.run_with_iobinding(binding, options)
         return [_borrow(value, xp) for value in binding.get_outputs()]
@@ -178,8 +177,7 @@ def _settle_on_cpu(options: Any) -> None:
 def _share_memory() -> None:
     """One arena for the sessions of this process, since one graph runs at a time, grown by what
     is asked for; by default each has its own, grown by powers of two."""
-    import onnxruntime as ort
-
+    ort = onnx_runtime()
     # 1: kSameAsRequested; -1: ONNX Runtime's own default
     arena = ort.OrtArenaCfg(
         {
@@ -201,11 +199,8 @@ def _with_options(
     stream = {}
     if isinstance(device, Gpu):
         stream = {"device_id": "0", "user_compute_stream": str(device.stream.ptr)}
-    import onnxruntime as ort
-
-    if provider.plugin and provider.name not in ort.get_available_providers():
-        devices = [found for found in ort.get_ep_devices() if found.ep_name == provider.name]
-        options.add_provider_for_devices(devices[:1], own | stream)
+    if provider.plugin:
+        options.add_provider_for_devices([plugin_device(provider)], own | stream)
         return None
     names = [provider.name, *filter(None, [provider.then])]
     return [(name, (own if name == provider.name else {}) | stream) for name in names]

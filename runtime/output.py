@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from .. import __version__
@@ -126,6 +126,7 @@ def record(
         }
         for label, name in enumerate(result.classes)
     ]
+    used = sys.modules.get("onnxruntime")  # engines run without it
     return {
         "schema": SCHEMA,
         "image": image,
@@ -137,7 +138,7 @@ def record(
         "seconds": {stage: round(seconds, 6) for stage, seconds in result.timings.items()},
         "versions": {
             "mdrt": __version__,
-            "onnxruntime": ort.__version__,  # whichever package it came from
+            **({"onnxruntime": used.__version__} if used else {}),  # whichever package it is from
             "numpy": np.__version__,
         },
     }

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 from ..kernels.cpu import operator_library
 from .bundle import Bundle
 from .errors import ProviderError
 from .hashes import cache_folder
+from .onnx_runtime import install_command, onnx_runtime
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Provider:
 
     Attributes:
         name: ONNX Runtime's own name for it.
-        install: what to say to a user whose ONNX Runtime lacks it.
+        extra: of mdrt, that brings it.
         gpu: whether its arrays are CuPy's.
         options: its own options, beside the stream of a GPU.
         then: the provider that takes the nodes it cannot run, "" for none but the CPU.
@@ -28,18 +30,11 @@ class Provider:
     """
 
     name: str
-    install: str
+    extra: str
     gpu: bool = True
     options: Mapping[str, str] = field(default_factory=dict)
     then: str = ""
     plugin: str = ""
-
-
-def _instead(extra: str, package: str) -> str:
-    return (
-        f"put the one of the extra mdrt[{extra}] in its place (`pip uninstall --yes onnxruntime && "
-        f"pip install --force-reinstall --no-deps {package}`)"
-    )
 
 
 def _kept(option: str, name: str, **more: str) -> dict[str, str]:
@@ -52,22 +47,27 @@ def _kept(option: str, name: str, **more: str) -> dict[str, str]:
 _CUDA: Final = "CUDAExecutionProvider"
 
 PROVIDERS: Final[Mapping[str, Provider]] = {
-    "cpu": Provider("CPUExecutionProvider", "reinstall onnxruntime", gpu=False),
-    "cuda": Provider(_CUDA, _instead("gpu", "onnxruntime-gpu")),
+    "cpu": Provider("CPUExecutionProvider", "cpu", gpu=False),
+    "cuda": Provider(_CUDA, "cuda"),
     "tensorrt": Provider(
         "TensorrtExecutionProvider",
-        _instead("gpu", "onnxruntime-gpu"),
+        "gpu",
         options=_kept("trt_engine_cache_path", "onnxruntime-tensorrt", trt_engine_cache_enable="1"),
         then=_CUDA,
     ),
     "nvtensorrtrtx": Provider(
         "NvTensorRTRTXExecutionProvider",
-        "install the extra mdrt[rtx] (`pip install onnxruntime-ep-nv-tensorrt-rtx`)",
+        "rtx",
         options=_kept("nv_runtime_cache_path", "onnxruntime-tensorrt-rtx"),
         plugin="onnxruntime_ep_nv_tensorrt_rtx",
     ),
     "openvino": Provider(
-        "OpenVINOExecutionProvider", _instead("openvino", "onnxruntime-openvino"), gpu=False
+        "OpenVINOExecutionProvider",
+        "openvino",
+        gpu=False,
+        # else it computes in bfloat16 wherever the processor can, whatever the graph says
+        options={"load_config": json.dumps({"CPU": {"EXECUTION_MODE_HINT": "ACCURACY"}})},
+        plugin="onnxruntime_ep_openvino",
     ),
 }
 """`--provider` → what it is."""
@@ -77,17 +77,23 @@ def resolve_provider(provider: str) -> Provider:
     """A provider that is installed.
 
     Raises:
-        ProviderError: unknown, or not part of the installed ONNX Runtime.
+        ProviderError: unknown, or not part of the installed ONNX Runtime, or ONNX Runtime is not
+            installed or twice so.
     """
-    import onnxruntime as ort
-
     if provider not in PROVIDERS:
         raise ProviderError(f"unknown provider {provider!r}; choose one of {', '.join(PROVIDERS)}")
-    found = PROVIDERS[provider]
-    if found.name not in ort.get_available_providers() and not _plugged_in(found):
+    found, ort = PROVIDERS[provider], onnx_runtime()
+    if not (
+        _plug_in(found.plugin) if found.plugin else found.name in ort.get_available_providers()
+    ):
         raise ProviderError(
-            f"provider {provider!r} is not in the installed ONNX Runtime; {found.install}, "
-            "or use --provider cpu"
+            f"provider {provider!r} is not in the installed ONNX Runtime; "
+            f"run {install_command(found.extra)}, or use --provider cpu"
+        )
+    if found.plugin and plugin_device(found) is None:
+        raise ProviderError(
+            f"{found.plugin} is installed and finds no device that it can run on; "
+            "use --provider cpu"
         )
     return found
 
@@ -99,28 +105,27 @@ def _plug_in(module: str) -> bool:
     Raises:
         ProviderError: the package is there and cannot be loaded.
     """
-    import onnxruntime as ort
-
     try:
-        plugin = importlib.import_module(module)
+        plugin = importlib.import_module(module)  # which loads libraries of its own
+        onnx_runtime().register_execution_provider_library(
+            plugin.get_ep_name(), plugin.get_library_path()
+        )
     except ModuleNotFoundError:
         return False
-    try:
-        ort.register_execution_provider_library(plugin.get_ep_name(), plugin.get_library_path())
     except Exception as error:  # ONNX Runtime's exceptions share no other base
         raise ProviderError(
             f"{module} is installed but cannot be loaded: {first_line(error)}; "
-            "check its CUDA libraries, or use --provider cpu"
+            "check its libraries (for a GPU: the driver and CUDA), or use --provider cpu"
         ) from error
     return True
 
 
-def _plugged_in(provider: Provider) -> bool:
-    import onnxruntime as ort
-
-    if not provider.plugin or not _plug_in(provider.plugin):
-        return False
-    return any(device.ep_name == provider.name for device in ort.get_ep_devices())
+def plugin_device(provider: Provider) -> Any:
+    """What a plugged-in provider runs on, a GPU or the CPU as `gpu` says; None: there is none."""
+    ort = onnx_runtime()
+    kind = ort.OrtHardwareDeviceType.GPU if provider.gpu else ort.OrtHardwareDeviceType.CPU
+    devices = (device for device in ort.get_ep_devices() if device.ep_name == provider.name)
+    return next((device for device in devices if device.device.type == kind), None)
 
 
 def check_precision(precision: str, provider: str) -> None:

@@ -134,7 +134,7 @@ def latency_command(
         from . import work
     except ImportError as error:
         raise MdrtError(
-            f"mdrt bench needs {error.name}; run `pip install -e '.[bench]'` in mdrt's own folder"
+            f"mdrt bench needs {error.name}; run `pip install '.[bench]'` in mdrt's own folder"
         ) from error
     with errors.status("measuring") as status:
         status.update("the machine's own limits")
@@ -211,7 +211,7 @@ def parity_command(
     except ImportError as error:
         raise MdrtError(
             f"mdrt bench parity needs {error.name}; "
-            "run `pip install -e '.[export,bench]'` in mdrt's own folder"
+            "run `pip install '.[export,bench]'` in mdrt's own folder"
         ) from error
     task = _task(engine, pipeline, size, count, None, vae)
     with Console(stderr=True).status("comparing") as status:

@@ -14,6 +14,7 @@ from ...export.staging import staged
 from ...export.twin import write_twin
 from ...runtime import contract
 from ...runtime.bundle import load_bundle, record_file, write_manifest
+from ...runtime.onnx_runtime import onnx_runtime
 
 _BLOCK: Final = 128
 
@@ -32,6 +33,7 @@ def main(bundle: Path, output: Path, activations: bool) -> None:
 
     ONNX Runtime's own tools make it. Compare it by `mdrt bench latency --against OUTPUT`.
     """
+    onnx_runtime()  # one line where it is missing
     source = load_bundle(bundle, verify=False)
     with staged(output, overwrite=False) as aside:
         for name in source.manifest.files:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ...runtime import contract
 from ...runtime.hashes import remembered_sha256
+from ...runtime.onnx_runtime import onnx_runtime
 from ...runtime.session import Session, TensorSpec
 
 Feeds = Mapping[str, NDArray[Any]]
@@ -26,8 +27,7 @@ class StockOrtSession:
     """A graph on ONNX Runtime as it comes: its own defaults, no twin, no operator of ours."""
 
     def __init__(self, path: Path, threads: int | None) -> None:
-        import onnxruntime as ort
-
+        ort = onnx_runtime()
         options = ort.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:

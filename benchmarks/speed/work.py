@@ -13,11 +13,11 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ...runtime import contract
 from ...runtime.bundle import Bundle
+from ...runtime.onnx_runtime import onnx_runtime
 
 _PRODUCTS: Final = ("MatMul", "FusedMatMul", "Gemm")
 
@@ -45,6 +45,7 @@ def multiply_adds(bundle: Bundle, size: int) -> dict[str, int]:
 
 
 def _graph_multiply_adds(path: Path, feeds: Mapping[str, NDArray[Any]]) -> int:
+    ort = onnx_runtime()
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.enable_profiling = True
@@ -110,6 +111,7 @@ def _seconds(
     graph = onnx.helper.make_graph([node], "peak", ends[:1], ends[1:], [weight])
     opset = [onnx.helper.make_opsetid("", 20)]
     model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
+    ort = onnx_runtime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or 0
     session = ort.InferenceSession(model.SerializeToString(), options)

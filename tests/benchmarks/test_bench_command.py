@@ -118,7 +118,7 @@ def test_help_imports_nothing_heavy_and_needs_no_extra() -> None:
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "needs torch; run `pip install -e '.[export]'`" in done.stdout
+    assert "needs torch; run `pip install '.[export]'`" in done.stdout
 
 
 def test_parity_compares_every_tensor_and_label() -> None:

@@ -88,7 +88,7 @@ def test_missing_torch_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mdrt.export.exporter", None)
     result = CliRunner().invoke(export_command, ["model", "-o", "bundle"])
     assert isinstance(result.exception, MdrtError)
-    assert "pip install -e '.[export]'" in str(result.exception)
+    assert "pip install '.[export]'" in str(result.exception)
 
 
 def test_failed_proof_shows_its_table(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -466,7 +466,7 @@ def test_export_without_its_extra_names_it(tmp_path):
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "pip install -e '.[export]'" in done.stderr
+    assert "pip install '.[export]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -302,15 +302,19 @@ def test_a_manifest_that_is_not_its_graphs_is_refused(tmp_path, keys, words):
         mdrt.Segmenter(bundle)
 
 
-def test_providers():
-    with pytest.raises(ProviderError, match="unknown provider 'tpu'"):
-        mdrt.Segmenter(provider="tpu")
-    with pytest.raises(ProviderError, match=r"mdrt\[gpu\]"):
-        mdrt.Segmenter(provider="cuda")
-    with pytest.raises(ProviderError, match=r"mdrt\[rtx\]"):
-        mdrt.Segmenter(provider="nvtensorrtrtx")
-    with pytest.raises(ProviderError, match=r"mdrt\[openvino\]"):
-        mdrt.Segmenter(provider="openvino")
+@pytest.mark.parametrize(
+    ("provider", "words"),
+    [
+        ("tpu", "unknown provider 'tpu'"),
+        ("cuda", r"pip uninstall --yes onnxruntime && pip install '\.\[cuda\]'"),
+        ("tensorrt", r"pip uninstall --yes onnxruntime && pip install '\.\[gpu\]'"),
+        ("nvtensorrtrtx", r"run `pip install '\.\[rtx\]'`"),
+        ("openvino", r"run `pip install '\.\[openvino\]'`"),
+    ],
+)
+def test_a_provider_that_is_missing_names_the_command_that_brings_it(provider, words):
+    with pytest.raises(ProviderError, match=words):
+        mdrt.Segmenter(provider=provider)
 
 
 def test_overflow_is_an_error_not_a_mask(segmenter, picture):
