@@ -47,6 +47,7 @@ def choose_backend(
     winograd: bool | None,
     profile: bool,
     cuda_graphs: bool,
+    allow_cpu_nodes: bool,
 ) -> Backend:
     """The backend for a bundle: TensorRT if its engines were asked for, else ONNX Runtime.
 
@@ -71,7 +72,7 @@ def choose_backend(
 
     def open_graph(path: Path) -> Session:
         with bundle.held():
-            return OrtSession(path, provider, threads, profile, device)
+            return OrtSession(path, provider, threads, profile, device, allow_cpu_nodes)
 
     return Backend(
         name=provider,

@@ -163,6 +163,12 @@ class _Segments(click.ParamType):  # type: ignore[type-arg]
     help="Where ONNX Runtime runs the graphs of unet.onnx.  [default: cpu]",
 )
 @click.option(
+    "--allow-cpu-nodes",
+    is_flag=True,
+    help="Let another provider leave nodes to the CPU, which is an error otherwise; the record "
+    "counts them.",
+)
+@click.option(
     "--threads", type=click.IntRange(min=1), help="Threads of one operator.  [default: every core]"
 )
 @click.option(
@@ -204,6 +210,7 @@ def segment_command(
     overwrite: bool,
     as_json: bool,
     provider: str | None,
+    allow_cpu_nodes: bool,
     threads: int | None,
     winograd: bool | None,
     cuda_graphs: bool,
@@ -258,6 +265,7 @@ def segment_command(
         threads=threads,
         winograd=winograd,
         cuda_graphs=cuda_graphs,
+        allow_cpu_nodes=allow_cpu_nodes,
         trace=trace,
     )
     if names is None and not unsupervised:

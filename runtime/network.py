@@ -18,6 +18,7 @@ from . import contract, tiles
 from .backend import Backend
 from .bundle import Bundle
 from .errors import BundleError, DeviceMemoryError
+from .ort import OrtSession
 from .prompts import ClassName, Prompts, PromptTokenizer
 from .rows import Rows
 from .session import Session
@@ -73,6 +74,10 @@ class Network:
         self.manifest, self.backend, self.device = bundle.manifest, backend, backend.device
         self.vae, text, self.unet = map(backend.open, backend.files)
         _check_axes(bundle, self.vae, text, self.unet)
+        sessions = (self.vae, text, self.unet)
+        ours = (session for session in sessions if isinstance(session, OrtSession))
+        self.nodes = {session.path.name: session.nodes for session in ours if session.nodes}
+        """Graph → ONNX Runtime's provider → how many nodes it has, where that is not the CPU's."""
         self._text: Session | None = text
         with bundle.held():
             self._tokenizer = PromptTokenizer(bundle.tokenizer, self.manifest.tokenizer)

@@ -20,6 +20,7 @@ from . import contract
 from .device import REMEDY, Device, Gpu, Host, address
 from .errors import BundleError, DeviceMemoryError, MdrtError, ProviderError
 from .onnx_runtime import onnx_runtime
+from .placement import ASK, CPU, node_counts
 from .providers import Provider, first_line, plugin_device, resolve_provider
 from .session import TensorSpec, check_feeds
 
@@ -41,6 +42,7 @@ class OrtSession:
         threads: int | None = None,
         profile: bool = False,
         device: Device | None = None,
+        allow_cpu_nodes: bool = False,
     ) -> None:
         """Load a graph.
 
@@ -50,10 +52,12 @@ class OrtSession:
             threads: of one operator; None lets ONNX Runtime take every core.
             profile: note when each node runs, for `end_profile`.
             device: where its arrays live; needed for a provider on a GPU.
+            allow_cpu_nodes: let another provider than the CPU's leave nodes to it that do more
+                than compute sizes.
 
         Raises:
-            ProviderError: the provider is unknown or not in the installed ONNX Runtime, or
-                cannot start.
+            ProviderError: the provider is unknown or not in the installed ONNX Runtime, cannot
+                start, or leaves nodes to the CPU.
             BundleError: ONNX Runtime cannot load the file.
         """
         ort = onnx_runtime()
@@ -73,6 +77,9 @@ class OrtSession:
         self.path = path
         self.device: Device = device or Host()
         chosen = resolve_provider(provider)
+        elsewhere = chosen.name != CPU
+        if elsewhere:
+            options.add_session_config_entry(ASK, "1")
         try:
             self._session = ort.InferenceSession(
                 str(path),
@@ -89,6 +96,12 @@ class OrtSession:
             raise ProviderError(
                 f"ONNX Runtime has {chosen.name} but could not start it and would run on "
                 f"{found}; check its libraries (CUDA, cuDNN), or use --provider cpu"
+            )
+        self.nodes: dict[str, int] = {}
+        """Provider → how many nodes of the graph it has; empty on the CPU, which has them all."""
+        if elsewhere:
+            self.nodes = node_counts(
+                self._session, path, chosen.name, ort.__version__, allow_cpu_nodes
             )
         self.inputs = {node.name: _spec(node) for node in self._session.get_inputs()}
         self.outputs = {node.name: _spec(node) for node in self._session.get_outputs()}

@@ -14,6 +14,7 @@ from .bundle import Bundle
 from .errors import ProviderError
 from .hashes import cache_folder
 from .onnx_runtime import install_command, onnx_runtime
+from .placement import CPU
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def _kept(option: str, name: str, **more: str) -> dict[str, str]:
 _CUDA: Final = "CUDAExecutionProvider"
 
 PROVIDERS: Final[Mapping[str, Provider]] = {
-    "cpu": Provider("CPUExecutionProvider", "cpu", gpu=False),
+    "cpu": Provider(CPU, "cpu", gpu=False),
     "cuda": Provider(_CUDA, "cuda"),
     "tensorrt": Provider(
         "TensorrtExecutionProvider",

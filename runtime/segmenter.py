@@ -122,7 +122,8 @@ class Segmentation:
             [0, 1].
         timings: seconds per stage, in the order in which they ran; on a GPU, of its own clock.
         settings: what was used: mode, pooling, timestep, method, sharpness, attention, presence
-            and the classes taken to be absent, refine, backend, Winograd convolutions, tiles.
+            and the classes taken to be absent, refine, backend, nodes of each graph by ONNX
+            Runtime's provider (None on the CPU), Winograd convolutions, tiles.
     """
 
     labels: NDArray[np.uint8] | NDArray[np.uint16]
@@ -188,6 +189,7 @@ class Segmenter:
         winograd: bool | None = None,
         verify: bool = True,
         cuda_graphs: bool = True,
+        allow_cpu_nodes: bool = False,
         trace: Trace | None = None,
         open_graph: Callable[[Path], Session] | None = None,
         device: Device | None = None,
@@ -204,6 +206,8 @@ class Segmenter:
             verify: check every file's SHA-256 before trusting it; a large one's is remembered
                 until the file changes.
             cuda_graphs: capture what TensorRT engines run repeatedly.
+            allow_cpu_nodes: let another provider than "cpu" leave nodes to the CPU; what only
+                computes sizes always may be there. `settings["nodes"]` of a result counts them.
             trace: where to note when each stage and each node of the graphs ran.
             open_graph: loads a graph into a session of another runtime, in the place of ONNX
                 Runtime with the options above.
@@ -213,14 +217,23 @@ class Segmenter:
             BundleError: the bundle is missing, damaged, of another schema, or its graphs are not
                 what its manifest says.
             ProviderError: the provider is unknown or not installed or cannot compute in the
-                bundle's precision, or `winograd` is True and cannot be had.
+                bundle's precision, or leaves nodes to the CPU; ONNX Runtime is not installed, or
+                by several packages; or `winograd` is True and cannot be had.
             EngineError: an engine does not load: its library is missing, or it is for another GPU.
             DeviceMemoryError: the model does not fit into the GPU's memory.
         """
         self.bundle: Bundle = load_bundle(EMBEDDED if engine is None else engine, verify)
         self.manifest = self.bundle.manifest
         backend = (
-            choose_backend(self.bundle, provider, threads, winograd, trace is not None, cuda_graphs)
+            choose_backend(
+                self.bundle,
+                provider,
+                threads,
+                winograd,
+                trace is not None,
+                cuda_graphs,
+                allow_cpu_nodes,
+            )
             if open_graph is None
             else on_other_sessions(self.bundle, open_graph, device)
         )
@@ -482,6 +495,7 @@ class _Run:
             "absent": missing,
             "refine": self.options.refine,
             "backend": self.network.backend.name,
+            "nodes": self.network.nodes or None,
             "winograd": self.network.backend.winograd,
             "tiles": len(canvas.origins),
             "network_size": list(canvas.content),

@@ -11,7 +11,9 @@ import sys
 import tomllib
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 from test_package import MAKEFILE, ROOMS, ROOT
 
 RUNTIMES = {"onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"}
@@ -53,9 +55,15 @@ BOUNDS = ("--constraint", str(ROOT / "constraints.txt"))
 
 CHECK = """
 import json, sys
+from pathlib import Path
 import mdrt, onnxruntime
 from mdrt.runtime.onnx_runtime import _owners
-provider, picture = sys.argv[1:]
+from mdrt.runtime.ort import OrtSession
+provider, picture, graph = sys.argv[1:]
+try:
+    refused = OrtSession(Path(graph), provider) and None
+except mdrt.ProviderError as error:
+    refused = str(error)
 segmenter, oracle = mdrt.Segmenter(provider=provider), mdrt.Segmenter(winograd=False)
 ours, theirs = (s(picture, list(s.manifest.classes)) for s in (segmenter, oracle))
 print(json.dumps({
@@ -63,6 +71,8 @@ print(json.dumps({
     "providers": onnxruntime.get_available_providers(),
     "different": int((ours.labels != theirs.labels).sum()),
     "nodes": ours.settings["nodes"],
+    "refused": refused,
+    "allowed": OrtSession(Path(graph), provider, allow_cpu_nodes=True).nodes,
 }))
 """
 
@@ -87,23 +97,42 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(made)
 
 
+def determinant(path: Path) -> Path:
+    """A graph with a node that OpenVINO has no kernel for."""
+    nodes = [
+        helper.make_node(kind, [reads], [writes], name=kind.lower())
+        for kind, reads, writes in (("Relu", "x", "a"), ("Det", "a", "b"), ("Neg", "b", "y"))
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("x", [3, 2, 2]), ("y", [3]))
+    ]
+    graph = helper.make_graph(nodes, "determinant", ends[:1], ends[1:])
+    opset = [helper.make_opsetid("", 20)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
+    return path
+
+
 @pytest.mark.extras
 @pytest.mark.parametrize("extra", ["cpu", "openvino"])
 def test_an_empty_environment_runs(wheel: str, tmp_path: Path, extra: str) -> None:
     run(sys.executable, "-m", "venv", tmp_path)
     python = next(tmp_path.glob("[bS]*/python*"))
     run(python, *PIP, "install", *BOUNDS, f"{wheel}[{extra}]")
-    picture = str(ROOT / "examples" / "valley.png")
-    found = json.loads(run(python, "-P", "-c", CHECK, extra, picture))
+    picture, graph = ROOT / "examples" / "valley.png", determinant(tmp_path / "det.onnx")
+    found = json.loads(run(python, "-P", "-c", CHECK, extra, picture, graph))
     assert found["owners"] == ["onnxruntime"]
     assert found["different"] == 0
     assert "CPUExecutionProvider" in found["providers"]
-    if extra == "openvino":
-        assert "OpenVINOExecutionProvider" in found["providers"]
-        assert len(found["nodes"]) == 3
-        assert all(
-            counts.keys() == {"OpenVINOExecutionProvider"} for counts in found["nodes"].values()
-        )
+    if extra == "cpu":
+        assert found["refused"] is found["nodes"] is None
+        return
+    name = "OpenVINOExecutionProvider"
+    assert name in found["providers"]
+    assert len(found["nodes"]) == 3
+    assert all(counts.keys() == {name} for counts in found["nodes"].values())
+    assert found["refused"].startswith(f"{name} leaves 1 node of det.onnx to the CPU: 1 Det (det);")
+    assert found["allowed"] == {name: 2, "CPUExecutionProvider": 1}
 
 
 @pytest.mark.extras
