@@ -21,7 +21,7 @@ from .device import REMEDY, Device, Gpu, Host, address
 from .errors import BundleError, DeviceMemoryError, MdrtError, ProviderError
 from .onnx_runtime import onnx_runtime
 from .placement import ASK, CPU, node_counts
-from .providers import Provider, first_line, plugin_device, resolve_provider
+from .providers import Provider, first_line, plugin_device, preload, resolve_provider
 from .session import TensorSpec, check_feeds
 
 _TYPES: Final[Mapping[str, type[np.generic]]] = {
@@ -80,6 +80,7 @@ class OrtSession:
         elsewhere = chosen.name != CPU
         if elsewhere:
             options.add_session_config_entry(ASK, "1")
+        missing = preload(chosen)
         try:
             self._session = ort.InferenceSession(
                 str(path),
@@ -95,7 +96,7 @@ class OrtSession:
         if found != chosen.name:
             raise ProviderError(
                 f"ONNX Runtime has {chosen.name} but could not start it and would run on "
-                f"{found}; check its libraries (CUDA, cuDNN), or use --provider cpu"
+                f"{found}; {missing or 'check its libraries (CUDA, cuDNN)'}, or use --provider cpu"
             )
         self.nodes: dict[str, int] = {}
         """Provider → how many nodes of the graph it has; empty on the CPU, which has them all."""

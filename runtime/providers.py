@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 from collections.abc import Mapping
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
@@ -127,6 +129,23 @@ def plugin_device(provider: Provider) -> Any:
     kind = ort.OrtHardwareDeviceType.GPU if provider.gpu else ort.OrtHardwareDeviceType.CPU
     devices = (device for device in ort.get_ep_devices() if device.ep_name == provider.name)
     return next((device for device in devices if device.device.type == kind), None)
+
+
+def preload(provider: Provider) -> str:
+    """Load the libraries that pip put beside ONNX Runtime, where its loader does not look.
+
+    Returns:
+        What could not be found, in a line; mostly "".
+    """
+    if not provider.gpu or provider.plugin:
+        return ""
+    said = io.StringIO()
+    with redirect_stdout(said):
+        getattr(onnx_runtime(), "preload_dlls", lambda: None)()  # since 1.21
+        if provider.then:
+            with suppress(ImportError, OSError):  # its own package loads TensorRT's libraries
+                importlib.import_module("tensorrt")
+    return said.getvalue().strip().partition("\n")[0]
 
 
 def check_precision(precision: str, provider: str) -> None:
