@@ -79,9 +79,7 @@ def class_maps(
     A grid of less than half a layer's rows or columns passes over some of its cells.
     """
     membership = _membership(token_class, classes)
-    if any(layer.shape[1] != membership.shape[1] for layer in logits):
-        tokens = [layer.shape[1] for layer in logits]
-        raise ValueError(f"logits have {tokens} tokens, token_class has {membership.shape[1]}")
+    _check_layers(logits, membership.shape[1])
     grid = grid or _largest(logits)
     if pooling == "exp" and on_gpu(logits[0]):
         return cuda.pooled_attention(logits, token_class, classes, grid)
@@ -107,6 +105,7 @@ def won_shares(
     divided by their maxima, so that a class that is nowhere wins next to nothing. `probabilities`
     and the rest are as for `class_maps` with pooling "softmax"; the shares add up to 1.
     """
+    _check_layers(probabilities, len(token_class))
     membership = array_module(probabilities[0]).asarray(_membership(token_class, classes))
     xp, grid = array_module(membership), grid or _largest(probabilities)
     winners = _linear_mean(probabilities, membership, grid).argmax(axis=0).ravel()
@@ -118,6 +117,17 @@ def absent(won: Array, presence: float) -> Array:
     """(classes,) bool: which classes win a smaller share than `presence`; none if all would."""
     out = won < presence
     return out & ~out.all()
+
+
+def _check_layers(layers: Sequence[Array], tokens: int) -> None:
+    """Raise unless there are layers, each (heads, tokens, h, w) with at least one head and cell."""
+    if not layers:
+        raise ValueError("logits of no layer were given, expected at least one")
+    for layer in layers:
+        if layer.ndim != 4 or 0 in layer.shape or layer.shape[1] != tokens:
+            raise ValueError(
+                f"logits are {layer.shape}, expected (heads, {tokens} tokens, h, w) and none empty"
+            )
 
 
 def _membership(token_class: NDArray[np.integer], classes: int) -> Array:

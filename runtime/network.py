@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from .. import kernels
 from ..kernels import Array, Grid
+from ..kernels.cuda import MOST_LEVELS
 from . import contract, tiles
 from .backend import Backend
 from .bundle import Bundle
-from .errors import BundleError, DeviceMemoryError
+from .device import Gpu
+from .errors import BundleError, DeviceMemoryError, MdrtError
 from .ort import OrtSession
 from .prompts import ClassName, Prompts, PromptTokenizer
 from .rows import Rows
@@ -72,6 +74,12 @@ class Network:
             BundleError: a graph is not what its manifest says.
         """
         self.manifest, self.backend, self.device = bundle.manifest, backend, backend.device
+        if isinstance(self.device, Gpu) and len(self.manifest.features) > MOST_LEVELS:
+            raise BundleError(
+                f"{bundle.path} has features of {len(self.manifest.features)} strides, and a GPU "
+                f"takes at most {MOST_LEVELS}; export it again with fewer --feature-strides, or "
+                "run it with --provider cpu"
+            )
         self.vae, text, self.unet = map(backend.open, backend.files)
         _check_axes(bundle, self.vae, text, self.unet)
         sessions = (self.vae, text, self.unet)
@@ -171,7 +179,11 @@ class Network:
         maps = {a.name: [stitch(a.stride, a.heads * len(own)) for own in positions] for a in layers}
         pairs = [(tile, prompt) for tile in range(len(z)) for prompt in range(len(positions))]
         own_layers = [a.name for a in manifest.self_attention] if self_attention else []
-        assert not own_layers or len(pairs) == 1  # it is of a tile's pixels among themselves
+        if own_layers and len(pairs) != 1:
+            raise MdrtError(
+                f"self-attention is of one tile's pixels among themselves; {len(z)} tiles and "
+                f"{len(positions)} prompts were given"
+            )
         among: list[Array] = []
         # With probabilities a tile's prompts are read together, else one by one.
         held: dict[str, list[Array]] = {a.name: [] for a in layers}

@@ -11,8 +11,8 @@ from ..grid import Array, Grid, Size, array_module
 from .levels import TILE, level_table
 from .module import blocks, check, launch
 
-MAX_LEVELS: Final = 4
-"""As in labels.cu."""
+MOST_LEVELS: Final = 4
+"""Levels that one launch reads: MAX_LEVELS of labels.cu."""
 
 
 def labels(scores: Sequence[Grid], size: Size, norms: Array | None) -> tuple[Array, Array | None]:
@@ -20,8 +20,8 @@ def labels(scores: Sequence[Grid], size: Size, norms: Array | None) -> tuple[Arr
 
     `scores` are up to four grids of (classes, h_l, w_l) float32.
     """
-    if len(scores) > MAX_LEVELS:
-        raise ValueError(f"scores have {len(scores)} levels, expected at most {MAX_LEVELS}")
+    if len(scores) > MOST_LEVELS:
+        raise ValueError(f"scores have {len(scores)} levels, expected at most {MOST_LEVELS}")
     xp = array_module(scores[0].values)
     classes = len(scores[0].values)
     table, total = level_table(scores, size, classes)
@@ -30,6 +30,7 @@ def labels(scores: Sequence[Grid], size: Size, norms: Array | None) -> tuple[Arr
     confidence = None if norms is None else xp.empty(size, dtype="float32")
     check("scores", packed, "float32", (total,))
     if norms is not None:
+        norms = xp.ascontiguousarray(norms)
         check("norms", norms, "float32", size)
     nothing = np.uint64(0)  # a null pointer
     launch(

@@ -19,10 +19,10 @@ from standins.tensorrt import Engine, write_engines
 
 import mdrt
 from mdrt.cli import main
-from mdrt.runtime import providers
+from mdrt.runtime import network, providers
 from mdrt.runtime.device import Gpu
 from mdrt.runtime.engines.plan import Range
-from mdrt.runtime.errors import DeviceMemoryError, MdrtError
+from mdrt.runtime.errors import BundleError, DeviceMemoryError, MdrtError
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ to run CUDA kernels")
 
@@ -305,3 +305,12 @@ def test_onnx_runtime_with_inputs_and_outputs_on_the_device(
         assert device.WAITED == ["synchronize"]
         same(result, expected)
     assert result.settings["backend"] == "cuda"
+
+
+def test_more_strides_than_the_kernels_read_are_refused_at_load(
+    gpu: ModuleType, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_engines(bundle)
+    monkeypatch.setattr(network, "MOST_LEVELS", 0)
+    with pytest.raises(BundleError, match=r"features of 1 strides.*fewer --feature-strides"):
+        mdrt.Segmenter(bundle / "unet.plan")
