@@ -61,11 +61,12 @@ def _total_weight(weights: Grid, size: Size) -> Array:
 def _plain_weights(features: Sequence[Grid], weights: Grid, size: Size) -> list[Array]:
     """U_lᵀ V A = (R_yᵀ V_y) A (R_xᵀ V_x)ᵀ per level, (classes, h_l, w_l)."""
     xp = array_module(weights.values)
+    from_weights = grid_taps(weights, size)
     brought_down = []
     for level in features:
         rows, columns = (
-            Banded(own.overlap(theirs), xp)
-            for own, theirs in zip(grid_taps(level, size), grid_taps(weights, size), strict=True)
+            Banded(to_level.overlap(taps), xp)
+            for to_level, taps in zip(grid_taps(level, size), from_weights, strict=True)
         )
         brought_down.append(rows.down(columns.across(weights.values)))
     return brought_down

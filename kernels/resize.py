@@ -36,24 +36,21 @@ class Taps(NamedTuple):
     @property
     def sums(self) -> NDArray[np.float64]:
         """(n_in,) the sum of each column."""
-        sums = np.zeros(self.n_in)
         held = np.nonzero(self.weights)
-        np.add.at(sums, self._columns[held], self.weights[held])
-        return sums
+        sums = np.bincount(self._columns[held], self.weights[held], self.n_in)
+        return sums.astype(np.float64)
 
     def overlap(self, other: Taps) -> Taps:
         """MᵀN of two matrices with the same outputs, (n_in, other.n_in)."""
-        rows = np.repeat(self._columns, other.weights.shape[1], axis=1)
-        columns = np.tile(other._columns, self.weights.shape[1])
-        products = (self.weights[:, :, None] * other.weights[:, None, :]).reshape(rows.shape)
-        held = products != 0
-        rows, columns, products = rows[held], columns[held], products[held]
+        products = self.weights[:, :, None] * other.weights[:, None, :]
+        held = np.nonzero(products)
+        rows, columns = self._columns[held[:2]], other._columns[held[0], held[2]]
         first = np.full(self.n_in, other.n_in - 1)
         np.minimum.at(first, rows, columns)
         places = columns - first[rows]
-        weights = np.zeros((self.n_in, int(places.max(initial=0)) + 1))
-        np.add.at(weights, (rows, places), products)
-        return Taps(other.n_in, first, weights)
+        shape = self.n_in, int(places.max(initial=0)) + 1
+        flat = np.bincount(rows * shape[1] + places, products[held], shape[0] * shape[1])
+        return Taps(other.n_in, first, flat.astype(np.float64).reshape(shape))
 
     def touched(self, outputs: slice) -> slice:
         """The inputs that some consecutive outputs depend on."""
