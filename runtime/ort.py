@@ -88,10 +88,15 @@ class OrtSession:
                 providers=_with_options(chosen, options, self.device),
                 # a twin's convolutions read their weights in place: no copies in another layout
                 disabled_optimizers=["NchwcTransformer"] if twin else [],
+                enable_fallback=False,  # it would print, and try another provider
             )
         except Exception as error:  # ONNX Runtime's exceptions share no other base
+            if elsewhere and isinstance(error, RuntimeError | ValueError):  # and are none of these
+                raise ProviderError(
+                    f"ONNX Runtime cannot start {chosen.name} ({first_line(error)}); "
+                    f"{missing or 'check its libraries'}, or use --provider cpu"
+                ) from error
             raise BundleError(f"ONNX Runtime cannot load {path}: {first_line(error)}") from error
-        self._session.disable_fallback()
         found = self._session.get_providers()[0]
         if found != chosen.name:
             raise ProviderError(

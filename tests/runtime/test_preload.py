@@ -61,6 +61,23 @@ def test_what_is_missing_is_the_reason_that_a_provider_does_not_start(
     assert capsys.readouterr().out == ""  # where --json goes
 
 
+def test_a_provider_that_raises_is_not_tried_again_on_another(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As TensorRT's does without its libraries; ONNX Runtime would print and take CUDA's."""
+
+    def fail(self: Any, *_: Any) -> None:
+        raise RuntimeError("Please install TensorRT libraries\nand more")
+
+    monkeypatch.setattr(ort.InferenceSession, "_create_inference_session", fail)
+    available = [PROVIDERS["tensorrt"].name, PROVIDERS["cuda"].name, "CPUExecutionProvider"]
+    monkeypatch.setattr(ort, "get_available_providers", lambda: available)
+    words = r"cannot start TensorrtExecutionProvider \(Please install TensorRT libraries\); check"
+    with pytest.raises(mdrt.ProviderError, match=words):
+        OrtSession(GRAPH, provider="tensorrt")
+    assert capsys.readouterr().out == ""
+
+
 def test_tensorrt_loads_its_own(
     calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
