@@ -209,14 +209,6 @@ def kmeans(points: Tensor, k: int, seed: int = 0, restarts: int = 20) -> Tensor:
     return best
 
 
-def eigengap(eigenvalues: Sequence[float], wide: float, minimum: int = 2) -> int:
-    """The last k in [minimum, len − 1] with a gap of at least `wide` between eigenvalues k and
-    k + 1 (counted from 1); if there is none, the last with the widest."""
-    gaps = {k: eigenvalues[k] - eigenvalues[k - 1] for k in range(minimum, len(eigenvalues))}
-    enough = min(wide, max(gaps.values()))
-    return max(k for k, gap in gaps.items() if gap >= enough)
-
-
 def cluster(
     features: Sequence[Tensor],
     k: int,

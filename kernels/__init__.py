@@ -14,13 +14,14 @@ from .affinity import AFFINITY_SIZE, Affinity
 from .assign import Assignment, assign, fine_scores, full_scores, never, score_maps
 from .attention import Pooling, absent, class_maps, token_softmax, won_shares
 from .edges import Guide, assign_along_edges, edge_grid, scores_along_edges
+from .found import found
 from .grid import Array, Grid, Mode, Size, array_module
 from .kmeans import KMeans, gram_kmeans, kmeans
 from .norms import pixel_norms
 from .prototypes import prototypes
 from .resize import resize
 from .segments import MAX_SEGMENTS, Method, cluster, cluster_weights
-from .spectral import SpectralError, eigengap, spectral_embedding
+from .spectral import SpectralError, spectral_embedding
 
 __all__ = [
     "AFFINITY_SIZE",
@@ -44,8 +45,8 @@ __all__ = [
     "cluster",
     "cluster_weights",
     "edge_grid",
-    "eigengap",
     "fine_scores",
+    "found",
     "full_scores",
     "gram_kmeans",
     "kmeans",

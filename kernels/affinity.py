@@ -20,7 +20,7 @@ AFFINITY_SIZE: Size = (100, 100)
 
 SHARP_SIDE = 64
 """Most cells a side between which powers of cosines are taken: 4096² numbers, 128 MiB to keep and
-half as much again to make."""
+as much again to make."""
 
 DEGREE_FLOOR = 1e-3
 """Smallest degree, as a share of the largest, or of 1 (a pixel's cosine with itself). Cosines can
@@ -65,31 +65,39 @@ class Affinity:
 
 
 class SharpAffinity(Affinity):
-    """max(S, 0) to the power `sharpness`, held as a matrix between the finest cells.
+    """max(S, 0) to the power `sharpness`, held as a matrix between cells.
 
     Where most features point one way, nearly all cosines are positive and no cut is cheap; a power
     above 1 keeps like pixels together and lets the others go.
     """
 
-    def __init__(self, features: Sequence[Grid], sharpness: float) -> None:
-        # Not the operator's: few cells, so f itself is built, and no Gram matrix of a level.
-        self.xp = xp = array_module(features[0].values)
-        finest = max(features, key=lambda level: level.size)
-        rows, columns = (
-            min(SHARP_SIDE, max(1, round(n * share)))
-            for n, share in zip(finest.size, finest.extent, strict=True)
-        )
-        self.size = rows, columns
-        self.n = self.rank = rows * columns
-        f = xp.concatenate([resize(level, self.size) for level in features]).reshape(-1, self.n)
-        norms = xp.sqrt((f * f).sum(axis=0))
-        f = f / xp.maximum(norms, max(CANCELLED * float(norms.max()), NORM_FLOOR))
-        self._matrix = (xp.maximum(f.T @ f, 0) ** sharpness).astype("float64")
+    def __init__(self, cosines: Array, size: Size, sharpness: float) -> None:
+        # Not the operator's: few cells, so the matrix itself is built.
+        self.xp = xp = array_module(cosines)
+        self.size = size
+        self.n = self.rank = len(cosines)
+        self._matrix = (xp.maximum(cosines, 0) ** sharpness).astype("float64")
 
     def matvec(self, v: Array) -> Array:
         """max(S, 0)^sharpness v for v (n,), or for each row of v (m, n)."""
         result: Array = v @ self._matrix  # symmetric
         return result
+
+
+def cosines(features: Sequence[Grid], side: int = SHARP_SIDE) -> tuple[Array, Size]:
+    """S (n, n) float32 between the cells of the finest level, at most `side` a side, and how many
+    (rows, columns) they are."""
+    xp = array_module(features[0].values)
+    finest = max(features, key=lambda level: level.size)
+    rows, columns = (
+        min(side, max(1, round(n * share)))
+        for n, share in zip(finest.size, finest.extent, strict=True)
+    )
+    f = xp.concatenate([resize(level, (rows, columns)) for level in features])
+    f = f.reshape(len(f), -1)
+    norms = xp.sqrt((f * f).sum(axis=0))
+    f = f / xp.maximum(norms, max(CANCELLED * float(norms.max()), NORM_FLOOR))
+    return f.T @ f, (rows, columns)
 
 
 class _Level:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-from .affinity import AFFINITY_SIZE, Affinity, SharpAffinity
+from .affinity import AFFINITY_SIZE, Affinity, SharpAffinity, cosines
+from .found import found
 from .grid import Array, Grid, Size, array_module
 from .kmeans import gram_kmeans, kmeans
-from .spectral import eigengap, parts, spectral_embedding
+from .spectral import NULL_AFFINITY, normalised_rows, spectral_embedding
 
 Method: TypeAlias = Literal["spectral", "kmeans"]
 
@@ -22,9 +23,6 @@ MAX_SEGMENTS = 16
 RESTARTS: dict[Method, int] = {"spectral": 8, "kmeans": 24}
 """Runs of k-means, by what it clusters: the best optimum known takes most runs in the embedding,
 and about every second in the features."""
-
-NULL_AFFINITY = 1e-6
-"""An eigenvector whose affinity eigenvalue is below this is arbitrary: it is left out."""
 
 
 def cluster(
@@ -40,9 +38,9 @@ def cluster(
 
     Labels lie in [0, k), numbered as they first appear from the top left. Method "spectral" is
     k-means on the spectral embedding of the affinity to the power `sharpness`; "kmeans" is the
-    paper's baseline, k-means on the L2-normalised features, which has no power. "auto" takes k
-    from the affinity's eigenvalues, for both. k is lower than asked for where pixels have fewer
-    distinct features.
+    paper's baseline, k-means on the L2-normalised features, which has no power. "auto" finds k
+    in the features, the same for both and for every power, and may find one segment (`found`). k
+    is lower than asked for where pixels have fewer distinct features.
 
     At sharpness 1, the paper's, labels lie on the grid `size`; at others on that of
     `SharpAffinity`.
@@ -53,29 +51,21 @@ def cluster(
         raise ValueError(f"method {method!r} is not one of spectral, kmeans")
     if method == "kmeans" and sharpness != 1:
         raise ValueError(f"sharpness is {sharpness:g}; k-means on the features has no power but 1")
-    affinity = Affinity(features, size) if sharpness == 1 else SharpAffinity(features, sharpness)
-    k = min(max_segments + 1 if segments == "auto" else segments, affinity.n)
-    if segments == "auto" or method == "spectral":
-        eigenvalues, eigenvectors = spectral_embedding(affinity, k)
-        if segments == "auto":
-            k = eigengap(eigenvalues) if sharpness == 1 else parts(eigenvalues, sharpness)
+    k = found(features, max_segments) if segments == "auto" else segments
+    if sharpness == 1:
+        affinity = Affinity(features, size)
+    else:
+        affinity = SharpAffinity(*cosines(features), sharpness)
+    k = min(k, affinity.n)
     if method == "spectral":
-        informative = eigenvalues[:k] < 1 - NULL_AFFINITY
-        points = normalised_rows(eigenvectors[:, :k][:, informative])
+        eigenvalues, eigenvectors = spectral_embedding(affinity, k)
+        points = normalised_rows(eigenvectors[:, eigenvalues < 1 - NULL_AFFINITY])
         clusters = kmeans(points, k, seed, RESTARTS[method])
     else:  # the inner products of L2-normalised features are the affinity, their lengths 1
         clusters = gram_kmeans(
             affinity.matvec, affinity.xp.ones(affinity.n), k, seed, RESTARTS[method]
         )
     return _in_order_of_appearance(clusters.labels).reshape(affinity.size), clusters.k
-
-
-def normalised_rows(embedding: Array) -> Array:
-    """Rows of (n, k) scaled to length 1 (Ng, Jordan and Weiss 2001), so that a pixel's degree
-    does not set its distance to the others; rows of zeros stay so."""
-    xp = array_module(embedding)
-    lengths = xp.sqrt((embedding * embedding).sum(axis=1, keepdims=True))
-    return embedding / xp.where(lengths > 0, lengths, 1)  # type: ignore[no-any-return]
 
 
 def cluster_weights(labels: Array, k: int) -> Grid:

@@ -23,13 +23,12 @@ DENSE_BLOCKS = 16
 """So it is where the basis would be full after this many blocks: too few to converge in."""
 OVERSAMPLING = 8
 """Vectors carried beyond the wanted ones, which speeds convergence of the last."""
-WIDE_GAP = 0.025
-"""Distance of two eigenvalues of the Laplacian that counts as a gap; they have no unit. Chosen on
-the scenes world, where 0.02 to 0.03 do about as well (docs/scenes.md)."""
+NULL_AFFINITY = 1e-6
+"""An eigenvector whose affinity eigenvalue is below this is arbitrary: it is left out."""
 
-PART = 0.6
-"""Parts of a picture are apart where cosines between them are below this. Chosen on the scenes
-world (docs/scenes.md), for powers of 2 to 10 alike."""
+ROUNDING = 1e-3
+"""Rows of the eigenvectors below this share of the longest are pixels in which these eigenvectors
+vanish: of more separate parts than there are eigenvectors, some have no share in them."""
 
 
 class SpectralError(RuntimeError):
@@ -55,36 +54,13 @@ def spectral_embedding(affinity: Affinity, k: int) -> tuple[Array, Array]:
     return 1 - values, vectors.T
 
 
-def eigengap(eigenvalues: Array, minimum: int = 2) -> int:
-    """The number of segments: the last k ≥ `minimum` with λ_{k+1} − λ_k ≥ `WIDE_GAP`.
-
-    A gap is what keeps the span of the first k eigenvectors in place when the affinity is
-    perturbed: it turns by at most the perturbation over the gap (Davis and Kahan 1970; von Luxburg
-    2007, §7.1). The usual criterion takes the widest gap (§8.3 there). Here all cosines share a
-    large common part, so the eigenvalues fall off from the first, and the widest gap is nearly
-    always the first one allowed; the last that is wide keeps every eigenvector that is settled.
-    Where none is wide (hardly any contrast) it is the widest.
-
-    `eigenvalues` ascend; k is at most one fewer than there are, and all of them if that leaves
-    nothing to choose from.
-    """
-    if len(eigenvalues) <= minimum:
-        return len(eigenvalues)
-    gaps = eigenvalues[minimum:] - eigenvalues[minimum - 1 : -1]
-    wide = gaps >= min(WIDE_GAP, float(gaps.max()))
-    return minimum + int(array_module(gaps).flatnonzero(wide)[-1])
-
-
-def parts(eigenvalues: Array, sharpness: float, minimum: int = 2) -> int:
-    """The number of segments of an affinity to the power `sharpness`: how many eigenvalues of the
-    Laplacian lie below `PART` ** (sharpness − 1), `minimum` and all but one at the outside.
-
-    A power lets an affinity fall into nearly separate parts, each with an eigenvalue near 0 (von
-    Luxburg 2007, §5.1): of the size of the affinity between them, a cosine to that power. With
-    the plain cosines even the first few are far from 0, and gaps have to tell (`eigengap`).
-    """
-    count = int((eigenvalues < PART ** (sharpness - 1)).sum())
-    return max(min(minimum, len(eigenvalues)), min(count, len(eigenvalues) - 1))
+def normalised_rows(embedding: Array) -> Array:
+    """Rows of (n, k) scaled to length 1 (Ng, Jordan and Weiss 2001), so that a pixel's degree
+    does not set its distance to the others; what is `ROUNDING` stays short."""
+    xp = array_module(embedding)
+    lengths = xp.sqrt((embedding * embedding).sum(axis=1, keepdims=True))
+    floor = ROUNDING * float(lengths.max()) or 1.0
+    return embedding / xp.maximum(lengths, floor)  # type: ignore[no-any-return]
 
 
 def _dense(affinity: Affinity, k: int) -> tuple[Array, Array]:

@@ -16,16 +16,16 @@ from mdrt.kernels import (
     assign,
     cluster,
     cluster_weights,
-    eigengap,
+    found,
     gram_kmeans,
     kmeans,
     prototypes,
     score_maps,
     spectral_embedding,
 )
-from mdrt.kernels.affinity import SHARP_SIDE, SharpAffinity
+from mdrt.kernels.affinity import SHARP_SIDE, SharpAffinity, cosines
+from mdrt.kernels.found import CELLS, UNIFORM, leak
 from mdrt.kernels.kmeans import lloyd, starts
-from mdrt.kernels.spectral import PART, WIDE_GAP, parts
 
 from .strategies import SEEDS, SIZES, Levels, levels, relative_error
 
@@ -91,7 +91,6 @@ def test_equal_eigenvalues_do_not_hide_one_another():
     affinity = Affinity([Grid(values)], (20, 30))
     eigenvalues, _ = spectral_embedding(affinity, 8)
     np.testing.assert_allclose(eigenvalues, [0] * 6 + [1] * 2, atol=1e-6)
-    assert eigengap(eigenvalues) == 6
     labels, k = cluster([Grid(values)], size=(20, 30))
     assert k == 6
     np.testing.assert_array_equal(labels, np.kron(np.arange(6).reshape(2, 3), np.ones((10, 10))))
@@ -100,7 +99,7 @@ def test_equal_eigenvalues_do_not_hide_one_another():
 @given(levels(), st.floats(0.5, 9))
 @settings(max_examples=25)
 def test_a_sharpened_affinity_is_a_power_of_the_cosines(features: Levels, sharpness):
-    affinity = SharpAffinity(features.grids, sharpness)
+    affinity = SharpAffinity(*cosines(features.grids), sharpness)
     finest = max(features.grids, key=lambda grid: grid.size)
     assert affinity.n == affinity.size[0] * affinity.size[1]
     assert all(0 < n <= most for n, most in zip(affinity.size, finest.size, strict=True))
@@ -118,7 +117,7 @@ def test_a_sharpened_affinity_is_a_power_of_the_cosines(features: Levels, sharpn
 
 def test_a_sharpened_affinity_has_no_more_cells_than_fit():
     features = [Grid(np.ones((1, 3, 200), np.float32)), Grid(np.ones((1, 2, 4), np.float32))]
-    assert SharpAffinity(features, 2.0).size == (3, SHARP_SIDE)
+    assert SharpAffinity(*cosines(features), 2.0).size == (3, SHARP_SIDE)
 
 
 def test_a_power_parts_what_has_much_in_common():
@@ -126,14 +125,14 @@ def test_a_power_parts_what_has_much_in_common():
     features = _bands(5, 0.3)
     plain, _ = spectral_embedding(Affinity([features], (20, 20)), 7)
     assert plain[4] > 0.5
-    sharp, _ = spectral_embedding(SharpAffinity([features], 8.0), 7)
+    sharp, _ = spectral_embedding(SharpAffinity(*cosines([features]), 8.0), 7)
     assert sharp[4] < 0.001
     for power in (2.0, 4.0, 8.0):
         labels, k = cluster([features], "auto", sharpness=power)
         assert k == 5
         np.testing.assert_array_equal(labels, np.repeat(np.arange(5), 4)[None].repeat(20, 0))
-        # bands that have more in common than parts may have are one
-        assert cluster([_bands(5, 0.8)], "auto", sharpness=power)[1] == 2
+        # however much all of them have in common
+        assert cluster([_bands(5, 0.8)], "auto", sharpness=power)[1] == 5
 
 
 def _bands(count: int, likeness: float) -> Grid:
@@ -149,21 +148,13 @@ def test_eigenpairs_of_a_sharpened_affinity(k):
     """576 cells, as the embedded model's: by Krylov for few, densely for many."""
     random = np.random.default_rng(7)
     values = random.normal(0.4, 1, (40, 24, 24)).astype(np.float32)
-    affinity = SharpAffinity([Grid(values)], 4.0)
+    affinity = SharpAffinity(*cosines([Grid(values)]), 4.0)
     eigenvalues, vectors = spectral_embedding(affinity, k)
     matrix = affinity.normalised_matvec(np.eye(affinity.n))
     expected = np.linalg.eigvalsh((matrix + matrix.T) / 2)[::-1][:k]
     np.testing.assert_allclose(1 - eigenvalues, expected, atol=1e-6)
     residual = matrix @ vectors - vectors * (1 - eigenvalues)
     assert np.linalg.norm(residual, axis=0).max() < 1e-4
-
-
-def test_parts():
-    assert parts(np.array([0, 0.9, 0.99, 1.01, 2]) * PART, 2.0) == 3
-    assert parts(np.array([0, 0.9, 0.99, 1.01, 2]) * PART**7, 8.0) == 3
-    assert parts(np.array([0, 0.7, 0.8]), 2.0) == 2  # at least
-    assert parts(np.zeros(5), 4.0) == 4  # one less than were looked for
-    assert parts(np.zeros(1), 4.0) == 1
 
 
 def test_wide_grids_use_the_channels_instead_of_the_gram_matrix():
@@ -180,21 +171,97 @@ def test_features_that_are_not_finite_are_refused():
         spectral_embedding(Affinity([Grid(values)], (4, 4)), 2)
 
 
-def test_eigengap():
-    assert eigengap(np.array([0, 0.01, 0.02, 0.5, 0.51])) == 3
-    assert eigengap(np.array([0, 0.2, 0.6, 0.7, 0.75, 0.76, 0.77])) == 4  # the last that is wide
-    assert eigengap(np.array([0, 0.98, 0.981, 0.991, 0.992])) == 3  # none is: the widest
-    assert eigengap(np.array([0, 0.98, 0.981, 0.991]), minimum=1) == 1
-    assert eigengap(np.array([0.0])) == 1
+def _blobs(random, truth, likeness=0.5, noise=0.0):
+    """Features of cells by the part each lies in, every two parts with the cosine `likeness`."""
+    parts = int(truth.max()) + 1
+    own = np.sqrt(1 - likeness) * np.eye(parts, 40)
+    directions = own + np.sqrt(likeness) * np.eye(1, 40, 39)
+    values = directions[truth] + noise * random.standard_normal((*truth.shape, 40))
+    return values.transpose(2, 0, 1).astype(np.float32)
 
 
-@given(st.lists(st.floats(0, 1), min_size=3, max_size=17), st.integers(1, 2), st.floats(0.01, 1))
-def test_eigengap_is_the_naive_one(values, minimum, scale):
-    eigenvalues = scale * np.sort(values)
-    assert eigengap(eigenvalues, minimum) == naive.eigengap(eigenvalues, WIDE_GAP, minimum)
+def _discs(parts):
+    """Cells (24, 24) of a ground and as many discs as make it `parts`."""
+    rows, columns = np.mgrid[:24, :24]
+    truth = np.zeros((24, 24), int)
+    for part, (y, x) in enumerate([(6, 6), (6, 17), (17, 6), (17, 17)][: parts - 1], 1):
+        truth[(rows - y) ** 2 + (columns - x) ** 2 < 20] = part
+    return truth
 
 
-@given(SEEDS, st.integers(2, 8), st.floats(0, 0.97), st.floats(0, 0.01))
+@pytest.mark.parametrize("noise", [0, 1e-6, 1e-3])
+@pytest.mark.parametrize("channels", [1, 3, 400])
+def test_a_uniform_picture_is_one_segment(noise, channels):
+    random = np.random.default_rng(0)
+    values = 7 + noise * random.standard_normal((channels, 20, 30))
+    grid = Grid(values.astype(np.float32))
+    assert found([grid], 16) == 1
+    for method in ("spectral", "kmeans"):
+        labels, k = cluster([grid], "auto", method, size=(20, 30))
+        assert k == 1
+        assert (labels == 0).all()
+
+
+@pytest.mark.parametrize("noise", [0.5, 5])
+def test_noise_is_no_segment(noise):
+    """Its features vary as much as a picture's, but no part of them keeps together."""
+    random = np.random.default_rng(0)
+    values = 1 + noise * random.standard_normal((100, 24, 24))
+    assert found([Grid(values.astype(np.float32))], 16) == 1
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 5])
+@pytest.mark.parametrize("likeness", [0, 0.5, 0.9])
+def test_parts_that_differ_are_found(parts, likeness):
+    random = np.random.default_rng(parts)
+    values = _blobs(random, _discs(parts), likeness, noise=0.02)
+    assert found([Grid(values)], 16) == parts
+    assert found([Grid(values)], 4) == min(parts, 4)
+    assert found([Grid(values[:, :, ::-1].copy())], 16) == parts
+
+
+@given(SEEDS, st.integers(2, 6), st.floats(0.02, 0.3), st.floats(-3, 3))
+@settings(max_examples=25)
+def test_k_is_that_of_the_mirrored_picture_and_of_any_scale(seed, regions, noise, exponent):
+    """On parts of uneven size and place, and noise up to where they dissolve."""
+    random = np.random.default_rng(seed)
+    centres = random.uniform(0, 16, (regions, 2))
+    cells = np.stack(np.mgrid[:16, :16], axis=-1)
+    truth = ((cells[:, :, None] - centres) ** 2).sum(axis=-1).argmin(axis=-1)
+    values = _blobs(random, truth, noise=noise)
+    k = found([Grid(values)], 16)
+    for mirrored in (values[:, :, ::-1], values[:, ::-1], values.transpose(0, 2, 1)):
+        assert found([Grid(np.ascontiguousarray(mirrored))], 16) == k
+    assert found([Grid((10**exponent * values).astype(np.float32))], 16) == k
+
+
+def test_k_is_found_on_any_levels_and_grids():
+    """Two levels, the finer one of more cells than are looked at, on a canvas with padding."""
+    random = np.random.default_rng(0)
+    truth = np.kron(_discs(3), np.ones((3, 3), int))
+    coarse = Grid(_blobs(random, truth[1::3, 1::3], noise=0.02))
+    values = _blobs(random, truth, noise=0.02)
+    padded = np.concatenate([values, 50 + 0 * values], axis=2)
+    assert len(cosines([Grid(values)], CELLS)[0]) == CELLS**2
+    assert found([coarse, Grid(values)], 16) == 3
+    assert found([Grid(padded, (1.0, 0.5))], 16) == 3
+
+
+def test_features_that_are_not_finite_have_no_number_of_segments():
+    values = np.ones((2, 3, 3), np.float32)
+    values[0, 0, 0] = np.nan
+    with pytest.raises(SpectralError, match="NaN"):
+        found([Grid(values)], 16)
+
+
+def test_leak():
+    affinity = np.array([[0, 3, 1, 0], [3, 0, 0, 0], [1, 0, 0, 9], [0, 0, 9, 0]], float)
+    assert leak(affinity, np.array([0, 0, 1, 1]), 2) == pytest.approx(1 / 7)
+    assert leak(affinity, np.array([0, 0, 0, 1]), 2) == 1
+    assert leak(np.zeros((2, 2)), np.array([0, 1]), 2) == 1  # there is none to keep
+
+
+@given(SEEDS, st.integers(2, 8), st.floats(0, 1 - 3 * UNIFORM), st.floats(0, 0.01))
 @settings(max_examples=25)
 def test_regions_that_differ_are_counted(seed, regions, likeness, noise):
     """Blocks of one direction each, every two of them with the cosine `likeness`."""
@@ -268,6 +335,8 @@ def test_gram_kmeans_is_kmeans_on_normalised_features():
 @pytest.mark.parametrize("segments", [3, "auto"])
 def test_bands_become_segments(method, segments):
     features = picture()
+    if segments == "auto":  # where levels' edges do not coincide, the rims are parts as well
+        features = Levels(features.grids[-1:])
     labels, k = cluster(features.grids, segments, method, size=(30, 30))
     assert k == 3
     expected = naive.cluster(features.tensors, 3, method, size=(30, 30)).numpy()
