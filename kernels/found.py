@@ -18,7 +18,7 @@ from .kmeans import COINCIDENT, lloyd
 from .spectral import NULL_AFFINITY, SpectralError, normalised_rows, spectral_embedding
 
 CELLS = 24
-"""Most cells a side that are looked at: they keep it to milliseconds, and finer ones find no more."""
+"""Most cells a side that are looked at: they cost milliseconds, and finer ones find no more."""
 
 CLUSTERED = 8.0
 """Power of the cosines that are clustered."""
