@@ -60,7 +60,7 @@ class _Segments(click.ParamType):  # type: ignore[type-arg]
     type=_Segments(),
     default="auto",
     show_default=True,
-    help="How many segments (with --unsupervised); auto finds it from the affinity.",
+    help="How many segments (with --unsupervised); auto finds it in the features.",
 )
 @click.option(
     "--method",

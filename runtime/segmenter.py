@@ -30,6 +30,10 @@ from .trace import Trace
 EMBEDDED: Final = Path(str(files("mdrt.assets"))) / "scenes"
 """The bundle that comes with the package: the scenes world's own model."""
 
+ONE_COLOUR: Final = 8
+"""A picture in which no channel spans more levels than this holds nothing to tell apart, even where
+features vary from place to place, as a denoiser's do that was never shown an empty picture."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -400,6 +404,8 @@ class _Run:
 
     def unnamed(self, segments: int | Literal["auto"]) -> Segmentation:
         """Segment by clustering the features of the empty prompt (Eq. 7)."""
+        if segments == "auto" and int(np.ptp(self.image, axis=(0, 1)).max()) <= ONE_COLOUR:
+            segments = 1
         canvas = self._plan()
         features = self._denoise(canvas, self._encode(canvas), self._empty()).features
         with self.clock.stage("segments"):

@@ -114,6 +114,17 @@ def test_unnamed_segments(segmenter, picture, method):
     assert len(np.unique(result.labels)) >= 2
 
 
+@pytest.mark.parametrize("colour", [(0, 0, 0), (128, 128, 128), (90, 140, 230), (255, 255, 255)])
+def test_a_picture_of_one_colour_is_one_segment(segmenter, colour):
+    """Whatever the network dreams up in it."""
+    image = np.full((200, 256, 3), colour, np.uint8)
+    image[::3, ::2] ^= 3  # as a camera or JPEG leaves it
+    result = segmenter(image, segments="auto")
+    assert result.classes == ("segment 1",)
+    assert (result.labels == 0).all()
+    assert len(segmenter(image, segments=3).classes) == 3  # a number is obeyed
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (3, 2), (70, 256), (257, 255), (300, 520)])
 def test_any_size(segmenter, size):
     image = np.asarray(Image.fromarray(render(2).image).resize(size[::-1]))

@@ -32,7 +32,7 @@ class Setting:
         feature_strides, attention_strides: of the bundle's; None takes all.
         dynamic: only the classes present are in the prompt.
         segments: of unnamed methods: "present" (as many as classes are present, as the paper
-            takes from the ground truth), "auto" (from the affinity), or a number.
+            takes from the ground truth), "auto" (found in the features), or a number.
         train: pictures of the training split, of fitted methods.
         presence: share of the attention's cells that a class must win; 0 takes every class.
         sharpness: power of the class maps that prototypes are averaged with, or of the affinity.
