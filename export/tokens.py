@@ -36,7 +36,9 @@ def tokenizer_spec(tokenizer: Any, positions: int) -> TokenizerSpec:
     Raises:
         ExportError: a prompt has no begin, end or padding token, or no room for a name.
     """
-    ids = {name: getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "eos", "pad")}
+    ids: dict[str, Any] = {
+        name: getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "eos", "pad")
+    }
     if missing := [name for name, token in ids.items() if token is None]:
         raise ExportError(
             f"the tokenizer has no {missing[0]}_token; expected CLIP's, which begins, ends and "

@@ -90,10 +90,10 @@ class Clustering:
 def score(truth: NDArray[np.uint8], labels: Labels) -> float:
     """mIoU of one picture in per cent, over the classes in its truth."""
     counted = truth != VOID
-    present, truth = np.unique(truth[counted], return_inverse=True)
-    names = match(truth, labels[counted], len(present))
+    present, true = np.unique(truth[counted], return_inverse=True)
+    names = match(true, labels[counted], len(present))
     # one more class for what has no name
-    counts = confusion(truth, np.where(names < 0, len(present), names), len(present) + 1)
+    counts = confusion(true, np.where(names < 0, len(present), names), len(present) + 1)
     hit = np.diag(counts)[:-1]
     union = counts.sum(axis=0)[:-1] + counts.sum(axis=1)[:-1] - hit
     return float(100 * (hit / union).mean())
@@ -193,7 +193,7 @@ def measure(picture: Picture, clusterings: Sequence[Clustering], most: int) -> R
         "found": lambda: kernels.found(picture.features, MAX_SEGMENTS),
         "before, power 1": lambda: gap(picture),
     } | {
-        f"before, power {c.sharpness:g}": lambda c=c: parts(picture, c.sharpness)  # type: ignore[misc]
+        f"before, power {c.sharpness:g}": lambda c=c: parts(picture, c.sharpness)
         for c in clusterings
         if c.sharpness != 1
     }

@@ -290,7 +290,12 @@ def run_part(name: str, seconds: float) -> Iterator[Finding]:
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True
         )
         late = Event()
-        timer = Timer(seconds, lambda: (late.set(), process.kill()))
+
+        def end() -> None:
+            late.set()
+            process.kill()
+
+        timer = Timer(seconds, end)
         timer.start()
         try:
             assert process.stdout is not None

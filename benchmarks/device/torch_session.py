@@ -29,7 +29,10 @@ _DTYPES: Final[Mapping[int, torch.dtype]] = {
     onnx.TensorProto.INT32: torch.int32,
     onnx.TensorProto.BOOL: torch.bool,
 }
-_HOST: Final = {torch.float32: np.float32, torch.int64: np.int64}
+_HOST: Final[Mapping[torch.dtype, type[np.generic]]] = {
+    torch.float32: np.float32,
+    torch.int64: np.int64,
+}
 
 Operator = Callable[..., Any]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from ...runtime.engines.session import TrtSession
 from ...runtime.errors import EngineError, MdrtError, ProviderError
 from ...runtime.ort import OrtSession
 
-Arrays = dict[str, NDArray[np.generic]]
+Arrays = dict[str, NDArray[Any]]
 
 TOLERANCE: Final[Mapping[str, float]] = {"fp32": 1e-3, "fp16": 2e-2}
 """The largest max|a − b| / max|b| of an output, by what the graph computes in. ONNX Runtime has no
@@ -94,7 +94,7 @@ def _examples(bundle: Bundle, record: PlanRecord) -> Iterator[Arrays]:
 
 def _example(
     bundle: Bundle, name: str, shape: tuple[int, ...], random: np.random.Generator
-) -> NDArray[np.generic]:
+) -> NDArray[Any]:
     if name == contract.INPUT_IDS:
         spec = bundle.manifest.tokenizer
         ids = np.full(shape, spec.pad, np.int64)
@@ -116,7 +116,7 @@ def _run(where: str, engine: TrtSession, gpu: Gpu, feeds: Arrays) -> Arrays:
     return dict(zip(outputs, values, strict=True))
 
 
-def _compare(where: str, found: NDArray[np.generic], expected: NDArray[np.generic] | None) -> float:
+def _compare(where: str, found: NDArray[Any], expected: NDArray[Any] | None) -> float:
     """max|a − b| / max|b|; 0 where there is nothing to compare with."""
     if expected is None:
         return 0.0
