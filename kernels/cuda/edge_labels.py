@@ -21,7 +21,7 @@ def edge_labels(
     xp = array_module(fits)
     classes, h, w = fits.shape[1:]
     size = (image.shape[0], image.shape[1])
-    fits, image = xp.ascontiguousarray(fits), xp.ascontiguousarray(image)
+    fits = xp.ascontiguousarray(fits)
     check("fits", fits, "float32", (4, classes, h, w))
     check("image", image, "uint8", (*size, 3))
     check("labels", labels, labels.dtype.name, size)

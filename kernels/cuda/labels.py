@@ -30,7 +30,6 @@ def labels(scores: Sequence[Grid], size: Size, norms: Array | None) -> tuple[Arr
     confidence = None if norms is None else xp.empty(size, dtype="float32")
     check("scores", packed, "float32", (total,))
     if norms is not None:
-        norms = xp.ascontiguousarray(norms)
         check("norms", norms, "float32", size)
     nothing = np.uint64(0)  # a null pointer
     launch(

@@ -505,28 +505,29 @@ def strided(xp: ModuleType, values: NDArray[Any]) -> Any:
     return xp.asarray(wide)[..., ::2]
 
 
-def test_arrays_with_odd_strides_give_what_plain_ones_give(xp: ModuleType) -> None:
+def test_odd_strides_give_what_plain_arrays_give_or_are_named(xp: ModuleType) -> None:
     random = np.random.default_rng(0)
     size, owner = (21, 34), np.arange(3)
     logits = random.standard_normal((2, 3, 5, 7)).astype(np.float32)
-    image = random.integers(0, 256, (*size, 3), dtype=np.uint8)
     level = random.standard_normal((6, 4, 5)).astype(np.float32)
-    small = random.random((3, 8, 9), dtype=np.float32)
+    image = xp.asarray(random.integers(0, 256, (*size, 3), dtype=np.uint8))
+    small = xp.asarray(random.random((3, 4, 5), dtype=np.float32))
 
     def run(place: Callable[[NDArray[Any]], Any]) -> list[NDArray[Any]]:
         grids = [Grid(place(level))]
         maps = class_maps([place(logits)], owner, 3)
-        norms = place(xp.asnumpy(pixel_norms(grids, size)))
+        norms = pixel_norms(grids, size)
         averages = prototypes(grids, Grid(maps), size, "released", norms)
         scores = score_maps(grids, [place(xp.asnumpy(part)) for part in averages], "released")
         found = assign([Grid(place(xp.asnumpy(s.values))) for s in scores], size, norms)
-        fine = place(xp.asnumpy(maps[:, :4, :5]))
-        edges = assign_along_edges(fine, Guide(place(image), place(small[:, :4, :5])))
+        edges = assign_along_edges(place(xp.asnumpy(maps[:, :4, :5])), Guide(image, small))
         arrays = [maps, found.labels, found.confidence, edges.labels, edges.confidence]
         return [xp.asnumpy(array) for array in arrays]
 
     for plain, odd in zip(run(xp.asarray), run(partial(strided, xp)), strict=True):
         np.testing.assert_allclose(odd, plain, rtol=1e-6)
+    with pytest.raises(ValueError, match="image is not contiguous"):
+        assign_along_edges(small, Guide(strided(xp, xp.asnumpy(image)), small))
 
 
 @pytest.mark.parametrize("shape", [(0, 2, 4, 4), (2, 2, 0, 4), (2, 3, 4, 4), (2, 2, 16)])
@@ -540,9 +541,3 @@ def test_empty_heads_and_other_shapes_are_errors_on_every_device(
                 class_maps([layer], np.arange(2), 2, pooling)
         with pytest.raises(ValueError, match="no layer"):
             class_maps([], np.arange(2), 2)
-
-
-def test_more_levels_than_a_launch_reads_are_an_error(xp: ModuleType) -> None:
-    scores = [Grid(xp.zeros((2, 3, 3), dtype="float32"))] * 5
-    with pytest.raises(ValueError, match="scores have 5 levels, expected at most 4"):
-        assign(scores, (6, 6))
