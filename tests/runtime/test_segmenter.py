@@ -18,6 +18,7 @@ from mdrt.runtime import contract, tiles
 from mdrt.runtime.bundle import load_bundle, write_manifest
 from mdrt.runtime.errors import BundleError, MdrtError, PromptError, ProviderError
 from mdrt.runtime.ort import OrtSession
+from mdrt.runtime.rows import Rows
 from mdrt.runtime.segmenter import EMBEDDED, Segmentation
 
 NAMES = ("sky", "water", "boat")
@@ -199,7 +200,7 @@ def test_probabilities_of_several_prompts_are_one_softmax(segmenter, picture, mo
     places = zip(prompts.prompt, prompts.position, strict=True)
     expected = np.stack([masses[i][:, :, place] / total for i, place in places], axis=1)
     for rows in (None, 1):
-        monkeypatch.setattr(network, "rows", rows)
+        monkeypatch.setattr(network, "_unet_rows", Rows(rows))
         seen = network.denoise(canvas, z, text, 400, noise=False, probabilities=True)
         values = seen.logits[1].reshape(expected.shape)
         np.testing.assert_allclose(values, expected, atol=1e-5)
