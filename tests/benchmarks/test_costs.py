@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+
 import numpy as np
 import pytest
+from standins import cupy as device
 
 from mdrt.benchmarks.device import costs
 
+SMALL = costs.Case(((12, 4, 4), (8, 8, 8)), ((8, 8), (4, 4)), 3, (32, 48), heads=2)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ to run CUDA on a CPU")
+def test_costs_of_arrays_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, device.NAME, device.cupy)
+    monkeypatch.setattr(costs, "CASES", {"named": SMALL, "large": SMALL})
+    monkeypatch.setattr(costs, "SECONDS", 0.01)
+    found = list(costs.costs(device.cupy, "NVIDIA H100 80GB HBM3"))
+    assert len(found) == 18
+    for cost in found:
+        assert cost.gpu_ms > 0 < cost.numpy_ms
+        assert cost.agrees > 0.98, cost
+    floors = {cost.name for cost in found if cost.floor_ms is not None}
+    assert floors == set(costs.STAGES.values())
+
 
 def test_every_task_runs_and_names_are_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = costs.Case(((12, 4, 4), (8, 8, 8)), ((8, 8), (4, 4)), 3, (32, 48), heads=2)
-    monkeypatch.setattr(costs, "CASES", {"named": small, "large": small})
+    monkeypatch.setattr(costs, "CASES", {"named": SMALL, "large": SMALL})
     for case, number in (("named", 11), ("large", 3), ("unnamed", 4)):
         tasks = costs._tasks(case, np)
         assert len({name for name, _ in tasks}) == len(tasks) == number

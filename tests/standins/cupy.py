@@ -258,10 +258,14 @@ class Event:
 
     pending: Final[list[Event]] = []
 
-    def record(self, stream: Stream) -> None:
+    def record(self, stream: Stream | None = None) -> None:
         refuse_in_capture("an event was recorded")
         self.at, self.done = time.perf_counter(), False
         self.pending.append(self)
+
+    def synchronize(self) -> None:
+        for event in self.pending[: self.pending.index(self) + 1]:
+            event.done = True
 
 
 def _elapsed(start: Event, end: Event) -> float:
@@ -326,7 +330,9 @@ def _module() -> Any:
     module.ascontiguousarray = lambda array, dtype=None: _device(
         np.ascontiguousarray(_bare(array), dtype)
     )
-    module.get_default_memory_pool = lambda: SimpleNamespace(free_all_blocks=lambda: None)
+    module.get_default_memory_pool = lambda: SimpleNamespace(
+        free_all_blocks=lambda: None, total_bytes=lambda: 0
+    )
     module.cuda = SimpleNamespace(
         Stream=Stream,
         Event=Event,
