@@ -17,11 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from .errors import BundleError
+from .protobuf import LENGTH, VARINT, Bytes, Malformed, fields, varint
 
-_Bytes = bytes | mmap.mmap
-
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5  # wire types
-_LONGEST_VARINT: Final = 10  # bytes
 _DEEPEST: Final = 100
 """Messages in one another: protobuf's own limit, which every reader of a graph keeps to."""
 
@@ -86,129 +83,88 @@ def find_external(path: Path) -> set[External]:
     try:
         with path.open("rb") as file:
             if file.seek(0, 2) == 0:
-                raise _Malformed("it is empty")
+                raise Malformed("it is empty")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return set(_walk(data))
-    except _Malformed as error:
+    except Malformed as error:
         raise BundleError(
             f"{path} is no ONNX graph that can be trusted: {error}; run `mdrt export` again"
         ) from None
 
 
-class _Malformed(Exception):
-    """What is wrong with a file."""
-
-
-def _walk(data: _Bytes) -> Iterator[External]:
+def _walk(data: Bytes) -> Iterator[External]:
     """Every external tensor, however deep in subgraphs, functions and attributes."""
     waiting = [("Model", 0, len(data), 0)]
     while waiting:
         message, start, end, depth = waiting.pop()
         if depth > _DEEPEST:
-            raise _Malformed(f"its messages are nested more than {_DEEPEST} deep")
+            raise Malformed(f"its messages are nested more than {_DEEPEST} deep")
         if message == "Tensor":
             yield from _tensor(data, start, end)
             continue
         within = _WITHIN[message]
-        for number, wire, begin, after in _fields(data, start, end):
-            if wire != _LENGTH:
+        for number, wire, begin, after in fields(data, start, end):
+            if wire != LENGTH:
                 continue
             if number in within:
                 inner = within[number]
                 if inner != "Node" or any(data.find(word, begin, after) >= 0 for word in _SAID):
                     waiting.append((inner, begin, after, depth + 1))
             elif message == "Node" and number == _OP_TYPE and data[begin:after] == _CONTEXT:
-                raise _Malformed("it holds a node EPContext, which loads a provider's own files")
+                raise Malformed("it holds a node EPContext, which loads a provider's own files")
 
 
-def _tensor(data: _Bytes, start: int, end: int) -> Iterator[External]:
+def _tensor(data: Bytes, start: int, end: int) -> Iterator[External]:
     """What a tensor loads from another file, if anything."""
     dims: list[int] = []
     kind, outside = 0, False
     entries: dict[str, str] = {}
-    for number, wire, begin, after in _fields(data, start, end):
-        if number == _DIMS and wire == _VARINT:
-            dims.append(_varint(data, begin, after)[0])
-        elif number == _DIMS and wire == _LENGTH:
+    for number, wire, begin, after in fields(data, start, end):
+        if number == _DIMS and wire == VARINT:
+            dims.append(varint(data, begin, after)[0])
+        elif number == _DIMS and wire == LENGTH:
             while begin < after:
-                value, begin = _varint(data, begin, after)
+                value, begin = varint(data, begin, after)
                 dims.append(value)
-        elif number == _DATA_TYPE and wire == _VARINT:
-            kind = _varint(data, begin, after)[0]
-        elif number == _DATA_LOCATION and wire == _VARINT:
-            outside = outside or _varint(data, begin, after)[0] == _EXTERNAL
-        elif number == _EXTERNAL_DATA and wire == _LENGTH:
+        elif number == _DATA_TYPE and wire == VARINT:
+            kind = varint(data, begin, after)[0]
+        elif number == _DATA_LOCATION and wire == VARINT:
+            outside = outside or varint(data, begin, after)[0] == _EXTERNAL
+        elif number == _EXTERNAL_DATA and wire == LENGTH:
             outside = True
             key, text = _entry(data, begin, after)
             if key in entries:
-                raise _Malformed(f"a tensor gives its {key} twice")
+                raise Malformed(f"a tensor gives its {key} twice")
             entries[key] = text
     if outside:
         yield _external(entries, dims, kind)
 
 
-def _entry(data: _Bytes, start: int, end: int) -> tuple[str, str]:
+def _entry(data: Bytes, start: int, end: int) -> tuple[str, str]:
     """A key and a value of a tensor's external data."""
     texts = {_KEY: b"", _VALUE: b""}
-    for number, wire, begin, after in _fields(data, start, end):
-        if wire == _LENGTH and number in texts:
+    for number, wire, begin, after in fields(data, start, end):
+        if wire == LENGTH and number in texts:
             texts[number] = data[begin:after]
     try:
         return texts[_KEY].decode(), texts[_VALUE].decode()
     except UnicodeDecodeError:
-        raise _Malformed("a tensor's external data are no text") from None
+        raise Malformed("a tensor's external data are no text") from None
 
 
 def _external(entries: Mapping[str, str], dims: list[int], kind: int) -> External:
     if "location" not in entries:
-        raise _Malformed("a tensor lies in another file and does not say in which")
+        raise Malformed("a tensor lies in another file and does not say in which")
     offset, length = (_count(entries.get(key) or "0", key) for key in ("offset", "length"))
     if kind not in _BITS:
-        raise _Malformed(f"a tensor of data type {kind} lies in another file")
+        raise Malformed(f"a tensor of data type {kind} lies in another file")
     if any(side >= 1 << 63 for side in dims):
-        raise _Malformed("a tensor has a negative side")
+        raise Malformed("a tensor has a negative side")
     needed = (math.prod(dims) * _BITS[kind] + 7) // 8
     return External(entries["location"], offset, max(length, needed))
 
 
 def _count(text: str, key: str) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > 19:
-        raise _Malformed(f"a tensor's {key} is {text[:40]!r}, expected a number")
+        raise Malformed(f"a tensor's {key} is {text[:40]!r}, expected a number")
     return int(text)
-
-
-def _fields(data: _Bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """A message's fields: number, wire type, and where the value begins and ends."""
-    while start < end:
-        tag, start = data[start], start + 1
-        if tag >= 0x80:
-            tag, start = _varint(data, start - 1, end)
-        number, wire = tag >> 3, tag & 7
-        if number == 0 or tag >> 32:
-            raise _Malformed("it has a field of an impossible number")
-        if wire == _LENGTH:
-            size, start = _varint(data, start, end)
-            after = start + size
-        elif wire == _VARINT:
-            after = _varint(data, start, end)[1]
-        elif wire == _FIXED32:
-            after = start + 4
-        elif wire == _FIXED64:
-            after = start + 8
-        else:
-            raise _Malformed(f"it has a field of the unknown wire type {wire}")
-        if after > end:
-            raise _Malformed("a field ends beyond what it is in")
-        yield number, wire, start, after
-        start = after
-
-
-def _varint(data: _Bytes, start: int, end: int) -> tuple[int, int]:
-    """A number of variable length, and where it ends."""
-    value = 0
-    for place in range(min(_LONGEST_VARINT, end - start)):
-        byte = data[start + place]
-        value |= (byte & 0x7F) << 7 * place
-        if byte < 0x80:
-            return value & (1 << 64) - 1, start + place + 1
-    raise _Malformed("a number has no end")

@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 import mmap
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
+
+from .protobuf import Bytes, fields, varint
 
 SOURCES: Final = frozenset({"Shape", "Size"})
 
@@ -71,73 +73,40 @@ def read_nodes(path: Path) -> tuple[list[Node], set[str]]:
     """The nodes of an ONNX file's graph, and the names of its small constants.
 
     Nothing else of it is read, weights least of all. Field numbers are of `onnx.proto`.
+
+    Raises Malformed if the file is no such message.
     """
     nodes, constants = [], set()
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for number, value in _fields(data, 0, len(data)):
+        for number, _, begin, end in fields(data, 0, len(data)):
             if number != 7:  # ModelProto.graph
                 continue
-            for part, where in _fields(data, *value):
+            for part, _, *where in fields(data, begin, end):
                 if part == 1:  # GraphProto.node
-                    nodes.append(_node(data, where))
+                    nodes.append(_node(data, *where))
                 elif part == 5:  # GraphProto.initializer
-                    constants.update(_small_constant(data, where))
+                    constants.update(_small_constant(data, *where))
     return nodes, constants
 
 
-_Where = tuple[int, int]
-
-
-def _node(data: mmap.mmap, where: _Where) -> Node:
+def _node(data: Bytes, start: int, end: int) -> Node:
     texts: dict[int, list[str]] = {}
-    for number, value in _fields(data, *where):
+    for number, _, begin, after in fields(data, start, end):
         if number in (1, 2, 3, 4, 7):  # input, output, name, op_type, domain
-            texts.setdefault(number, []).append(data[slice(*value)].decode())
+            texts.setdefault(number, []).append(data[begin:after].decode())
     inputs, outputs = (tuple(texts.get(number, ())) for number in (1, 2))
     name, operator, domain = (texts.get(number, [""])[0] for number in (3, 4, 7))
     return Node(name, operator, domain, inputs, outputs)
 
 
-def _small_constant(data: mmap.mmap, where: _Where) -> list[str]:
+def _small_constant(data: Bytes, start: int, end: int) -> list[str]:
     """The name of a TensorProto, if it is small."""
     sides, name = [], ""
-    for number, value in _fields(data, *where):
-        if number == 1 and isinstance(value, int):  # dims, one by one
-            sides.append(value)
-        elif number == 1:  # dims, packed
-            at, end = value
-            while at < end:
-                side, at = _varint(data, at)
+    for number, _, at, after in fields(data, start, end):
+        if number == 1:  # dims, one by one or packed: numbers, one after another
+            while at < after:
+                side, at = varint(data, at, after)
                 sides.append(side)
         elif number == 8:  # name
-            name = data[slice(*value)].decode()
+            name = data[at:after].decode()
     return [name] if math.prod(sides) <= SMALL else []
-
-
-def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, Any]]:
-    """The fields of a message of protobuf: its number, and an integer or where its bytes lie."""
-    while at < end:
-        key, at = _varint(data, at)
-        number, kind = key >> 3, key & 7
-        value: int | _Where
-        if kind == 0:
-            value, at = _varint(data, at)
-        else:
-            size = {1: 8, 5: 4}.get(kind)
-            if size is None:
-                size, at = _varint(data, at)
-            value = (at, at + size)
-            at += size
-        yield number, value
-
-
-def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
-    """An integer of seven bits a byte, and where it ends."""
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
