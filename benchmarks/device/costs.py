@@ -42,6 +42,8 @@ class Cost:
     """The most memory that CuPy's pool took above the inputs."""
     agrees: float
     """Share of the values that equal NumPy's: exactly for labels, to 1e-3 of the largest else."""
+    scores_agree: float = 1.0
+    """The same of a head's winning scores: where labels differ and these do not, classes tie."""
     floor_ms: float | None = None
     """From docs/device.md's counts, where this operation has one for this GPU."""
 
@@ -79,7 +81,7 @@ def _cost(
     xp: ModuleType, case: str, name: str, on_gpu: Task, on_host: Task, floor: float | None
 ) -> Cost:
     pool = xp.get_default_memory_pool()
-    found = xp.asnumpy(on_gpu())
+    found = [xp.asnumpy(part) for part in _parts(on_gpu())]
     pool.free_all_blocks()
     before = pool.total_bytes()
     for _ in range(2):
@@ -104,14 +106,22 @@ def _cost(
         statistics.median(milliseconds),
         1000 * seconds,
         peak / 1e6,
-        _agreement(found, expected),
+        _agreement(found[0], _parts(expected)[0]),
+        _agreement(found[-1], _parts(expected)[-1]),
         floor,
     )
 
 
-def _timed(task: Task) -> tuple[float, NDArray[Any]]:
+def _parts(result: Any) -> list[Any]:
+    """A result's arrays: a head's labels and its winning scores, or the one of an operation."""
+    if isinstance(result, kernels.Assignment):
+        return [result.labels, result.confidence]
+    return [result]
+
+
+def _timed(task: Task) -> tuple[float, Any]:
     began = time.perf_counter()
-    found = np.asarray(task())
+    found = task()
     return time.perf_counter() - began, found
 
 
@@ -150,13 +160,13 @@ def _named(case: Case, xp: ModuleType, whole: bool) -> list[tuple[str, Task]]:
     def head(mode: kernels.Mode) -> Any:
         norms = kernels.pixel_norms(grids, case.size)
         averages = kernels.prototypes(grids, Grid(maps()), case.size, mode, norms)
-        return kernels.assign(kernels.score_maps(grids, averages, mode), case.size, norms).labels
+        return kernels.assign(kernels.score_maps(grids, averages, mode), case.size, norms)
 
     def refined() -> Any:
         weights = Grid(maps())
         scores = kernels.score_maps(grids, kernels.prototypes(grids, weights, case.size))
         fine = kernels.fine_scores(scores, grids, small.shape[1:], weights, 0.35)
-        return kernels.assign_along_edges(fine, guide).labels
+        return kernels.assign_along_edges(fine, guide)
 
     heads: list[tuple[str, Task]] = [
         ("maskdiffusion, paper", lambda: head("paper")),
@@ -183,8 +193,8 @@ def _named(case: Case, xp: ModuleType, whole: bool) -> list[tuple[str, Task]]:
             lambda: kernels.prototypes(grids, weights, case.size, "released", norms)[0],
         ),
         ("score maps", lambda: kernels.score_maps(grids, averages)[0].values),
-        ("labels and confidences", lambda: kernels.assign(scores, case.size, norms).labels),
-        ("labels along edges", lambda: kernels.assign_along_edges(fine, guide).labels),
+        ("labels and confidences", lambda: kernels.assign(scores, case.size, norms)),
+        ("labels along edges", lambda: kernels.assign_along_edges(fine, guide)),
         *heads,
     ]
 

@@ -525,7 +525,8 @@ def test_odd_strides_give_what_plain_arrays_give_or_are_named(xp: ModuleType) ->
         return [xp.asnumpy(array) for array in arrays]
 
     for plain, odd in zip(run(xp.asarray), run(partial(strided, xp)), strict=True):
-        np.testing.assert_allclose(odd, plain, rtol=1e-6)
+        # sums in another order on a GPU: near 0 a relative bound is none
+        np.testing.assert_allclose(odd, plain, rtol=1e-6, atol=1e-6)
     with pytest.raises(ValueError, match="image is not contiguous"):
         assign_along_edges(small, Guide(strided(xp, xp.asnumpy(image)), small))
 
