@@ -22,7 +22,7 @@ extras-test: .venv-dev/installed  ## what each extra installs, in empty environm
 gpu-test:  ## what needs an NVIDIA GPU, with what PYTHON has; installs nothing, skips by name
 	@$(PYTHON) -c 'import click, hypothesis, numpy, onnxruntime, PIL, pytest, rich, tokenizers' || \
 	    { echo "make gpu-test installs nothing: give a PYTHON that has these packages"; exit 1; }
-	$(PYTHON) -m mdrt.benchmarks.device.gpu_test
+	$(PYTHON) -m mdrt.benchmarks.lab.device.gpu_test
 
 lint: .venv-dev/installed
 	.venv-dev/bin/ruff format --check .
@@ -31,12 +31,12 @@ lint: .venv-dev/installed
 
 STORYBOOK = --weights fp16 --attention-strides 16 --mode released --pooling softmax --presence 0.01 \
     --sharpness 2 --attention 0.35 --refine --timestep 400 --segments-timestep 200 --segments-sharpness 8 \
-    --classes benchmarks/scenes/classes.txt
+    --classes benchmarks/lab/scenes/classes.txt
 DEVICE ?= cpu
 RECIPE ?= shipped
 model: .venv-dev/installed  ## train the embedded model from nothing (2.5 to 3 hours on two cores, minutes with DEVICE=cuda; resumes)
-	PYTHONSAFEPATH=1 .venv-dev/bin/python -m mdrt.benchmarks.scenes.train --device $(DEVICE) --recipe $(RECIPE)
-	.venv-dev/bin/mdrt export benchmarks/scenes/storybook --output mdrt/assets/scenes --overwrite \
+	PYTHONSAFEPATH=1 .venv-dev/bin/python -m mdrt.benchmarks.lab.scenes.train --device $(DEVICE) --recipe $(RECIPE)
+	.venv-dev/bin/mdrt export benchmarks/lab/scenes/storybook --output mdrt/assets/scenes --overwrite \
 	    $(STORYBOOK) --feature-strides 16
 
 figures: .venv-dev/installed  ## the figures of the README and the docs
@@ -46,7 +46,7 @@ figures: .venv-dev/installed  ## the figures of the README and the docs
 
 EVAL = work/eval
 evaluation: .venv-dev/installed  ## docs/claims.md: the paper's ablations on 500 scenes (a quarter of an hour; resumes)
-	test -d $(EVAL)/storybook || .venv-dev/bin/mdrt export benchmarks/scenes/storybook \
+	test -d $(EVAL)/storybook || .venv-dev/bin/mdrt export benchmarks/lab/scenes/storybook \
 	    --output $(EVAL)/storybook $(STORYBOOK) --feature-strides 64,32,16 --self-attention-strides 16
 	OPENBLAS_NUM_THREADS=1 .venv-dev/bin/mdrt eval sweep scenes --engine $(EVAL)/storybook --out $(EVAL)/scenes
 	.venv-dev/bin/mdrt eval claims $(EVAL)/scenes --engine $(EVAL)/storybook --out docs
@@ -78,9 +78,13 @@ clean:
 INSTALLED_run = .[cpu]
 INSTALLED_dev = .[cpu,export,dev]
 INSTALLED_bench = .[cpu,export,bench]
+# The laboratory is not in the wheel: where it is worked in, it stands beside what is installed.
+LINK_dev = ln -sfn $(CURDIR)/benchmarks/lab .venv-dev/lib/python3*/site-packages/mdrt/benchmarks/lab
+LINK_bench = $(subst -dev,-bench,$(LINK_dev))
 .venv-%/installed: constraints.txt $(SOURCES)
 	@test -x .venv-$*/bin/python || { $(NEW_VENV) .venv-$*; }
 	rm -rf build  # setuptools would install what an older tree left there
 	.venv-$*/bin/python $(PIP) '$(INSTALLED_$*)'
 	.venv-$*/bin/python $(PIP) --force-reinstall --no-deps .
+	$(LINK_$*)
 	touch $@

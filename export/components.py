@@ -13,7 +13,7 @@ import diffusers
 import torch
 import transformers
 
-from ..runtime.contract import PREDICTION_TYPES
+from ..runtime.bundle.contract import PREDICTION_TYPES
 from ..runtime.errors import ExportError
 from .quiet import quiet
 from .refusal import one_line, refusing

@@ -21,10 +21,10 @@ import torch
 
 from .. import __version__
 from ..kernels.cpu import operator_library
-from ..runtime import contract
-from ..runtime.bundle import record_file, write_manifest
+from ..runtime.bundle import contract
+from ..runtime.bundle.loading import record_file, write_manifest
 from ..runtime.errors import ExportError
-from ..runtime.onnx_runtime import onnx_runtime
+from ..runtime.sessions.onnx_runtime import onnx_runtime
 from . import proof
 from .capture import capture
 from .components import Pipeline, open_pipeline

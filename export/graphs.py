@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from ..runtime import contract
+from ..runtime.bundle import contract
 from ..runtime.errors import ExportError
 from .capture import Capture
 from .probe import Selection

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from ..runtime.contract import PRECISIONS, Recommended
+from ..runtime.bundle.contract import PRECISIONS, Recommended
 from ..runtime.errors import ExportError
 
 OPSETS: Final = (18, 23)  # what torch's exporter writes

@@ -16,7 +16,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 
-from ..runtime.contract import (
+from ..runtime.bundle.contract import (
     AttentionOutput,
     FeatureOutput,
     features_name,

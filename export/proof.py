@@ -20,9 +20,9 @@ import numpy.typing as npt
 import torch
 
 from ..kernels.cpu import operator_library
-from ..runtime import contract
+from ..runtime.bundle import contract
 from ..runtime.errors import ExportError
-from ..runtime.onnx_runtime import onnx_runtime
+from ..runtime.sessions.onnx_runtime import onnx_runtime
 from .graphs import posterior_mean
 from .probe import Selection, context_width
 from .refusal import refusing

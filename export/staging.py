@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 
-from ..runtime.contract import MANIFEST
+from ..runtime.bundle.contract import MANIFEST
+from ..runtime.disk.folders import exchange, rename_new
 from ..runtime.errors import ExportError
-from ..runtime.folders import exchange, rename_new
 
 _Identity = tuple[int, ...]
 

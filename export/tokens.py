@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import tokenizers
 
-from ..runtime.contract import TOKENIZER, TokenizerSpec
+from ..runtime.bundle.contract import TOKENIZER, TokenizerSpec
 from ..runtime.errors import ExportError
 from .proof import Row
 

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from onnx import shape_inference
 from onnx_ir.passes.common import RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
 
-from ..runtime import contract
+from ..runtime.bundle import contract
 
 _LEAST_CELLS: Final = 16 * 16
 """Output cells below which a direct convolution is faster: 1280 → 1280 channels take 0.6 of its

@@ -26,7 +26,7 @@ from .runtime.errors import (  # noqa: E402
     PromptError,
     ProviderError,
 )
-from .runtime.images import read_image  # noqa: E402
+from .runtime.pictures.images import read_image  # noqa: E402
 from .runtime.segmenter import Options, Segmentation, Segmenter  # noqa: E402
 
 __all__ = [

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from .. import kernels
 from ..kernels import Array, Assignment, Grid, Guide, Size
-from .device import Device
-from .images import shrink
+from .pictures.images import shrink
+from .sessions.device import Device
 
 
 def label_pixels(

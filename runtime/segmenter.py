@@ -14,18 +14,20 @@ from numpy.typing import NDArray
 
 from .. import kernels
 from ..kernels import Array, Grid, Method, Mode, Pooling
-from . import contract, tiles
-from .backend import choose_backend, on_other_sessions
-from .bundle import Bundle, load_bundle
-from .device import Device
+from .bundle import contract
+from .bundle.loading import Bundle, load_bundle
 from .errors import MdrtError
-from .images import check_image, read_image
 from .labels import label_pixels
-from .network import EncodedText, Network, Seen
-from .prompts import ClassName, synonyms
-from .session import Session
-from .tiles import Canvas
-from .trace import Trace
+from .look import tiles
+from .look.network import EncodedText, Network, Seen
+from .look.prompts import ClassName, synonyms
+from .look.tiles import Canvas
+from .pictures.bands import bands
+from .pictures.images import check_image, read_image
+from .sessions.backend import choose_backend, on_other_sessions
+from .sessions.base import Session
+from .sessions.device import Device
+from .sessions.trace import Trace
 
 EMBEDDED: Final = Path(str(files("mdrt.assets"))) / "scenes"
 """The bundle that comes with the package: the scenes world's own model."""
@@ -147,7 +149,7 @@ class Segmentation:
         """(classes,) sum of `values` (H, W) over each class's pixels; of None, their number."""
         count = len(self.classes)
         sums = np.zeros(count)
-        for rows in tiles.bands(self.labels.shape):  # bincount widens what it gets to 64 bits
+        for rows in bands(self.labels.shape):  # bincount widens what it gets to 64 bits
             weights = None if values is None else values[rows].ravel()
             sums += np.bincount(self.labels[rows].ravel(), weights, count)
         return sums

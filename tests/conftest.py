@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import mdrt
-from mdrt.benchmarks.scenes.renderer import render
+from mdrt.benchmarks.lab.scenes.renderer import render
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mdrt.runtime import contract
-from mdrt.runtime.bundle import load_bundle, record_file, write_manifest
+from mdrt.runtime.bundle import contract
+from mdrt.runtime.bundle.loading import load_bundle, record_file, write_manifest
 from mdrt.runtime.errors import BundleError
 from mdrt.runtime.segmenter import EMBEDDED
 

@@ -57,8 +57,8 @@ CHECK = """
 import json, sys
 from pathlib import Path
 import mdrt, onnxruntime
-from mdrt.runtime.onnx_runtime import _owners
-from mdrt.runtime.ort import OrtSession
+from mdrt.runtime.sessions.onnx_runtime import _owners
+from mdrt.runtime.sessions.ort import OrtSession
 provider, picture, graph = sys.argv[1:]
 try:
     refused = OrtSession(Path(graph), provider) and None

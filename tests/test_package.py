@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mdrt.runtime.bundle import load_bundle
+from mdrt.runtime.bundle.loading import load_bundle
 from mdrt.runtime.segmenter import EMBEDDED
 
 ROOT = Path(__file__).parents[1]

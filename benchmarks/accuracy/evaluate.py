@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from ...runtime.errors import DatasetError
-from ...runtime.network import Network
+from ...runtime.look.network import Network
 from ...runtime.overlap import overlap
 from .datasets.base import Dataset, Sample
 from .looks import Look

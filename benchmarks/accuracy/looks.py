@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from ... import kernels
 from ...kernels import Array, Grid, Mode, Pooling, Size
-from ...runtime import tiles
-from ...runtime.network import EncodedText, Network, Seen
-from ...runtime.prompts import ClassName
-from ...runtime.tiles import Canvas
+from ...runtime.look import tiles
+from ...runtime.look.network import EncodedText, Network, Seen
+from ...runtime.look.prompts import ClassName
+from ...runtime.look.tiles import Canvas
 
 _T = TypeVar("_T")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ...runtime.contract import PAPER_TIMESTEP
+from ...runtime.bundle.contract import PAPER_TIMESTEP
 from .methods import Setting
 from .methods.diffseg import TIMESTEP as DIFFSEG_TIMESTEP
 

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Final
 
 from ...kernels import Pooling
-from ...runtime.contract import MODES, Manifest
+from ...runtime.bundle.contract import MODES, Manifest
 from .evaluate import DEFAULT_PROTOCOLS, Entry
 from .methods import METHODS, Setting
 from .methods.diffseg import THRESHOLDS as DIFFSEG_THRESHOLDS

@@ -63,7 +63,7 @@ class Torch:
     def __init__(self, task: Task, compiled: bool = False) -> None:
         import torch
 
-        from ...runtime.bundle import load_bundle
+        from ...runtime.bundle.loading import load_bundle
         from ..reference import Reference
 
         if task.threads is not None:

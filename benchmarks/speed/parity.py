@@ -16,8 +16,8 @@ from ...export import proof
 from ...export.components import open_pipeline
 from ...export.probe import probe, select
 from ...kernels import Mode
-from ...runtime.bundle import load_bundle
-from ...runtime.contract import Manifest
+from ...runtime.bundle.contract import Manifest
+from ...runtime.bundle.loading import load_bundle
 from ...runtime.errors import MdrtError
 from ...runtime.segmenter import PAPER, Segmenter
 from ..reference import Reference

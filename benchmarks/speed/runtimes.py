@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime import contract
-from ...runtime.hashes import remembered_sha256
-from ...runtime.onnx_runtime import onnx_runtime
-from ...runtime.session import Session, TensorSpec
+from ...runtime.bundle import contract
+from ...runtime.disk.hashes import remembered_sha256
+from ...runtime.sessions.base import Session, TensorSpec
+from ...runtime.sessions.onnx_runtime import onnx_runtime
 
 Feeds = Mapping[str, NDArray[Any]]
 

@@ -15,9 +15,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ...runtime import contract
-from ...runtime.bundle import Bundle
-from ...runtime.onnx_runtime import onnx_runtime
+from ...runtime.bundle import contract
+from ...runtime.bundle.loading import Bundle
+from ...runtime.sessions.onnx_runtime import onnx_runtime
 
 _PRODUCTS: Final = ("MatMul", "FusedMatMul", "Gemm")
 

@@ -15,12 +15,12 @@ from tempfile import TemporaryDirectory
 from rich.progress import Progress
 
 from ... import __version__
-from ...runtime.bundle import Bundle
-from ...runtime.contract import GRAPHS, FileRecord
-from ...runtime.device import Gpu
-from ...runtime.engines.library import Library
-from ...runtime.engines.plan import PlanRecord, Proof, Range, plan_name, sidecar_name, sources
+from ...runtime.bundle.contract import GRAPHS, FileRecord
+from ...runtime.bundle.loading import Bundle
+from ...runtime.bundle.plan import PlanRecord, Proof, Range, plan_name, sidecar_name, sources
 from ...runtime.errors import EngineError
+from ...runtime.sessions.device import Gpu
+from ...runtime.sessions.library import Library
 from .builder import build_engine
 from .gpu import check_gpu, compute_capability
 from .options import EngineOptions

@@ -11,11 +11,11 @@ from typing import Any, Final
 
 from rich.progress import Progress
 
-from ...runtime.atomic import write_atomically
-from ...runtime.engines.library import Library
-from ...runtime.engines.log import open_log
-from ...runtime.engines.plan import BuildOptions, Kernels, Shapes
+from ...runtime.bundle.plan import BuildOptions, Kernels, Shapes
+from ...runtime.disk.atomic import write_atomically
 from ...runtime.errors import EngineError
+from ...runtime.sessions.library import Library
+from ...runtime.sessions.log import open_log
 from .layers import count_kernels
 from .monitor import progress_monitor
 from .options import EngineOptions

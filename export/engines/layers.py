@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from ...runtime.engines.plan import Kernels
+from ...runtime.bundle.plan import Kernels
 
 _ORIGIN: Final = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 

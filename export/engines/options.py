@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NoReturn
 
-from ...runtime.engines.plan import Range
+from ...runtime.bundle.plan import Range
 from ...runtime.errors import EngineError
 
 NOT_OF_RTX: Final = ("9.0", "10.0", "10.3")

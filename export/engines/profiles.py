@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from ...runtime import contract
-from ...runtime.contract import Manifest
-from ...runtime.engines.plan import Range, Shapes
+from ...runtime.bundle import contract
+from ...runtime.bundle.contract import Manifest
+from ...runtime.bundle.plan import Range, Shapes
 from ...runtime.errors import EngineError
 
 BATCH: Final = "batch"  # rows of a graph's inputs: tiles and prompts

@@ -14,13 +14,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime import contract
-from ...runtime.bundle import Bundle
-from ...runtime.device import Gpu, open_gpu
-from ...runtime.engines.plan import PlanRecord, Proof
-from ...runtime.engines.session import TrtSession
+from ...runtime.bundle import contract
+from ...runtime.bundle.loading import Bundle
+from ...runtime.bundle.plan import PlanRecord, Proof
 from ...runtime.errors import EngineError, MdrtError, ProviderError
-from ...runtime.ort import OrtSession
+from ...runtime.sessions.device import Gpu, open_gpu
+from ...runtime.sessions.ort import OrtSession
+from ...runtime.sessions.tensorrt import TrtSession
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -9,7 +9,12 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from mdrt.benchmarks.accuracy.claims import (
+from mdrt.benchmarks.accuracy.evaluate import Entry
+from mdrt.benchmarks.accuracy.methods import Setting
+from mdrt.benchmarks.accuracy.protocols import Counts
+from mdrt.benchmarks.accuracy.store import Store
+from mdrt.benchmarks.accuracy.sweep import Table, tables
+from mdrt.benchmarks.lab.claims import (
     AGREES,
     CLAIMS,
     DISAGREES,
@@ -19,11 +24,6 @@ from mdrt.benchmarks.accuracy.claims import (
     compare,
     summary,
 )
-from mdrt.benchmarks.accuracy.evaluate import Entry
-from mdrt.benchmarks.accuracy.methods import Setting
-from mdrt.benchmarks.accuracy.protocols import Counts
-from mdrt.benchmarks.accuracy.store import Store
-from mdrt.benchmarks.accuracy.sweep import Table, tables
 from mdrt.cli import main
 from mdrt.runtime.segmenter import Segmenter
 

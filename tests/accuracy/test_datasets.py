@@ -13,7 +13,7 @@ from PIL import Image
 from mdrt.benchmarks.accuracy.datasets import NAMES, TREES, open_dataset, registry, tables
 from mdrt.benchmarks.accuracy.datasets.trees import to_classes
 from mdrt.runtime.errors import DatasetError
-from mdrt.runtime.prompts import read_classes, synonyms
+from mdrt.runtime.look.prompts import read_classes, synonyms
 
 SIZE = (6, 8)
 

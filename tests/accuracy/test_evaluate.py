@@ -25,8 +25,8 @@ from mdrt.benchmarks.accuracy.methods import METHODS, Setting
 from mdrt.benchmarks.accuracy.paper import Published
 from mdrt.benchmarks.accuracy.report import Row, draw
 from mdrt.benchmarks.accuracy.store import Store, pack, unpack
+from mdrt.benchmarks.lab.scenes.renderer import CLASSES, render
 from mdrt.benchmarks.metrics import assignment, confusion, iou, mean_iou
-from mdrt.benchmarks.scenes.renderer import CLASSES, render
 from mdrt.cli import main
 from mdrt.runtime.errors import DatasetError, MdrtError
 

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from mdrt.benchmarks.accuracy.found_segments import main, score
+from mdrt.benchmarks.lab.found_segments import main, score
 
 TRUTH = arrays.arrays(np.uint8, (4, 5), elements=st.sampled_from([0, 2, 7, 255]))
 SEGMENTS = arrays.arrays(np.int64, (4, 5), elements=st.integers(0, 4))

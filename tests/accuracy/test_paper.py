@@ -15,7 +15,7 @@ from mdrt.benchmarks.accuracy.paper import published
 from mdrt.benchmarks.accuracy.report import as_json, markdown, row
 from mdrt.benchmarks.accuracy.store import Store
 from mdrt.benchmarks.accuracy.sweep import tables
-from mdrt.runtime.contract import AttentionOutput, FeatureOutput
+from mdrt.runtime.bundle.contract import AttentionOutput, FeatureOutput
 from mdrt.runtime.segmenter import Segmenter
 
 STRIDES = {"features": [64, 32, 16], "attention": [64, 32]}

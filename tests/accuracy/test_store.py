@@ -15,9 +15,9 @@ from PIL import Image
 
 from mdrt.benchmarks.accuracy import store as stores
 from mdrt.benchmarks.accuracy.store import Store
-from mdrt.benchmarks.scenes.renderer import CLASSES, render
+from mdrt.benchmarks.lab.scenes.renderer import CLASSES, render
 from mdrt.cli import main
-from mdrt.runtime.bundle import load_bundle, record_file, write_manifest
+from mdrt.runtime.bundle.loading import load_bundle, record_file, write_manifest
 from mdrt.runtime.errors import MdrtError
 from mdrt.runtime.segmenter import EMBEDDED
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from standins import cupy as device
 
-from mdrt.benchmarks.device import costs
+from mdrt.benchmarks.lab.device import costs
 
 SMALL = costs.Case(((12, 4, 4), (8, 8, 8)), ((8, 8), (4, 4)), 3, (32, 48), heads=2)
 

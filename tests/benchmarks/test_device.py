@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mdrt.benchmarks.device.compiler import (
+from mdrt.benchmarks.lab.device.compiler import (
     ARCHITECTURES,
     Compile,
     CompileError,
@@ -65,9 +65,9 @@ def test_a_spill_is_counted(compile_source: Compile) -> None:
 
 def test_the_document_holds_the_counts() -> None:
     pytest.importorskip("diffusers")
-    from mdrt.benchmarks.device.command import work_table
-    from mdrt.benchmarks.device.counts import GPUS, after_the_networks
-    from mdrt.benchmarks.device.work import networks, unet
+    from mdrt.benchmarks.lab.device.command import work_table
+    from mdrt.benchmarks.lab.device.counts import GPUS, after_the_networks
+    from mdrt.benchmarks.lab.device.work import networks, unet
 
     before, after, whole = networks(), after_the_networks(), unet(whole=True)
     # 10⁹ multiply-adds that others counted: onnx-tool 566 for the VAE encoder; 339 for the UNet

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mdrt.benchmarks.device import gpu_test
-from mdrt.benchmarks.device.gpu_test import PARTS, Finding, main
-from mdrt.runtime.device import open_gpu
+from mdrt.benchmarks.lab.device import gpu_test
+from mdrt.benchmarks.lab.device.gpu_test import PARTS, Finding, main
 from mdrt.runtime.errors import ProviderError
+from mdrt.runtime.sessions.device import open_gpu
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from standins import cupy as device
 from standins import tensorrt
 
 from mdrt.kernels.cuda import module
-from mdrt.runtime.engines import library, plan
+from mdrt.runtime.bundle import plan
 from mdrt.runtime.segmenter import EMBEDDED
+from mdrt.runtime.sessions import library
 
 
 @pytest.fixture

@@ -24,19 +24,12 @@ from mdrt.export.engines import build as build_module
 from mdrt.export.engines.build import build_engines
 from mdrt.export.engines.options import EngineOptions
 from mdrt.export.engines.profiles import parse_profiles
-from mdrt.runtime import contract
-from mdrt.runtime.bundle import load_bundle, record_file, write_manifest
-from mdrt.runtime.engines.library import Library, open_library
-from mdrt.runtime.engines.plan import (
-    PlanRecord,
-    Range,
-    Shapes,
-    check_plans,
-    plan_name,
-    sidecar_name,
-)
+from mdrt.runtime.bundle import contract
+from mdrt.runtime.bundle.loading import load_bundle, record_file, write_manifest
+from mdrt.runtime.bundle.plan import PlanRecord, Range, Shapes, check_plans, plan_name, sidecar_name
 from mdrt.runtime.errors import BundleError, EngineError
 from mdrt.runtime.segmenter import EMBEDDED
+from mdrt.runtime.sessions.library import Library, open_library
 
 pytest.importorskip(
     "tensorrt_rtx", reason="tensorrt-rtx is not installed (`pip install tensorrt-rtx`)"

@@ -17,9 +17,9 @@ from mdrt.cli import main
 from mdrt.export.engines import gpu
 from mdrt.export.engines.build import build_engines
 from mdrt.export.engines.options import EngineOptions
-from mdrt.runtime.bundle import load_bundle
-from mdrt.runtime.engines import library
+from mdrt.runtime.bundle.loading import load_bundle
 from mdrt.runtime.errors import EngineError
+from mdrt.runtime.sessions import library
 
 
 def message(*arguments: object) -> str:

@@ -13,16 +13,16 @@ from click.testing import CliRunner
 from rich.progress import Progress
 
 import mdrt
-from mdrt.benchmarks.scenes.renderer import CLASSES, render
+from mdrt.benchmarks.lab.scenes.renderer import CLASSES, render
 from mdrt.cli import main
 from mdrt.export.engines.build import build_engines
 from mdrt.export.engines.options import EngineOptions
 from mdrt.export.engines.profiles import parse_profiles
-from mdrt.runtime.bundle import load_bundle
-from mdrt.runtime.device import open_gpu
-from mdrt.runtime.engines.library import open_library
-from mdrt.runtime.engines.plan import LIBRARIES, installed_version
+from mdrt.runtime.bundle.loading import load_bundle
+from mdrt.runtime.bundle.plan import LIBRARIES, installed_version
 from mdrt.runtime.segmenter import EMBEDDED
+from mdrt.runtime.sessions.device import open_gpu
+from mdrt.runtime.sessions.library import open_library
 
 pytestmark = pytest.mark.gpu
 

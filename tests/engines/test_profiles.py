@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from mdrt.export.engines.profiles import complete, input_shapes, parse_profiles
-from mdrt.runtime import contract
-from mdrt.runtime.bundle import load_bundle
-from mdrt.runtime.contract import Manifest
-from mdrt.runtime.engines.plan import Range, Shapes
+from mdrt.runtime.bundle import contract
+from mdrt.runtime.bundle.contract import Manifest
+from mdrt.runtime.bundle.loading import load_bundle
+from mdrt.runtime.bundle.plan import Range, Shapes
 from mdrt.runtime.errors import EngineError
 from mdrt.runtime.segmenter import EMBEDDED
 

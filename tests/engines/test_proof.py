@@ -12,18 +12,18 @@ import pytest
 from rich.progress import Progress
 from standins import tensorrt
 
+from mdrt.cli.build import engine_table
 from mdrt.export.engines import build as building
 from mdrt.export.engines.build import build_engines
 from mdrt.export.engines.builder import Engine
-from mdrt.export.engines.command import engine_table
 from mdrt.export.engines.options import EngineOptions
 from mdrt.export.engines.profiles import parse_profiles
 from mdrt.export.engines.proof import find_gpu, prove_engine
-from mdrt.runtime import contract
-from mdrt.runtime.bundle import load_bundle
-from mdrt.runtime.engines.library import Library
-from mdrt.runtime.engines.plan import BuildOptions, Kernels, Proof, check_plans, plan_name
+from mdrt.runtime.bundle import contract
+from mdrt.runtime.bundle.loading import load_bundle
+from mdrt.runtime.bundle.plan import BuildOptions, Kernels, Proof, check_plans, plan_name
 from mdrt.runtime.errors import EngineError
+from mdrt.runtime.sessions.library import Library
 
 PROFILE = parse_profiles(["batch=1:2:3", "size=128:256:256"])
 

@@ -19,10 +19,11 @@ from standins.tensorrt import Engine, write_engines
 
 import mdrt
 from mdrt.cli import main
-from mdrt.runtime import network, providers
-from mdrt.runtime.device import Gpu
-from mdrt.runtime.engines.plan import Range
+from mdrt.runtime.bundle.plan import Range
 from mdrt.runtime.errors import BundleError, DeviceMemoryError, MdrtError
+from mdrt.runtime.look import network
+from mdrt.runtime.sessions import providers
+from mdrt.runtime.sessions.device import Gpu
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ to run CUDA kernels")
 
@@ -43,7 +44,7 @@ def same(ours: mdrt.Segmentation, theirs: mdrt.Segmentation) -> None:
 def wide() -> NDArray[np.uint8]:
     """Several tiles, and not square; as high as the engines' one size, so that both backends lay
     it on the same canvas."""
-    from mdrt.benchmarks.scenes.renderer import render
+    from mdrt.benchmarks.lab.scenes.renderer import render
 
     return np.concatenate([render(8, 384).image, render(9, 384).image[:, :300]], axis=1)
 
@@ -130,7 +131,7 @@ def test_an_engine_of_one_size_takes_every_picture(
 def test_a_smaller_batch_is_tried_when_memory_does_not_suffice(
     bundle: Path, gpu: ModuleType, wide: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mdrt.runtime.network.PIXELS_AT_ONCE", 3 * 384 * 384)
+    monkeypatch.setattr("mdrt.runtime.look.network.PIXELS_AT_ONCE", 3 * 384 * 384)
     write_engines(bundle, memory=1)
     segmenter = mdrt.Segmenter(bundle / "unet.plan")
     options = mdrt.Options(pooling="exp")
@@ -148,7 +149,7 @@ def test_inputs_that_do_not_fit_at_once_are_put_together_in_parts(
     bundle: Path, gpu: ModuleType, wide: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """CuPy's own error, raised before an engine is asked, is no reason to give up either."""
-    monkeypatch.setattr("mdrt.runtime.network.PIXELS_AT_ONCE", 3 * 384 * 384)
+    monkeypatch.setattr("mdrt.runtime.look.network.PIXELS_AT_ONCE", 3 * 384 * 384)
     write_engines(bundle)
     segmenter = mdrt.Segmenter(bundle / "unet.plan")
     expected = segmenter(wide, NAMES)

@@ -14,12 +14,12 @@ import pytest
 from standins import cupy as device
 from standins.tensorrt import RuntimeCache, write_engines
 
-from mdrt.runtime.bundle import load_bundle
-from mdrt.runtime.device import Gpu, open_gpu
-from mdrt.runtime.engines.plan import Range
-from mdrt.runtime.engines.session import MOST_SHAPES, TrtSession
+from mdrt.runtime.bundle.loading import load_bundle
+from mdrt.runtime.bundle.plan import Range
 from mdrt.runtime.errors import DeviceMemoryError, EngineError, MdrtError
-from mdrt.runtime.ort import OrtSession
+from mdrt.runtime.sessions.device import Gpu, open_gpu
+from mdrt.runtime.sessions.ort import OrtSession
+from mdrt.runtime.sessions.tensorrt import MOST_SHAPES, TrtSession
 
 PROFILE = {"batch": Range(1, 1, 3), "size": Range(64, 256, 320)}
 

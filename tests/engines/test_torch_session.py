@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import mdrt
-from mdrt.benchmarks.scenes.renderer import CLASSES, render
-from mdrt.runtime.device import Device, Host, open_gpu
+from mdrt.benchmarks.lab.scenes.renderer import CLASSES, render
+from mdrt.runtime.sessions.device import Device, Host, open_gpu
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("onnx", reason="onnx is not installed")
 
-from mdrt.benchmarks.device.torch_session import TorchSession
+from mdrt.benchmarks.lab.device.torch_session import TorchSession
 
 
 def _gpu() -> Device:

@@ -16,7 +16,7 @@ import random_models
 
 from mdrt.export.exporter import ExportReport, export
 from mdrt.export.options import ExportOptions
-from mdrt.runtime.contract import Recommended
+from mdrt.runtime.bundle.contract import Recommended
 
 Export = Callable[..., ExportReport]
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from mdrt import Segmenter
 from mdrt.benchmarks import naive
+from mdrt.benchmarks.lab.scenes.renderer import render
 from mdrt.benchmarks.reference import Reference
-from mdrt.benchmarks.scenes.renderer import render
 from mdrt.export.exporter import export
-from mdrt.runtime.bundle import load_bundle
+from mdrt.runtime.bundle.loading import load_bundle
 from mdrt.runtime.segmenter import EMBEDDED, PAPER
 
 PIPELINE = Path(__file__).parents[2] / "benchmarks" / "scenes" / "storybook"

@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from mdrt.export import weights
 from mdrt.export.exporter import ExportReport
-from mdrt.runtime.bundle import load_bundle
+from mdrt.runtime.bundle.loading import load_bundle
 
 SD1_ATTENTION = [  # the paper's six layers of an SD 1.x UNet: sizes 8 and 16 at 512²
     "mid_block.attentions.0",

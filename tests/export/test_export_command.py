@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from mdrt.cli.export import export_command
 from mdrt.export import exporter
-from mdrt.export.command import export_command
 from mdrt.export.exporter import ExportReport, ProofError
 from mdrt.export.options import ExportOptions
 from mdrt.export.proof import Row

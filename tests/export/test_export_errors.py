@@ -19,7 +19,7 @@ from mdrt.export.components import open_pipeline
 from mdrt.export.exporter import ProofError, export
 from mdrt.export.options import ExportOptions
 from mdrt.export.staging import staged
-from mdrt.runtime.contract import Recommended
+from mdrt.runtime.bundle.contract import Recommended
 from mdrt.runtime.errors import ExportError
 
 

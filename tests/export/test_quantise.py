@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 import mdrt
-from mdrt.benchmarks.scenes.renderer import render
+from mdrt.benchmarks.lab.scenes.renderer import render
 from mdrt.cli import main
 from mdrt.export.exporter import ExportReport
 

@@ -12,8 +12,8 @@ from threading import Event, Thread
 import pytest
 
 from mdrt.export.staging import staged
-from mdrt.runtime import folders
-from mdrt.runtime.contract import MANIFEST
+from mdrt.runtime.bundle.contract import MANIFEST
+from mdrt.runtime.disk import folders
 from mdrt.runtime.errors import ExportError
 
 

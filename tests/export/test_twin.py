@@ -16,7 +16,7 @@ from mdrt.cli import main
 from mdrt.export.exporter import ExportReport, export
 from mdrt.kernels.cpu import operator_library
 from mdrt.runtime.errors import ProviderError
-from mdrt.runtime.providers import wants_winograd
+from mdrt.runtime.sessions.providers import wants_winograd
 
 pytestmark = pytest.mark.skipif(operator_library() is None, reason="built without a compiler")
 
@@ -94,7 +94,7 @@ def test_asked_for_where_it_cannot_run(wide: ExportReport, monkeypatch: pytest.M
     with pytest.raises(ProviderError, match="use --provider cpu"):
         wants_winograd(True, bundle, "cuda")
     assert not wants_winograd(None, bundle, "cuda")
-    monkeypatch.setattr("mdrt.runtime.providers.operator_library", lambda: None)
+    monkeypatch.setattr("mdrt.runtime.sessions.providers.operator_library", lambda: None)
     with pytest.raises(ProviderError, match="C\\+\\+ compiler"):
         wants_winograd(True, bundle, "cpu")
     assert not wants_winograd(None, bundle, "cpu")

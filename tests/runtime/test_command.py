@@ -11,7 +11,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 from mdrt.cli import main
-from mdrt.runtime import atomic, batch, images, output, segmenter
+from mdrt.cli import pictures as batch
+from mdrt.runtime import segmenter
+from mdrt.runtime.disk import atomic
+from mdrt.runtime.pictures import images, output
 
 
 def run(*arguments):
@@ -395,7 +398,7 @@ def test_a_result_appears_whole_or_not_at_all(picture_file, tmp_path, monkeypatc
     def fail(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mdrt.runtime.render.overlay", fail)
+    monkeypatch.setattr("mdrt.runtime.pictures.render.overlay", fail)
     out = tmp_path / "new" / "out"
     assert run(picture_file, "--classes", "sky, water", "--out", out).exit_code != 0
     assert not out.parent.exists()

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mdrt
-from mdrt.runtime.bundle import load_bundle, record_file, write_manifest
+from mdrt.runtime.bundle.external import External, find_external
+from mdrt.runtime.bundle.loading import load_bundle, record_file, write_manifest
 from mdrt.runtime.errors import BundleError
-from mdrt.runtime.external import External, find_external
 from mdrt.runtime.segmenter import EMBEDDED
 
 onnx = pytest.importorskip("onnx")

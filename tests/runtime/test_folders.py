@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mdrt.runtime import folders
-from mdrt.runtime.folders import exchange, rename_new
+from mdrt.runtime.disk import folders
+from mdrt.runtime.disk.folders import exchange, rename_new
 
 
 @pytest.fixture(params=["one step", "composed"], autouse=True)

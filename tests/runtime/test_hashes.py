@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mdrt.runtime import hashes
+from mdrt.runtime.disk import hashes
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
 from mdrt.runtime.errors import ImageError
-from mdrt.runtime.images import check_image, read_image
+from mdrt.runtime.pictures.images import check_image, read_image
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "YCbCr"])

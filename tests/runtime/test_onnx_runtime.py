@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import mdrt
-from mdrt.runtime import onnx_runtime as module
-from mdrt.runtime.onnx_runtime import install_command, onnx_runtime
+from mdrt.runtime.sessions import onnx_runtime as module
+from mdrt.runtime.sessions.onnx_runtime import install_command, onnx_runtime
 
 Site = Callable[..., None]
 

@@ -17,10 +17,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 import mdrt
 from mdrt.cli import main
-from mdrt.runtime import ort as sessions
-from mdrt.runtime.placement import ASK, CPU, node_counts
+from mdrt.runtime.bundle.shape_nodes import SMALL, Node, read_nodes, shape_nodes
 from mdrt.runtime.segmenter import EMBEDDED
-from mdrt.runtime.shape_nodes import SMALL, Node, read_nodes, shape_nodes
+from mdrt.runtime.sessions import ort as sessions
+from mdrt.runtime.sessions.placement import ASK, CPU, node_counts
 
 UNET = EMBEDDED / "unet.onnx"
 CUDA = "CUDAExecutionProvider"

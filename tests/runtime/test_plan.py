@@ -10,17 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mdrt.runtime import contract
-from mdrt.runtime.bundle import load_bundle, record_file
-from mdrt.runtime.engines import plan
-from mdrt.runtime.engines.plan import (
-    PlanRecord,
-    Range,
-    Shapes,
-    check_plans,
-    plan_name,
-    sidecar_name,
-)
+from mdrt.runtime.bundle import contract, plan
+from mdrt.runtime.bundle.loading import load_bundle, record_file
+from mdrt.runtime.bundle.plan import PlanRecord, Range, Shapes, check_plans, plan_name, sidecar_name
 from mdrt.runtime.errors import BundleError
 from mdrt.runtime.segmenter import EMBEDDED
 

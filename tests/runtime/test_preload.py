@@ -10,10 +10,10 @@ import onnxruntime as ort
 import pytest
 
 import mdrt
-from mdrt.runtime import providers
-from mdrt.runtime.ort import OrtSession
-from mdrt.runtime.providers import PROVIDERS, Provider, preload
 from mdrt.runtime.segmenter import EMBEDDED
+from mdrt.runtime.sessions import providers
+from mdrt.runtime.sessions.ort import OrtSession
+from mdrt.runtime.sessions.providers import PROVIDERS, Provider, preload
 
 GRAPH = EMBEDDED / "text_encoder.onnx"
 

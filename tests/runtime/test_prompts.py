@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from mdrt.runtime.bundle import load_bundle
+from mdrt.runtime.bundle.loading import load_bundle
 from mdrt.runtime.errors import BundleError, PromptError
-from mdrt.runtime.prompts import (
+from mdrt.runtime.look.prompts import (
     PromptTokenizer,
     load_classes,
     parse_classes,

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mdrt.kernels import Grid
-from mdrt.runtime.render import ALPHA, label_image, overlay, palette, percent
+from mdrt.runtime.pictures.render import ALPHA, label_image, overlay, palette, percent
 from mdrt.runtime.segmenter import Segmentation
 
 

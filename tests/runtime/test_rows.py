@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 import mdrt
-from mdrt.runtime import network as networks
-from mdrt.runtime.rows import MOST_PATIENCE, PATIENCE, Rows
+from mdrt.runtime.look import network as networks
+from mdrt.runtime.look.rows import MOST_PATIENCE, PATIENCE, Rows
 
 
 def run(rows: Rows, batches: int, room: int, wanted: int = 8) -> tuple[list[int], int]:

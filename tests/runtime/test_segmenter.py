@@ -11,15 +11,16 @@ from PIL import Image
 
 import mdrt
 from mdrt import Options, kernels
+from mdrt.benchmarks.lab.scenes.renderer import CLASSES, render
 from mdrt.benchmarks.metrics import confusion
-from mdrt.benchmarks.scenes.renderer import CLASSES, render
 from mdrt.kernels import Grid
-from mdrt.runtime import contract, tiles
-from mdrt.runtime.bundle import load_bundle, write_manifest
+from mdrt.runtime.bundle import contract
+from mdrt.runtime.bundle.loading import load_bundle, write_manifest
 from mdrt.runtime.errors import BundleError, MdrtError, PromptError, ProviderError
-from mdrt.runtime.ort import OrtSession
-from mdrt.runtime.rows import Rows
+from mdrt.runtime.look import tiles
+from mdrt.runtime.look.rows import Rows
 from mdrt.runtime.segmenter import EMBEDDED, Segmentation
+from mdrt.runtime.sessions.ort import OrtSession
 
 NAMES = ("sky", "water", "boat")
 

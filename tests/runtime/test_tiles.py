@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdrt.runtime.tiles import Stitcher, batches, plan, squash, to_network
+from mdrt.runtime.look.tiles import Stitcher, plan, squash, to_network
+from mdrt.runtime.pictures.bands import batches
 
 SIDES = st.integers(1, 1500)
 

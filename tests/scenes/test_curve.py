@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from mdrt.benchmarks.scenes import curve
+from mdrt.benchmarks.lab.scenes import curve
 from mdrt.cli import main
 from mdrt.runtime.errors import MdrtError
 

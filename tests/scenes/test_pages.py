@@ -11,9 +11,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 import mdrt
+from mdrt.benchmarks.lab.scenes import gallery, robustness, score
+from mdrt.benchmarks.lab.scenes.renderer import CLASSES, render
 from mdrt.benchmarks.metrics import confusion, mean_iou
-from mdrt.benchmarks.scenes import gallery, robustness, score
-from mdrt.benchmarks.scenes.renderer import CLASSES, render
 from mdrt.cli import main
 
 

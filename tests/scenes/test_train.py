@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
 
-from mdrt.benchmarks.scenes import (  # noqa: E402
+from mdrt.benchmarks.lab.scenes import (  # noqa: E402
     autoencoder,
     batches,
     models,
@@ -24,7 +24,7 @@ from mdrt.benchmarks.scenes import (  # noqa: E402
     steps,
     train,
 )
-from mdrt.benchmarks.scenes.renderer import render  # noqa: E402
+from mdrt.benchmarks.lab.scenes.renderer import render  # noqa: E402
 
 QUICK, SIZE = recipes.QUICK, 256
 

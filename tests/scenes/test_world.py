@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdrt.benchmarks.scenes import canvas, plain, shapes, styles, unseen
-from mdrt.benchmarks.scenes.captions import SYNONYMS, WORDS, caption
-from mdrt.benchmarks.scenes.renderer import CLASSES, MINIMUM_VISIBLE, PAINTS, render
+from mdrt.benchmarks.lab.scenes import canvas, plain, shapes, styles, unseen
+from mdrt.benchmarks.lab.scenes.captions import SYNONYMS, WORDS, caption
+from mdrt.benchmarks.lab.scenes.renderer import CLASSES, MINIMUM_VISIBLE, PAINTS, render
 
 SEEDS = st.integers(0, 2**31)
 CLASS_OF = {word: name for name, words in SYNONYMS.items() for word in words}
@@ -128,7 +128,7 @@ def test_larger_pictures_show_the_same_scene():
 
 def test_words_are_one_token_each(tmp_path):
     transformers = pytest.importorskip("transformers")
-    from mdrt.benchmarks.scenes.models import write_tokenizer
+    from mdrt.benchmarks.lab.scenes.models import write_tokenizer
 
     write_tokenizer(tmp_path)
     tokenizer = transformers.CLIPTokenizer.from_pretrained(tmp_path)

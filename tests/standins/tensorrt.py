@@ -22,10 +22,9 @@ import numpy as np
 import onnxruntime as ort
 
 from mdrt.export.engines.profiles import complete, input_shapes
-from mdrt.runtime import contract
-from mdrt.runtime.bundle import load_bundle, record_file
-from mdrt.runtime.engines import plan
-from mdrt.runtime.engines.plan import BuildOptions, Kernels, PlanRecord, Proof, Range, plan_name
+from mdrt.runtime.bundle import contract, plan
+from mdrt.runtime.bundle.loading import load_bundle, record_file
+from mdrt.runtime.bundle.plan import BuildOptions, Kernels, PlanRecord, Proof, Range, plan_name
 
 from .cupy import MEMORY, Stream, refuse_in_capture
 

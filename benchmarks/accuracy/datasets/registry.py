@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from ....runtime.errors import DatasetError
-from ....runtime.prompts import read_classes, synonyms
+from ....runtime.look.prompts import read_classes, synonyms
+from ...lab.scenes.dataset import Scenes
 from . import tables
 from .base import Dataset
-from .scenes import Scenes
 from .trees import Tree, TreeDataset, Variant
 
 _CLASSES: Final = Path(str(files("mdrt.benchmarks.accuracy"))) / "classes"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ....runtime.errors import DatasetError, ImageError
-from ....runtime.images import read_image
+from ....runtime.pictures.images import read_image
 from .base import Sample
 from .tables import POTSDAM_COLOURS, UNKNOWN, VOID, Table
 

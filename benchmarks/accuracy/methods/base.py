@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ....kernels import Array, Grid, Mode, Pooling
 from ....runtime.labels import label_pixels
-from ....runtime.prompts import ClassName
+from ....runtime.look.prompts import ClassName
 from ....runtime.segmenter import Options
 from ..looks import Look
 

@@ -1,0 +1,328 @@
+"""The graph I/O contract: declared once, written by export, checked by the runtime.
+
+Three graphs, float32 at every rim whatever precision they compute in:
+
+    vae_encoder.onnx   image (batch, 3, height, width) float32 in [-1, 1]
+                       → latent (batch, latent_channels, h, w) float32: the mean of the
+                         posterior, neither shifted nor scaled; the runtime computes
+                         `(latent - shift_factor) * scaling_factor`
+    text_encoder.onnx  input_ids (batch, max_length) int64
+                       → encoder_hidden_states (batch, max_length, hidden) float32
+    unet.onnx          sample (batch, latent_channels, h, w) float32, timestep (batch,) int64,
+                       encoder_hidden_states (batch, max_length, hidden) float32
+                       → `features_s<stride>` (batch, channels, H/stride, W/stride) float32
+                       → `logits_s<stride>_<n>` (batch, heads, pixels, max_length) float32:
+                         QKᵀ/√d before softmax, pixels = H/stride · W/stride in row-major order
+                       → `self_attention_s<stride>_<n>` (batch, pixels, pixels) float32, if asked
+                         for: softmax(QKᵀ/√d) of a self-attention layer, its heads averaged
+
+h = height / vae_factor, and image sides must be multiples of `size_multiple`.
+A stride counts image pixels per cell.
+
+Beside a graph may lie its twin for ONNX Runtime on CPUs, `<graph>.cpu.onnx`: the same function
+over the same weights' file, its large 3×3 convolutions replaced by `mdrt.WinogradConv`
+(kernels/cpu/winograd.cpp), its attention by one operator where the logits are no output.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..errors import BundleError
+from .typed import Document, plain
+
+SCHEMA_VERSION: Final = 2
+
+VAE_ENCODER: Final = "vae_encoder.onnx"
+TEXT_ENCODER: Final = "text_encoder.onnx"
+UNET: Final = "unet.onnx"
+GRAPHS: Final = (VAE_ENCODER, TEXT_ENCODER, UNET)
+NOISE: Final = "noise.npy"
+TOKENIZER: Final = "tokenizer/tokenizer.json"
+MANIFEST: Final = "manifest.json"
+DIGEST: Final = "sha256"  # the manifest's key for its own
+
+IMAGE: Final = "image"
+LATENT: Final = "latent"
+INPUT_IDS: Final = "input_ids"
+ENCODER_HIDDEN_STATES: Final = "encoder_hidden_states"
+SAMPLE: Final = "sample"
+TIMESTEP: Final = "timestep"
+
+PAPER_TIMESTEP: Final = 0
+"""The index of the paper's t = 1."""
+
+OPERATOR_DOMAIN: Final = "mdrt"
+WINOGRAD_OPERATOR: Final = "WinogradConv"
+
+POOLINGS: Final = ("exp", "softmax", "logit")
+MODES: Final = ("paper", "released")
+PRECISIONS: Final = ("fp32", "fp16", "bf16")
+MOST_SEGMENTS: Final = 256  # unnamed segments of one picture; labels stay uint8
+PREDICTION_TYPES: Final = ("epsilon", "v_prediction", "sample")
+
+MOST_PIXELS: Final = 1 << 14  # a side of the pictures a model was trained on
+_MOST_STEPS: Final = 100_000  # timesteps of a noise schedule
+_MOST: Final[Mapping[str, int]] = {
+    "vae_factor": 1 << 8,
+    "latent_channels": 1 << 8,
+    "size_multiple": 1 << 12,
+    "native_size": MOST_PIXELS,
+}
+"""Far beyond any model, and small enough that no damaged number asks for all memory."""
+
+_REMEDY: Final = "run `mdrt export` again"
+_DOCUMENT: Final = Document("manifest", _REMEDY)
+_require: Final = _DOCUMENT.require
+
+
+def _bound(key: str, value: int, least: int, most: int) -> None:
+    _require(least <= value <= most, key, value, f"{least} to {most}")
+
+
+def features_name(stride: int) -> str:
+    """The name of the feature output at `stride` image pixels per cell."""
+    return f"features_s{stride}"
+
+
+def logits_name(stride: int, index: int) -> str:
+    """The name of the `index`-th cross-attention layer at `stride`, in execution order."""
+    return f"logits_s{stride}_{index}"
+
+
+def self_attention_name(stride: int, index: int) -> str:
+    """The name of the `index`-th self-attention layer at `stride`, in execution order."""
+    return f"self_attention_s{stride}_{index}"
+
+
+def twin_name(graph: str) -> str:
+    """The file name of a graph's twin for CPUs."""
+    return f"{graph.removesuffix('.onnx')}.cpu.onnx"
+
+
+@dataclass(frozen=True)
+class FeatureOutput:
+    """One feature map: (batch, channels, H/stride, W/stride) float32."""
+
+    name: str
+    stride: int
+    channels: int
+
+    def __post_init__(self) -> None:
+        _bound(f"features.{self.name}.channels", self.channels, 1, 1 << 16)
+
+
+@dataclass(frozen=True)
+class AttentionOutput:
+    """One attention layer: a cross-attention's logits, (batch, heads, pixels, max_length) float32,
+    or a self-attention's probabilities, (batch, pixels, pixels) float32."""
+
+    name: str
+    stride: int
+    heads: int
+    layer: str  # module path inside the UNet
+
+    def __post_init__(self) -> None:
+        _bound(f"attention.{self.name}.heads", self.heads, 1, 1 << 10)
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """How a prompt becomes `max_length` ids: bos, the tokens, eos, then pad to the end."""
+
+    max_length: int
+    bos: int
+    eos: int
+    pad: int
+
+    def __post_init__(self) -> None:
+        _bound("tokenizer.max_length", self.max_length, 3, 1 << 12)  # begin, a token, end
+        for name in ("bos", "eos", "pad"):
+            _bound(f"tokenizer.{name}", getattr(self, name), 0, 1 << 24)
+
+
+@dataclass(frozen=True)
+class TextSpec:
+    """The text encoder's output: (batch, max_length, hidden)."""
+
+    hidden: int
+
+    def __post_init__(self) -> None:
+        _bound("text.hidden", self.hidden, 1, 1 << 16)
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """What the exporter found best for this model; a user's option wins over it."""
+
+    pooling: str = "exp"  # the official code's
+    timestep: int = PAPER_TIMESTEP
+    mode: str = "paper"
+    presence: float = 0.0  # share of the attention cells a class must win; with softmax alone
+    sharpness: float = 1.0  # power of the class maps that prototypes are averaged with
+    attention: float = 0.0  # share of a class's map in its scores
+    refine: bool = False  # whether boundaries follow the picture's edges
+    segments_timestep: int = PAPER_TIMESTEP  # for unnamed segments
+    segments_sharpness: float = 1.0  # power of the affinity
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.presence < 1, "recommended.presence", self.presence, "0 to below 1")
+        for name in ("sharpness", "segments_sharpness"):
+            power = getattr(self, name)
+            sharp = math.isfinite(power) and power > 0
+            _require(sharp, f"recommended.{name}", power, "a positive number")
+        _require(0 <= self.attention <= 1, "recommended.attention", self.attention, "0 to 1")
+        gated = self.presence == 0 or self.pooling == "softmax"
+        _require(gated, "recommended.presence", self.presence, "0 unless pooling is softmax")
+        _require(self.pooling in POOLINGS, "recommended.pooling", self.pooling, POOLINGS)
+        _require(self.mode in MODES, "recommended.mode", self.mode, MODES)
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What a bundle's file must be: its hexadecimal SHA-256 and its size."""
+
+    sha256: str
+    bytes: int
+
+    def __post_init__(self) -> None:
+        _bound("files.bytes", self.bytes, 0, 1 << 62)
+        hexadecimal = len(self.sha256) == 64 and set(self.sha256) <= set("0123456789abcdef")
+        _require(hexadecimal, "files.sha256", self.sha256, "64 hexadecimal digits")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything the runtime must know about a bundle's graphs.
+
+    Lengths are in image pixels unless said otherwise. `alphas_cumprod` holds
+    ᾱ_t in float64 for every training timestep; `timestep` is the default index
+    into it. `classes` are the names a closed-vocabulary model knows, empty for
+    an open one, and `synonyms` what else it calls them. `files` maps a path
+    relative to the bundle to its record.
+    """
+
+    model_id: str
+    created_by: Mapping[str, str]
+    precision: str
+    prediction_type: str
+    alphas_cumprod: tuple[float, ...]
+    timestep: int
+    scaling_factor: float
+    shift_factor: float
+    vae_factor: int  # pixels per latent cell
+    latent_channels: int
+    size_multiple: int  # image sides are multiples of it
+    native_size: int  # the side the model was trained on
+    tokenizer: TokenizerSpec
+    text: TextSpec
+    features: tuple[FeatureOutput, ...]
+    attention: tuple[AttentionOutput, ...]
+    recommended: Recommended
+    classes: tuple[str, ...]
+    files: Mapping[str, FileRecord]
+    self_attention: tuple[AttentionOutput, ...] = ()  # of bundles exported with it
+    synonyms: tuple[str, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        """Check what spans fields.
+
+        Raises:
+            BundleError: a value cannot be true of any bundle.
+        """
+        _require(self.precision in PRECISIONS, "precision", self.precision, PRECISIONS)
+        known = self.prediction_type in PREDICTION_TYPES
+        _require(known, "prediction_type", self.prediction_type, PREDICTION_TYPES)
+        steps = len(self.alphas_cumprod)
+        _bound("alphas_cumprod: its length", steps, 1, _MOST_STEPS)
+        for name, index in (
+            ("timestep", self.timestep),
+            ("recommended.timestep", self.recommended.timestep),
+            ("recommended.segments_timestep", self.recommended.segments_timestep),
+        ):
+            _require(0 <= index < steps, name, index, f"an index below {steps}")
+        bounded = all(0.0 <= value <= 1.0 for value in self.alphas_cumprod)
+        _require(bounded, "alphas_cumprod", "a value outside it", "[0, 1]")
+        finite = math.isfinite(self.scaling_factor) and self.scaling_factor > 0
+        _require(finite, "scaling_factor", self.scaling_factor, "a positive number")
+        _require(math.isfinite(self.shift_factor), "shift_factor", self.shift_factor, "a number")
+        for name, most in _MOST.items():
+            _bound(name, getattr(self, name), 1, most)
+        divides = self.size_multiple % self.vae_factor == 0
+        _require(divides, "size_multiple", self.size_multiple, f"a multiple of {self.vae_factor}")
+        divides = self.native_size % self.size_multiple == 0
+        _require(divides, "native_size", self.native_size, f"a multiple of {self.size_multiple}")
+        outputs: tuple[FeatureOutput | AttentionOutput, ...] = (
+            *self.features,
+            *self.attention,
+            *self.self_attention,
+        )
+        for output in outputs:
+            divides = output.stride > 0 and self.size_multiple % output.stride == 0
+            expected = f"a divisor of {self.size_multiple}"
+            _require(divides, f"{output.name}.stride", output.stride, expected)
+        names = self.output_names
+        _require(len(set(names)) == len(names), "outputs", list(names), "distinct names")
+        _require(bool(self.features), "features", "none", "at least one output")
+        _require(bool(self.attention), "attention", "none", "at least one output")
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The UNet graph's outputs in order: features, logits, self-attention."""
+        attention = (*self.attention, *self.self_attention)
+        return tuple([output.name for output in self.features] + [a.name for a in attention])
+
+    @property
+    def sha256(self) -> str:
+        """The digest that the manifest is sealed with: of every value and, by its record, every
+        file, so that of the whole bundle."""
+        return str(self.to_json()[DIGEST])
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as plain JSON values, the schema version and the digest first."""
+        values = plain(self)
+        for name in ("self_attention", "synonyms"):
+            if not values[name]:  # as bundles of earlier exports: the same bytes
+                del values[name]
+        own = digest(values)
+        return {"schema_version": values.pop("schema_version"), DIGEST: own, **values}
+
+    @classmethod
+    def from_json(cls, values: object) -> Manifest:
+        """Read a decoded `manifest.json`.
+
+        Raises:
+            BundleError: another schema version, an edited value, or a missing, unknown or
+                ill-typed key.
+        """
+        values = _DOCUMENT.read_object(values)
+        version = values.get("schema_version")
+        if type(version) is not int or version != SCHEMA_VERSION:
+            raise BundleError(
+                f"manifest has schema version {version!r}, this mdrt reads version "
+                f"{SCHEMA_VERSION}; {_REMEDY} or install the mdrt that wrote it"
+            )
+        if DIGEST not in values:
+            raise BundleError(f"manifest lacks the key {DIGEST}; {_REMEDY}")
+        if values[DIGEST] != (found := digest(values)):
+            raise BundleError(
+                f"manifest has SHA-256 {found[:12]}…, expected {str(values[DIGEST])[:12]}…: "
+                f"it was changed after export; {_REMEDY}"
+            )
+        return _DOCUMENT.build(cls, {key: values[key] for key in values if key != DIGEST})
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """The hexadecimal SHA-256 of a manifest's values, all but the digest itself.
+
+    Taken of canonical JSON, so that white space and the order of keys do not matter.
+    """
+    content = {key: values[key] for key in values if key != DIGEST}
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

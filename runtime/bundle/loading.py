@@ -1,0 +1,267 @@
+"""Open a bundle: the directory that `mdrt export` wrote, trusted only after checking."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.format import read_array
+
+from ..disk.hashes import file_state, sha256
+from ..errors import BundleError
+from .checks import check_hash, check_size
+from .contract import (
+    GRAPHS,
+    MANIFEST,
+    NOISE,
+    TEXT_ENCODER,
+    TOKENIZER,
+    UNET,
+    VAE_ENCODER,
+    FileRecord,
+    Manifest,
+    twin_name,
+)
+from .external import find_external
+from .plan import PlanRecord, check_plans, plan_name
+
+_GRAPH: Final = ".onnx"
+_REMEDY: Final = "run `mdrt export` again"
+
+
+@dataclass
+class _Files:
+    """The files of a bundle that are needed, each beside its record; `states` is what they were
+    when they were checked."""
+
+    directory: Path
+    records: Mapping[str, FileRecord]
+    verify: bool
+    states: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Check every file that is not as it was last checked.
+
+        Raises:
+            BundleError: a file is missing, outside, changed, or leads to what is not listed.
+        """
+        states = {}
+        for name, record in self.records.items():
+            path = _inside(self.directory, name)
+            check_size(path, record, _REMEDY)
+            if self.states.get(name) != (state := file_state(path)):
+                states[name] = state
+        for name in states:
+            if name.endswith(_GRAPH):
+                _check_external(self.directory / name, self.records)
+        if self.verify:
+            for name in states:
+                check_hash(self.directory / name, self.records[name], _REMEDY)
+        self.states.update(states)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let what is read inside be what was checked.
+
+        Raises:
+            BundleError: what `check` raises, or a file changed while it was read.
+        """
+        self.check()
+        yield
+        for name, state in self.states.items():
+            path = self.directory / name
+            if not path.exists() or file_state(path) != state:
+                raise BundleError(f"{path} changed while it was read; open the bundle again")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A checked bundle: its directory, its manifest, and its engines' sidecars by graph if it was
+    opened by an engine.
+
+    What is read of it later, is read inside `with bundle.held()`: then it is what was checked.
+    """
+
+    path: Path
+    manifest: Manifest
+    files: _Files
+    plans: Mapping[str, PlanRecord] = field(default_factory=dict)
+
+    def held(self) -> AbstractContextManager[None]:
+        """A context in which the files that are read are those that were checked.
+
+        Files that changed since are checked again when it is entered; one that changes inside is
+        an error when it is left.
+
+        Raises:
+            BundleError: a file changed.
+        """
+        return self.files.held()
+
+    @property
+    def vae_encoder(self) -> Path:
+        return self.path / VAE_ENCODER
+
+    @property
+    def text_encoder(self) -> Path:
+        return self.path / TEXT_ENCODER
+
+    @property
+    def unet(self) -> Path:
+        return self.path / UNET
+
+    def graphs(self, twins: bool) -> tuple[Path, Path, Path]:
+        """VAE encoder, text encoder and UNet; with `twins` those for CPUs, where there are."""
+        vae, text, unet = (
+            self.path / (name if not twins or twin not in self.manifest.files else twin)
+            for name, twin in ((name, twin_name(name)) for name in GRAPHS)
+        )
+        return vae, text, unet
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.path / TOKENIZER
+
+    def noise(self) -> npt.NDArray[np.float32]:
+        """The fixed noise ε: (latent_channels, N, N) float32, standard normal.
+
+        A larger canvas repeats it periodically, so that a latent cell's noise
+        depends on its position alone.
+
+        Raises:
+            BundleError: the file is no array of that shape and type.
+        """
+        try:
+            with self.held(), (self.path / NOISE).open("rb") as file:
+                noise: npt.NDArray[np.float32] = read_array(file, allow_pickle=False)
+        except (OSError, ValueError, MemoryError) as error:
+            raise BundleError(f"{self.path / NOISE} cannot be read ({error}); {_REMEDY}") from error
+        channels = self.manifest.latent_channels
+        shaped = noise.ndim == 3 and noise.shape[0] == channels
+        if not shaped or noise.dtype != np.float32 or noise.size == 0:
+            raise BundleError(
+                f"{self.path / NOISE} is {noise.dtype} {noise.shape}, expected float32 "
+                f"({channels}, N, N); {_REMEDY}"
+            )
+        return noise
+
+
+def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
+    """Open and check a bundle.
+
+    Args:
+        path: a bundle directory, or the `unet.onnx` or `unet.plan` inside one. By its engine it
+            is opened to be run by TensorRT: then the ONNX files need not be there, unless the
+            engines were stripped of their weights.
+        verify: hash every file (a large one only if it is not as it was last hashed); without it
+            only presence and size are checked.
+
+    Raises:
+        BundleError: no bundle there, an unreadable manifest, another schema version, a file
+            missing, truncated, changed or outside; a graph that loads what the manifest does not
+            list; an engine that `check_plans` refuses.
+    """
+    path = Path(path)
+    directory = _directory(path)
+    manifest = _read_manifest(directory / MANIFEST)
+    for name in (*GRAPHS, NOISE, TOKENIZER):
+        if name not in manifest.files:
+            raise BundleError(f"{directory / MANIFEST} does not list {name}; {_REMEDY}")
+    plans = check_plans(directory, manifest) if path.name == plan_name(UNET) else {}
+    stripped = any(record.options.stripped for record in plans.values())
+    needed = {
+        name: record
+        for name, record in manifest.files.items()
+        if stripped or not plans or not _is_graph(name)
+    }
+    files = _Files(directory, needed, verify)
+    files.check()
+    return Bundle(directory, manifest, files, plans)
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write `manifest.json` into `directory`, readable by people and by `load_bundle`."""
+    text = json.dumps(manifest.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+    (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def record_file(path: Path) -> FileRecord:
+    """The record of a file as it is now."""
+    return FileRecord(sha256(path), path.stat().st_size)
+
+
+def _directory(path: Path) -> Path:
+    """The bundle directory that `path` stands for."""
+    if path.is_dir():
+        return path
+    if path.name == plan_name(UNET) or (path.name == UNET and path.exists()):
+        return path.parent
+    if not path.exists():
+        raise BundleError(f"no bundle at {path}; write one with `mdrt export MODEL -o {path}`")
+    raise BundleError(
+        f"{path} is a file, expected a bundle directory, its {UNET} or its {plan_name(UNET)}"
+    )
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        return Manifest.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise BundleError(
+            f"{path.parent} has no {MANIFEST}, so it is no bundle; "
+            f"write one with `mdrt export MODEL -o BUNDLE`"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path} cannot be read ({error}); {_REMEDY}") from error
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from None
+
+
+def _is_graph(name: str) -> bool:
+    """Whether a file is a graph, its twin, or the weights of one."""
+    return any(name.startswith(graph.removesuffix("onnx")) for graph in GRAPHS)
+
+
+def _inside(directory: Path, name: str) -> Path:
+    """Where a listed file is, seen to be inside the bundle, its links followed."""
+    relative, path = PurePosixPath(name), directory / name
+    if relative.is_absolute() or ".." in relative.parts or not name.isprintable():
+        raise BundleError(f"{directory / MANIFEST} lists {name!r}, which lies outside; {_REMEDY}")
+    real = Path(os.path.realpath(path))
+    if not real.is_relative_to(os.path.realpath(directory)):
+        raise BundleError(
+            f"{path} is a link to {real}, outside the bundle; copy it with its files, "
+            f"`cp -rL {directory} COPY`, and open the copy"
+        )
+    return path
+
+
+def _check_external(graph: Path, records: Mapping[str, FileRecord]) -> None:
+    """See that all a graph loads from other files is listed, and in them.
+
+    What ONNX Runtime itself refuses depends on its version: 1.20 opens any file, 1.32 any inside.
+    """
+    try:
+        found = find_external(graph)
+    except OSError as error:
+        raise BundleError(f"{graph} cannot be read ({error.strerror}); {_REMEDY}") from error
+    for external in found:
+        record = records.get(external.location)
+        if record is None:
+            raise BundleError(
+                f"{graph} loads weights from {external.location!r}, which {MANIFEST} does not "
+                f"list; {_REMEDY}"
+            )
+        end = external.offset + external.length
+        if end > record.bytes:
+            raise BundleError(
+                f"{graph} loads bytes {external.offset} to {end} of {external.location}, which "
+                f"has {record.bytes}; {_REMEDY}"
+            )

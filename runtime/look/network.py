@@ -1,0 +1,337 @@
+"""From pixels to what the UNet shows of them: tile → encode → denoise → stitch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ... import kernels
+from ...kernels import Array, Grid
+from ...kernels.cuda import MOST_LEVELS
+from ..bundle import contract
+from ..bundle.loading import Bundle
+from ..errors import BundleError, DeviceMemoryError, MdrtError
+from ..pictures.bands import batches
+from ..sessions.backend import Backend
+from ..sessions.base import Session
+from ..sessions.device import Gpu
+from ..sessions.ort import OrtSession
+from . import tiles
+from .prompts import ClassName, Prompts, PromptTokenizer
+from .rows import Rows
+from .tiles import Canvas, Stitcher
+
+Shape = tuple[int | None, ...]
+
+PIXELS_AT_ONCE: Final = 4 * 256 * 256
+"""Tiles go through the networks in batches of about this many pixels: four of 256², one of 512²."""
+
+KEPT_TEXTS: Final = 8
+"""Class lists whose embeddings are kept; the one encoded first gives way."""
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """Prompts and their embeddings, computed once per class list.
+
+    `hidden` is (prompts, max_length, hidden) float32, on the model's device.
+    """
+
+    prompts: Prompts
+    hidden: Array
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the UNet shows of a picture at one timestep, stitched, on the model's device.
+
+    Attributes:
+        features: F_l, one grid a stride in the manifest's order (the mean over the prompts of a
+            long class list); empty if they were not asked for.
+        logits: of the class tokens, (heads, tokens, rows, columns) a layer in the manifest's
+            order, or their probabilities, comparable over all prompts; empty without class names.
+        self_attention: probabilities, (pixels, pixels) a layer in the manifest's order; empty
+            unless they were asked for.
+    """
+
+    features: tuple[Grid, ...]
+    logits: tuple[Array, ...]
+    self_attention: tuple[Array, ...] = ()
+
+
+class Network:
+    """A bundle's three graphs, loaded."""
+
+    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+        """Load the graphs.
+
+        Raises:
+            BundleError: a graph is not what its manifest says.
+        """
+        self.manifest, self.backend, self.device = bundle.manifest, backend, backend.device
+        if isinstance(self.device, Gpu) and len(self.manifest.features) > MOST_LEVELS:
+            raise BundleError(
+                f"{bundle.path} has features of {len(self.manifest.features)} strides, and a GPU "
+                f"takes at most {MOST_LEVELS}; export it again with fewer --feature-strides, or "
+                "run it with --provider cpu"
+            )
+        self.vae, text, self.unet = map(backend.open, backend.files)
+        _check_axes(bundle, self.vae, text, self.unet)
+        sessions = (self.vae, text, self.unet)
+        ours = (session for session in sessions if isinstance(session, OrtSession))
+        self.nodes = {session.path.name: session.nodes for session in ours if session.nodes}
+        """Graph → ONNX Runtime's provider → how many nodes it has, where that is not the CPU's."""
+        self._text: Session | None = text
+        with bundle.held():
+            self._tokenizer = PromptTokenizer(bundle.tokenizer, self.manifest.tokenizer)
+        self._texts: dict[tuple[str, ...], Array] = {}
+        with self.device.active():
+            self.noise = self.device.upload(bundle.noise())
+        # apart: a graph for which memory suffices says nothing of the other
+        self._vae_rows, self._unet_rows = Rows(backend.rows), Rows(backend.rows)
+
+    @property
+    def text(self) -> Session:
+        """The text encoder, loaded again if it was released."""
+        if self._text is None:
+            self._text = self.backend.open(self.backend.files[1])
+        return self._text
+
+    def release_text(self) -> None:
+        """Give back the memory of the text encoder; a class list not yet encoded loads it again."""
+        self._text = None
+        self.device.free()
+
+    def encode_text(self, classes: Sequence[ClassName] | None) -> EncodedText:
+        """Embeddings of a class list; of the empty prompt for None. Kept for next time.
+
+        Raises:
+            PromptError: the class list cannot be a prompt.
+        """
+        tokenizer = self._tokenizer
+        prompts = tokenizer.empty() if classes is None else tokenizer.encode(classes)
+        key = prompts.texts
+        if key not in self._texts:
+            if len(self._texts) >= KEPT_TEXTS:
+                self._texts.pop(next(iter(self._texts)))
+            with self.device.active():
+                self._texts[key] = self._embed(prompts.input_ids)
+        # The same texts can stand for other groupings of synonyms: the embeddings are shared.
+        return EncodedText(prompts, self._texts[key])
+
+    def encode(self, image: NDArray[np.uint8], canvas: Canvas) -> Array:
+        """z of every tile, (tiles, c, h, w) float32: the VAE's mean, shifted and scaled."""
+        manifest, device = self.manifest, self.device
+        pixels = device.upload(canvas.paint(image)).transpose(2, 0, 1)
+
+        def infer(group: range) -> dict[str, Array]:
+            crops = device.xp.stack([canvas.crop(pixels, canvas.origins[i]) for i in group])
+            return self.vae.infer({contract.IMAGE: tiles.to_network(crops)})
+
+        latents = [
+            (outputs[contract.LATENT] - manifest.shift_factor) * manifest.scaling_factor
+            for _, outputs in self._in_batches(len(canvas.origins), canvas, self._vae_rows, infer)
+        ]
+        z: Array = device.xp.concatenate(latents)
+        return z
+
+    def denoise(
+        self,
+        canvas: Canvas,
+        z: Array,
+        text: EncodedText,
+        timestep: int,
+        *,
+        noise: bool = True,
+        features: bool = True,
+        probabilities: bool = False,
+        self_attention: bool = False,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Seen:
+        """One UNet pass a tile and prompt; the outputs stitched.
+
+        Args:
+            canvas: where the tiles lie.
+            z: of every tile, from `encode`.
+            text: the prompts; their class tokens' logits are returned.
+            timestep: index into ᾱ, what the UNet is told.
+            noise: whether z is noised to the timestep, by the bundle's fixed noise.
+            features: whether features are returned.
+            probabilities: softmax the logits over the tokens of all prompts first.
+            self_attention: whether self-attention is returned; of one tile and one prompt.
+            progress: called with (passes done, passes in all).
+        """
+        manifest, prompts, device = self.manifest, text.prompts, self.device
+        levels = manifest.features if features else ()
+        layers = manifest.attention if prompts.classes else ()
+        # The class tokens of each prompt; prompts follow one another, so their maps join in order.
+        positions = [
+            device.upload(prompts.position[prompts.prompt == prompt])
+            for prompt in range(len(prompts.texts))
+        ]
+        stitch = partial(Stitcher, canvas, xp=device.xp)
+        grids = {f.name: stitch(f.stride, f.channels) for f in levels}
+        maps = {a.name: [stitch(a.stride, a.heads * len(own)) for own in positions] for a in layers}
+        pairs = [(tile, prompt) for tile in range(len(z)) for prompt in range(len(positions))]
+        own_layers = [a.name for a in manifest.self_attention] if self_attention else []
+        if own_layers and len(pairs) != 1:
+            raise MdrtError(
+                f"self-attention is of one tile's pixels among themselves; {len(z)} tiles and "
+                f"{len(positions)} prompts were given"
+            )
+        among: list[Array] = []
+        # With probabilities a tile's prompts are read together, else one by one.
+        held: dict[str, list[Array]] = {a.name: [] for a in layers}
+        together = len(positions) if probabilities else 1
+        shared = device.upload(prompts.shared)
+        z_t = self._noised(canvas, z, timestep) if noise else z
+        wanted = [*grids, *maps, *own_layers]
+        for (tile, prompt), outputs in self._passes(
+            canvas, z_t, text.hidden, timestep, pairs, wanted, progress
+        ):
+            origin = canvas.origins[tile]
+            for f in levels:
+                grids[f.name].add(origin, outputs[f.name])
+            for a in layers:
+                cells = [side // a.stride for side in canvas.tile]
+                logits, output = held[a.name], outputs[a.name]
+                logits.append(output.copy() if together > 1 else output)  # buffers are filled anew
+                if len(logits) < together:
+                    continue
+                read = kernels.token_softmax(logits, shared) if probabilities else logits
+                for i, values in enumerate(read, prompt + 1 - together):
+                    own = values[:, :, positions[i]].transpose(0, 2, 1)  # (heads, tokens, pixels)
+                    maps[a.name][i].add(origin, own.reshape(-1, *cells))
+                logits.clear()
+            among += [outputs[name].copy() for name in own_layers]
+        stitched = []
+        for a in layers:
+            by_head = [
+                part.reshape(a.heads, -1, *part.shape[1:])
+                for part in (own.result() for own in maps[a.name])
+            ]
+            stitched.append(device.xp.concatenate(by_head, axis=1))
+        seen = tuple(Grid(grids[f.name].result(), canvas.extent) for f in levels)
+        return Seen(seen, tuple(stitched), tuple(among))
+
+    def _embed(self, input_ids: NDArray[np.int64]) -> Array:
+        """(prompts, max_length, hidden) of (prompts, max_length) token ids."""
+        ids, parts = self.device.upload(input_ids), []
+        for group in batches(len(ids), self.backend.rows or len(ids)):
+            outputs = self.text.infer({contract.INPUT_IDS: ids[group.start : group.stop]})
+            parts.append(outputs[contract.ENCODER_HIDDEN_STATES].copy())  # a buffer filled anew
+        hidden: Array = self.device.xp.concatenate(parts)
+        return hidden
+
+    def _noised(self, canvas: Canvas, z: Array, timestep: int) -> Array:
+        """z_t = √ᾱ_t z + √(1 − ᾱ_t) ε of every tile; ε depends on the place on the canvas alone."""
+        alpha, factor = self.manifest.alphas_cumprod[timestep], self.manifest.vae_factor
+        rows, columns = (side // factor for side in canvas.size)
+        xp, noise = self.device.xp, self.noise
+        times = (1, math.ceil(rows / noise.shape[1]), math.ceil(columns / noise.shape[2]))
+        repeated = xp.tile(noise, times)
+        under = xp.stack([canvas.crop(repeated, origin, factor) for origin in canvas.origins])
+        z_t: Array = math.sqrt(alpha) * z + math.sqrt(1 - alpha) * under
+        return z_t
+
+    def _passes(
+        self,
+        canvas: Canvas,
+        z_t: Array,
+        hidden: Array,
+        timestep: int,
+        pairs: Sequence[tuple[int, int]],
+        wanted: Sequence[str],
+        progress: Callable[[int, int], None],
+    ) -> Iterator[tuple[tuple[int, int], dict[str, Array]]]:
+        """What every (tile, prompt) gives, {name: one row}, to be used at once: the session may
+        fill its buffers anew."""
+        xp = self.device.xp
+
+        def infer(group: range) -> dict[str, Array]:
+            rows = [pairs[i] for i in group]
+            feeds = {
+                contract.SAMPLE: xp.stack([z_t[tile] for tile, _ in rows]),
+                contract.TIMESTEP: xp.full(len(rows), timestep, dtype="int64"),
+                contract.ENCODER_HIDDEN_STATES: xp.stack([hidden[prompt] for _, prompt in rows]),
+            }
+            return self.unet.infer(feeds, wanted)
+
+        for group, outputs in self._in_batches(len(pairs), canvas, self._unet_rows, infer):
+            for row, i in enumerate(group):
+                yield pairs[i], {name: outputs[name][row] for name in wanted}
+            progress(group.stop, len(pairs))
+
+    def _in_batches(
+        self,
+        count: int,
+        canvas: Canvas,
+        rows: Rows,
+        infer: Callable[[range], dict[str, Array]],
+    ) -> Iterator[tuple[range, dict[str, Array]]]:
+        """Run `count` rows through a graph, as many at once as profile and memory allow."""
+        start = 0
+        while start < count:
+            most = max(1, PIXELS_AT_ONCE // (canvas.tile[0] * canvas.tile[1]))
+            group = range(start, min(start + min(most, rows.limit or most), count))
+            outputs = None
+            try:
+                outputs = infer(group)
+            # the graph's own error, or NumPy's or CuPy's while its inputs are put together
+            except (DeviceMemoryError, MemoryError):
+                if len(group) == 1:
+                    raise
+            if outputs is None:  # the error is gone by now, and with it what its frames held
+                rows.failed(len(group))
+                self.device.free()
+                continue
+            rows.sufficed(len(group))
+            yield group, outputs
+            start = group.stop
+
+
+def _check_axes(bundle: Bundle, vae: Session, text: Session, unet: Session) -> None:
+    """Compare the graphs with their manifest: names, and every axis that both fix.
+
+    Raises:
+        BundleError: a tensor is missing or of another shape.
+    """
+    manifest, length = bundle.manifest, bundle.manifest.tokenizer.max_length
+    latent: Shape = (None, manifest.latent_channels, None, None)
+    hidden: Shape = (None, length, manifest.text.hidden)
+    outputs: dict[str, Shape] = {f.name: (None, f.channels, None, None) for f in manifest.features}
+    outputs |= {a.name: (None, a.heads, None, length) for a in manifest.attention}
+    outputs |= {a.name: (None, None, None) for a in manifest.self_attention}
+    text_shapes = {contract.INPUT_IDS: (None, length), contract.ENCODER_HIDDEN_STATES: hidden}
+    unet_shapes = {contract.SAMPLE: latent, contract.ENCODER_HIDDEN_STATES: hidden, **outputs}
+    declared: list[tuple[Path, Session, Mapping[str, Shape]]] = [
+        (bundle.vae_encoder, vae, {contract.LATENT: latent}),
+        (bundle.text_encoder, text, text_shapes),
+        (bundle.unet, unet, unet_shapes),
+    ]
+    for path, session, shapes in declared:
+        tensors = {**session.inputs, **session.outputs}
+        for name, expected in shapes.items():
+            if name not in tensors:
+                raise BundleError(
+                    f"{path} lacks the tensor {name} its manifest lists; run `mdrt export` again"
+                )
+            found = tensors[name].shape
+            fixed = [pair for pair in zip(found, expected, strict=False) if None not in pair]
+            if len(found) != len(expected) or any(n != m for n, m in fixed):
+                raise BundleError(
+                    f"{path}: {name} is {_axes(found)}, its manifest says {_axes(expected)}; "
+                    "run `mdrt export` again"
+                )
+
+
+def _axes(shape: Shape) -> str:
+    """A shape as text, with ? for a dynamic axis."""
+    return "(" + ", ".join("?" if n is None else str(n) for n in shape) + ")"

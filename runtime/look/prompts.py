@@ -1,0 +1,238 @@
+"""Class names → prompts → token ids, and which tokens belong to which class.
+
+The names are joined by " and " as in the paper. A name may take several tokens, a class may
+have synonyms, and a list too long for the tokenizer is split over several prompts. Spans come
+from the tokenizer's offsets, so nothing is ever misaligned.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle.contract import TokenizerSpec
+from ..errors import BundleError, PromptError
+
+JOINT: Final = " and "  # the official prompt: "road and sidewalk and …"
+
+UNSEEN: Final = ("Cc", "Cf", "Me", "Mn", "Zl", "Zp", "Zs")
+"""Unicode categories of characters without a shape of their own: controls, zero-width, marks."""
+
+ClassName = str | Sequence[str]
+"""A name, or synonyms of one class of which the first is shown."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Tokenized class names.
+
+    Attributes:
+        classes: the name shown for each class.
+        texts: one text a prompt.
+        input_ids: (prompts, max_length) int64.
+        lengths: (prompts,) int64, tokens between begin and end.
+        prompt: (tokens,) int64, the prompt each class token is in.
+        position: (tokens,) int64, where in that prompt it is.
+        owner: (tokens,) int64, the class it belongs to.
+    """
+
+    classes: tuple[str, ...]
+    texts: tuple[str, ...]
+    input_ids: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    prompt: NDArray[np.int64]
+    position: NDArray[np.int64]
+    owner: NDArray[np.int64]
+
+    @property
+    def shared(self) -> NDArray[np.bool_]:
+        """(prompts, max_length): where what every prompt has is: begin, end and padding."""
+        places = np.arange(self.input_ids.shape[1])
+        shared: NDArray[np.bool_] = (places == 0) | (places > self.lengths[:, None])
+        return shared
+
+
+class PromptTokenizer:
+    """The bundle's own tokenizer, run by the `tokenizers` library."""
+
+    def __init__(self, path: Path, spec: TokenizerSpec) -> None:
+        """Load `tokenizer.json`.
+
+        Raises:
+            BundleError: the file is no tokenizer.
+        """
+        from tokenizers import Tokenizer
+
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise BundleError(f"{path} is no tokenizer: {error}") from error
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._tokenizer.encode_special_tokens = True  # names are text: "<|endoftext|>" ends nothing
+        self.spec = spec
+
+    def empty(self) -> Prompts:
+        """The empty prompt: one text, no class."""
+        none = np.zeros(0, dtype=np.int64)
+        return Prompts((), ("",), self._frame([[]]), np.zeros(1, np.int64), none, none, none)
+
+    def encode(self, classes: Sequence[ClassName]) -> Prompts:
+        """Tokenize a list of classes.
+
+        Raises:
+            PromptError: no class, an empty or repeated name, or one longer than a prompt.
+        """
+        phrases = _phrases(classes)
+        room = self.spec.max_length - 2  # begin and end
+        groups: list[list[tuple[int, str]]] = []
+        for owner, name in phrases:
+            count = len(self._tokens(name))
+            if count == 0:
+                raise PromptError(f"class name {name!r} has no token; use letters or digits")
+            if count > room:
+                raise PromptError(
+                    f"class name {name[:40]!r}… takes {count} tokens and a prompt holds {room}; "
+                    "shorten it"
+                )
+            joined = JOINT.join([*(n for _, n in groups[-1]), name]) if groups else ""
+            if groups and len(self._tokens(joined)) <= room:
+                groups[-1].append((owner, name))
+            else:
+                groups.append([(owner, name)])
+        return self._assemble(shown_names(classes), groups)
+
+    def _assemble(
+        self, classes: tuple[str, ...], groups: Sequence[Sequence[tuple[int, str]]]
+    ) -> Prompts:
+        texts, rows = [], []
+        prompt: list[int] = []
+        position: list[int] = []
+        owners: list[int] = []
+        for index, group in enumerate(groups):
+            text = JOINT.join(name for _, name in group)
+            tokens = self._tokens(text)
+            starts = np.cumsum([0] + [len(name) + len(JOINT) for _, name in group])
+            for (owner, name), start in zip(group, starts, strict=False):
+                for place, (_, (begin, end)) in enumerate(tokens):
+                    if start <= begin and end <= start + len(name):
+                        prompt.append(index)
+                        position.append(place + 1)  # after the begin token
+                        owners.append(owner)
+            texts.append(text)
+            rows.append([token for token, _ in tokens])
+        ids = self._frame(rows)
+        columns = ([len(row) for row in rows], prompt, position, owners)
+        as_array = [np.array(column, dtype=np.int64) for column in columns]
+        return Prompts(classes, tuple(texts), ids, *as_array)
+
+    def _tokens(self, text: str) -> list[tuple[int, tuple[int, int]]]:
+        """Ids and character offsets, without begin and end."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return list(zip(encoding.ids, encoding.offsets, strict=True))
+
+    def _frame(self, rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+        """Begin, tokens, end, padding: (prompts, max_length)."""
+        ids = np.full((len(rows), self.spec.max_length), self.spec.pad, dtype=np.int64)
+        for index, row in enumerate(rows):
+            framed = [self.spec.bos, *row, self.spec.eos]
+            ids[index, : len(framed)] = framed
+        return ids
+
+
+def load_classes(text: str) -> Sequence[ClassName]:
+    """Classes from a `--classes` value: a file's, or the names it lists itself.
+
+    Raises:
+        PromptError: the file cannot be read, or one was clearly meant and is not there.
+    """
+    if os.path.isdir(text):  # pathlib's raises for over-long names
+        raise PromptError(f"{text} is a directory, expected names or a text file of them")
+    if os.path.lexists(text):
+        return read_classes(Path(text))
+    if text.endswith(".txt") or ("," not in text and Path(text).name != text):
+        raise PromptError(
+            f"class file {text} does not exist; give one that does, or names with commas between"
+        )
+    return parse_classes(text)
+
+
+def parse_classes(text: str) -> list[str]:
+    """Split `--classes "sky, grass, traffic light"` at its commas."""
+    return [name.strip() for name in text.split(",")]
+
+
+def read_classes(path: Path) -> list[tuple[str, ...]]:
+    """Read a class file: one class a line, commas between synonyms, `#` starts a comment.
+
+    Raises:
+        PromptError: the file cannot be read as UTF-8 text.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PromptError(f"class file {path} cannot be read: {error}") from error
+    kept = [line.split("#")[0].strip() for line in lines]
+    return [tuple(name.strip() for name in line.split(",")) for line in kept if line]
+
+
+def synonyms(name: ClassName) -> tuple[str, ...]:
+    """Every name of a class, white space normalised; empty where nothing of it can be seen."""
+    return tuple(_normal(n) for n in ([name] if isinstance(name, str) else name))
+
+
+def _normal(name: str) -> str:
+    seen = any(unicodedata.category(letter) not in UNSEEN for letter in name)
+    return " ".join(name.split()) if seen else ""
+
+
+def shown_names(classes: Sequence[ClassName]) -> tuple[str, ...]:
+    """The name shown for each class: the first of its synonyms."""
+    return tuple(synonyms(name)[0] for name in classes)
+
+
+def with_background(classes: Sequence[ClassName], background: str) -> tuple[list[ClassName], str]:
+    """The classes with the background among them, and the name shown for it.
+
+    A synonym stands for its class. Case does not matter: no two names differ in it alone.
+
+    Raises:
+        PromptError: the background's name is empty.
+    """
+    name = _normal(background)
+    if not name:
+        raise PromptError("the background has no name; give one of the classes or another name")
+    for names in map(synonyms, classes):
+        if name.lower() in map(str.lower, names):
+            return list(classes), names[0]
+    return [*classes, name], name
+
+
+def _phrases(classes: Sequence[ClassName]) -> list[tuple[int, str]]:
+    """(class, name) for every name of every class, checked."""
+    if isinstance(classes, str):
+        raise PromptError("classes is one string, expected a list of names; split it at commas")
+    if not classes:
+        raise PromptError('no class names; give at least one, as in --classes "sky, grass"')
+    phrases = [(index, name) for index, names in enumerate(classes) for name in synonyms(names)]
+    named = {index for index, name in phrases if name}
+    for index in range(len(classes)):
+        if index not in named:
+            raise PromptError(
+                f"class {index + 1} of {len(classes)} is empty; remove the stray comma or name it"
+            )
+    seen: set[str] = set()
+    for index, name in phrases:
+        if not name:
+            raise PromptError(f"class {index + 1} has an empty synonym; remove the stray comma")
+        if name.lower() in seen:
+            raise PromptError(f"class name {name!r} is given twice; names must differ")
+        seen.add(name.lower())
+    return phrases

@@ -1,0 +1,1 @@
+"""Pictures read, results drawn and written."""

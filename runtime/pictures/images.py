@@ -1,0 +1,135 @@
+"""Read a picture as the network wants it: upright, RGB, 8 bits."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from ..errors import ImageError
+from .bands import bands
+
+TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation → what turns the picture upright (EXIF 2.32, tag 274)."""
+
+
+def read_image(path: str | Path) -> NDArray[np.uint8]:
+    """Read an image file: (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
+
+    Transparent pixels are laid on white. Integer greys of more than 8 bits are taken as 16 bits
+    wide, 0…65535; floating ones as 0…1, or as 0…255 if the largest is 2 or more.
+
+    Raises:
+        ImageError: no such file, not an image, truncated, too large to be safe to decode, or a
+            grey outside those ranges.
+    """
+    path = Path(path)
+    if not path.is_file():
+        kind = "is a directory" if path.is_dir() else "does not exist"
+        raise ImageError(f"image {path} {kind}; give a picture file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's name its own files, not the picture's
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                image.load()
+                return _to_rgb(_upright(image), path)
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"image {path} is too large ({error}); resize it first") from error
+    except UnidentifiedImageError:
+        raise ImageError(f"{path} is no image that Pillow can read") from None
+    except Exception as error:  # decoders raise whatever they meet: struct.error, TypeError, …
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(
+            f"image {path} is damaged or of a kind that Pillow cannot decode ({reason}); "
+            "save it anew, as PNG or JPEG"
+        ) from error
+
+
+def check_image(image: Any) -> NDArray[np.uint8]:
+    """An array a caller handed over, as (H, W, 3) uint8.
+
+    Raises:
+        ImageError: another shape or type.
+    """
+    array = np.asarray(image)
+    if array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8 and array.size:
+        return array
+    raise ImageError(f"image is {array.dtype} {array.shape}, expected uint8 (H, W, 3) in RGB order")
+
+
+def shrink(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The means of (H, W, 3) over the cells of a grid (rows, columns) that covers it."""
+    columns_rows = size[1], size[0]
+    return np.asarray(Image.fromarray(image).resize(columns_rows, Image.Resampling.BOX))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture as it is to be seen. Metadata may be broken where pixels are not, so nothing but
+    the orientation is read, and `ImageOps.exif_transpose`, which rewrites it all, is not used.
+    """
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # whatever the parser trips over
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+    """The picture's pixels, a band of rows at a time: whole pictures between would cost more
+    memory than the decoded one and these together."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = _eight_bits(np.asarray(image), path)
+    transparent = "A" in image.getbands() or "transparency" in image.info
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for rows in bands(pixels.shape):
+        band = image.crop((0, rows.start, image.width, rows.stop))
+        if transparent:
+            white = Image.new("RGBA", band.size, "white")
+            band = Image.alpha_composite(white, band.convert("RGBA"))
+        pixels[rows] = np.asarray(band.convert("RGB"))
+    return pixels
+
+
+def _eight_bits(grey: NDArray[Any], path: Path) -> Image.Image:
+    scale = np.float32(_scale(grey, path))
+    pixels = np.empty(grey.shape, np.uint8)
+    for rows in bands(grey.shape):
+        pixels[rows] = (grey[rows] * scale).round().astype(np.uint8)
+    return Image.fromarray(pixels)
+
+
+def _scale(grey: NDArray[Any], path: Path) -> float:
+    """What brings deep greys to 0…255: never their own maximum, or one bright pixel would change
+    the brightness of all others.
+    """
+    low, high = grey.min(), grey.max()  # NaN if a pixel is, and then no comparison holds
+    if grey.dtype.kind == "f":
+        expected = "floating-point values from 0 to 1 or 0 to 255"
+        if low >= 0 and high <= 1:
+            return 255.0
+        # A maximum between 1 and 2 overshoots 0…1; taken as 0…255 the picture would be black.
+        if low >= 0 and 2 <= high <= 255:
+            return 1.0
+    else:
+        expected = "integers from 0 to 65535"
+        if low >= 0 and high <= 65535:
+            return 255 / 65535
+    raise ImageError(
+        f"image {path} has values from {low:g} to {high:g}, expected {expected}; "
+        "clip or rescale it first"
+    )

@@ -1,0 +1,116 @@
+"""What runs a bundle's graphs, and where: ONNX Runtime on a provider, or TensorRT engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..bundle.contract import GRAPHS
+from ..bundle.loading import Bundle
+from ..bundle.plan import PlanRecord, Range, plan_name
+from ..errors import BundleError, ProviderError
+from .base import Session
+from .device import Device, Host, open_gpu
+from .ort import OrtSession
+from .providers import check_precision, resolve_provider, wants_winograd
+from .tensorrt import TrtSession
+
+
+@dataclass(frozen=True)
+class Backend:
+    """How to open a bundle's graphs.
+
+    Attributes:
+        name: as in a result's settings: the provider, or the engines' library and its version.
+        device: where the sessions' arrays live.
+        files: VAE encoder, text encoder and UNet.
+        open: loads one of the files.
+        rows: a batch may have, None for any number.
+        least: side in pixels that a picture is padded to.
+        winograd: whether the graphs are those with Winograd convolutions.
+    """
+
+    name: str
+    device: Device
+    files: tuple[Path, Path, Path]
+    open: Callable[[Path], Session]
+    rows: int | None = None
+    least: int = 1
+    winograd: bool = False
+
+
+def choose_backend(
+    bundle: Bundle,
+    provider: str | None,
+    threads: int | None,
+    winograd: bool | None,
+    profile: bool,
+    cuda_graphs: bool,
+    allow_cpu_nodes: bool,
+) -> Backend:
+    """The backend for a bundle: TensorRT if its engines were asked for, else ONNX Runtime.
+
+    Raises:
+        ProviderError: the provider is unknown or not installed, cannot compute in the bundle's
+            precision, or goes with ONNX graphs only; there is no GPU or no CuPy for one; Winograd
+            convolutions were asked for and cannot be had.
+        BundleError: the engines' profile does not hold the size the model was trained on.
+    """
+    if bundle.plans:
+        if provider is not None or winograd:
+            option = "--winograd" if provider is None else f"--provider {provider}"
+            raise ProviderError(
+                f"{option} is for ONNX Runtime, and {bundle.path} was opened by its engine "
+                f"{plan_name('unet')}; drop the option, or open {bundle.unet}"
+            )
+        return _engines(bundle, cuda_graphs)
+    provider = provider or "cpu"
+    check_precision(bundle.manifest.precision, provider)
+    device: Device = open_gpu() if resolve_provider(provider).gpu else Host()
+    twins = wants_winograd(winograd, bundle, provider)
+
+    def open_graph(path: Path) -> Session:
+        with bundle.held():
+            return OrtSession(path, provider, threads, profile, device, allow_cpu_nodes)
+
+    return Backend(
+        name=provider,
+        device=device,
+        files=bundle.graphs(twins),
+        open=open_graph,
+        winograd=bundle.graphs(twins) != bundle.graphs(twins=False),
+    )
+
+
+def on_other_sessions(
+    bundle: Bundle, open_graph: Callable[[Path], Session], device: Device | None = None
+) -> Backend:
+    """The backend of another runtime's sessions over the device's arrays, the host's by default."""
+    return Backend("other", device or Host(), bundle.graphs(twins=False), open_graph)
+
+
+def _engines(bundle: Bundle, cuda_graphs: bool) -> Backend:
+    records = {bundle.path / plan_name(graph): bundle.plans[graph] for graph in GRAPHS}
+    record = next(iter(records.values()))
+    batch, size = record.profile["batch"], record.profile["size"]
+    _check_native(bundle, record, size)
+    device = open_gpu()
+
+    def open_plan(path: Path) -> Session:
+        with device.active():
+            return TrtSession(path, records[path], device, cuda_graphs)
+
+    vae, text, unet = records
+    name = f"{record.library} {record.library_version}"
+    return Backend(name, device, (vae, text, unet), open_plan, batch.max, size.min)
+
+
+def _check_native(bundle: Bundle, record: PlanRecord, size: Range) -> None:
+    native = bundle.manifest.native_size
+    if not size.min <= native <= size.max:
+        raise BundleError(
+            f"the engines of {bundle.path} take pictures of {size} pixels a side, and the model "
+            f"sees tiles of {native}; run `mdrt build {bundle.path} --library {record.library} "
+            f"--profile size={native}`"
+        )
