@@ -13,6 +13,7 @@ resizing is linear, so it is applied to a few score maps instead of thousands of
 from .affinity import AFFINITY_SIZE, Affinity
 from .assign import Assignment, assign, fine_scores, full_scores, never, score_maps
 from .attention import Pooling, absent, class_maps, token_softmax, won_shares
+from .diffseg import merged_maps
 from .edges import Guide, assign_along_edges, edge_grid, scores_along_edges
 from .found import found
 from .grid import Array, Grid, Mode, Size, array_module
@@ -50,6 +51,7 @@ __all__ = [
     "full_scores",
     "gram_kmeans",
     "kmeans",
+    "merged_maps",
     "never",
     "pixel_norms",
     "prototypes",

@@ -18,8 +18,8 @@ from .resize import Resize, resize
 AFFINITY_SIZE: Size = (100, 100)
 """The grid on which pixels are compared (paper, unsupervised segmentation)."""
 
-SHARP_SIDE = 64
-"""Most cells a side between which powers of cosines are taken: 4096² numbers, 128 MiB to keep and
+CELLS_SIDE = 64
+"""Most cells a side that are compared with one another: 4096² numbers, 128 MiB to keep and
 as much again to make."""
 
 DEGREE_FLOOR = 1e-3
@@ -64,27 +64,27 @@ class Affinity:
         return self.matvec(v / root) / root  # type: ignore[no-any-return]
 
 
-class SharpAffinity(Affinity):
-    """max(S, 0) to the power `sharpness`, held as a matrix between cells.
+class CellAffinity(Affinity):
+    """max(S, 0) to a power, held as a matrix between cells.
 
     Where most features point one way, nearly all cosines are positive and no cut is cheap; a power
     above 1 keeps like pixels together and lets the others go.
     """
 
-    def __init__(self, cosines: Array, size: Size, sharpness: float) -> None:
+    def __init__(self, cosines: Array, size: Size, power: float) -> None:
         # Not the operator's: few cells, so the matrix itself is built.
         self.xp = xp = array_module(cosines)
         self.size = size
         self.n = self.rank = len(cosines)
-        self._matrix = (xp.maximum(cosines, 0) ** sharpness).astype("float64")
+        self._matrix = (xp.maximum(cosines, 0) ** power).astype("float64")
 
     def matvec(self, v: Array) -> Array:
-        """max(S, 0)^sharpness v for v (n,), or for each row of v (m, n)."""
+        """max(S, 0)^power v for v (n,), or for each row of v (m, n)."""
         result: Array = v @ self._matrix  # symmetric
         return result
 
 
-def cosines(features: Sequence[Grid], side: int = SHARP_SIDE) -> tuple[Array, Size]:
+def cosines(features: Sequence[Grid], side: int = CELLS_SIDE) -> tuple[Array, Size]:
     """S (n, n) float32 between the cells of the finest level, at most `side` a side, and how many
     (rows, columns) they are."""
     xp = array_module(features[0].values)

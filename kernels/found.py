@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .affinity import SharpAffinity, cosines
+from .affinity import CellAffinity, cosines
 from .grid import Array, Grid, array_module
 from .kmeans import COINCIDENT, lloyd
 from .spectral import NULL_AFFINITY, SpectralError, normalised_rows, spectral_embedding
@@ -53,7 +53,7 @@ def found(features: Sequence[Grid], most: int) -> int:
     lengths = xp.sqrt(xp.maximum(squares, UNIFORM * float(squares.mean())))
     kin = xp.maximum(centred / lengths / lengths[:, None], 0) ** COMPARED
     xp.fill_diagonal(kin, 0)  # a cell's own does not tell who belongs together
-    affinity = SharpAffinity(plain, size, CLUSTERED)
+    affinity = CellAffinity(plain, size, CLUSTERED)
     most = min(most, affinity.n)
     embedded, k = 0, 1
     while k < most:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-from .affinity import AFFINITY_SIZE, Affinity, SharpAffinity, cosines
+from .affinity import AFFINITY_SIZE, Affinity, CellAffinity, cosines
 from .found import found
 from .grid import Array, Grid, Size, array_module
 from .kmeans import gram_kmeans, kmeans
@@ -29,33 +29,40 @@ def cluster(
     features: Sequence[Grid],
     segments: int | Literal["auto"] = "auto",
     method: Method = "spectral",
-    sharpness: float = 1.0,
+    size: Size | None = AFFINITY_SIZE,
+    power: float = 1.0,
     max_segments: int = MAX_SEGMENTS,
     seed: int = 0,
-    size: Size = AFFINITY_SIZE,
 ) -> tuple[Array, int]:
     """Segment labels (rows, columns) int64 and their number k.
 
     Labels lie in [0, k), numbered as they first appear from the top left. Method "spectral" is
-    k-means on the spectral embedding of the affinity to the power `sharpness`; "kmeans" is the
-    paper's baseline, k-means on the L2-normalised features, which has no power. "auto" finds k
-    in the features, the same for both and for every power, and may find one segment (`found`). k
-    is lower than asked for where pixels have fewer distinct features.
+    k-means on the spectral embedding of the affinity; "kmeans" is the paper's baseline, k-means on
+    the L2-normalised features. "auto" finds k in the features, the same for every choice here, and
+    may find one segment (`found`). k is lower than asked for where pixels have fewer distinct
+    features.
 
-    At sharpness 1, the paper's, labels lie on the grid `size`; at others on that of
-    `SharpAffinity`.
+    Args:
+        size: the grid whose pixels are compared, the paper's by default; None takes the finest
+            level's own cells, whose affinity can be raised to a power.
+        power: of the affinity between cells.
+
+    Raises:
+        ValueError: a choice that is none, or a power of what is not the cells' affinity.
     """
     if segments != "auto" and segments < 1:
         raise ValueError(f"segments must be at least 1 or 'auto', got {segments}")
     if method not in ("spectral", "kmeans"):
         raise ValueError(f"method {method!r} is not one of spectral, kmeans")
-    if method == "kmeans" and sharpness != 1:
-        raise ValueError(f"sharpness is {sharpness:g}; k-means on the features has no power but 1")
+    if power != 1 and size is not None:
+        raise ValueError(f"power is {power:g}; only the affinity between cells (size None) has one")
+    if method == "kmeans" and size is None:
+        raise ValueError("k-means on the features needs a size: cells have no exact inner products")
     k = found(features, max_segments) if segments == "auto" else segments
-    if sharpness == 1:
-        affinity = Affinity(features, size)
+    if size is None:
+        affinity: Affinity = CellAffinity(*cosines(features), power)
     else:
-        affinity = SharpAffinity(*cosines(features), sharpness)
+        affinity = Affinity(features, size)
     k = min(k, affinity.n)
     if method == "spectral":
         eigenvalues, eigenvectors = spectral_embedding(affinity, k)

@@ -27,15 +27,16 @@ from .runtime.errors import (  # noqa: E402
     ProviderError,
 )
 from .runtime.pictures.images import read_image  # noqa: E402
-from .runtime.segmenter import Options, Segmentation, Segmenter  # noqa: E402
+from .runtime.segmentation import Segmentation  # noqa: E402
+from .runtime.segmenter import Look, Segmenter  # noqa: E402
 
 __all__ = [
     "BundleError",
     "DeviceMemoryError",
     "EngineError",
     "ImageError",
+    "Look",
     "MdrtError",
-    "Options",
     "OutputError",
     "PromptError",
     "ProviderError",

@@ -1,14 +1,28 @@
 """Errors that are the user's to fix: one line each, shown without a traceback.
 
 Every message says which thing is wrong, what arrived, what was expected and
-what to do about it.
+what to do about it, in words that are right in Python and in a shell.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class MdrtError(Exception):
-    """A mistake the user can fix. `str(error)` is one line."""
+    """A mistake the user can fix. `str(error)` is one line.
+
+    Attributes:
+        remedy: arguments of the call that would mend it, by name; `...` stands for another value
+            than was given. The command line spells them as its options.
+    """
+
+    remedy: Mapping[str, object] = {}
+
+    def __init__(self, message: str, **remedy: object) -> None:
+        super().__init__(message)
+        if remedy:
+            self.remedy = remedy
 
 
 class BundleError(MdrtError):
@@ -29,6 +43,8 @@ class ProviderError(MdrtError):
 
 class DeviceMemoryError(MdrtError):
     """The memory of the device that computes does not suffice."""
+
+    remedy: Mapping[str, object] = {"max_size": ...}
 
 
 class OutputError(MdrtError):

@@ -36,7 +36,7 @@ from typing import Any, Final
 from ..errors import BundleError
 from .typed import Document, plain
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 VAE_ENCODER: Final = "vae_encoder.onnx"
 TEXT_ENCODER: Final = "text_encoder.onnx"
@@ -54,14 +54,9 @@ ENCODER_HIDDEN_STATES: Final = "encoder_hidden_states"
 SAMPLE: Final = "sample"
 TIMESTEP: Final = "timestep"
 
-PAPER_TIMESTEP: Final = 0
-"""The index of the paper's t = 1."""
-
 OPERATOR_DOMAIN: Final = "mdrt"
 WINOGRAD_OPERATOR: Final = "WinogradConv"
 
-POOLINGS: Final = ("exp", "softmax", "logit")
-MODES: Final = ("paper", "released")
 PRECISIONS: Final = ("fp32", "fp16", "bf16")
 MOST_SEGMENTS: Final = 256  # unnamed segments of one picture; labels stay uint8
 PREDICTION_TYPES: Final = ("epsilon", "v_prediction", "sample")
@@ -157,33 +152,6 @@ class TextSpec:
 
 
 @dataclass(frozen=True)
-class Recommended:
-    """What the exporter found best for this model; a user's option wins over it."""
-
-    pooling: str = "exp"  # the official code's
-    timestep: int = PAPER_TIMESTEP
-    mode: str = "paper"
-    presence: float = 0.0  # share of the attention cells a class must win; with softmax alone
-    sharpness: float = 1.0  # power of the class maps that prototypes are averaged with
-    attention: float = 0.0  # share of a class's map in its scores
-    refine: bool = False  # whether boundaries follow the picture's edges
-    segments_timestep: int = PAPER_TIMESTEP  # for unnamed segments
-    segments_sharpness: float = 1.0  # power of the affinity
-
-    def __post_init__(self) -> None:
-        _require(0 <= self.presence < 1, "recommended.presence", self.presence, "0 to below 1")
-        for name in ("sharpness", "segments_sharpness"):
-            power = getattr(self, name)
-            sharp = math.isfinite(power) and power > 0
-            _require(sharp, f"recommended.{name}", power, "a positive number")
-        _require(0 <= self.attention <= 1, "recommended.attention", self.attention, "0 to 1")
-        gated = self.presence == 0 or self.pooling == "softmax"
-        _require(gated, "recommended.presence", self.presence, "0 unless pooling is softmax")
-        _require(self.pooling in POOLINGS, "recommended.pooling", self.pooling, POOLINGS)
-        _require(self.mode in MODES, "recommended.mode", self.mode, MODES)
-
-
-@dataclass(frozen=True)
 class FileRecord:
     """What a bundle's file must be: its hexadecimal SHA-256 and its size."""
 
@@ -201,10 +169,11 @@ class Manifest:
     """Everything the runtime must know about a bundle's graphs.
 
     Lengths are in image pixels unless said otherwise. `alphas_cumprod` holds
-    ᾱ_t in float64 for every training timestep; `timestep` is the default index
-    into it. `classes` are the names a closed-vocabulary model knows, empty for
-    an open one, and `synonyms` what else it calls them. `files` maps a path
-    relative to the bundle to its record.
+    ᾱ_t in float64 for every training timestep. `recommended` is what the
+    exporter found best for this model, by head and by the head's options; a
+    user's choice wins over it. `classes` are the names a closed-vocabulary
+    model knows, empty for an open one, and `synonyms` what else it calls
+    them. `files` maps a path relative to the bundle to its record.
     """
 
     model_id: str
@@ -212,7 +181,6 @@ class Manifest:
     precision: str
     prediction_type: str
     alphas_cumprod: tuple[float, ...]
-    timestep: int
     scaling_factor: float
     shift_factor: float
     vae_factor: int  # pixels per latent cell
@@ -223,7 +191,7 @@ class Manifest:
     text: TextSpec
     features: tuple[FeatureOutput, ...]
     attention: tuple[AttentionOutput, ...]
-    recommended: Recommended
+    recommended: Mapping[str, Mapping[str, object]]
     classes: tuple[str, ...]
     files: Mapping[str, FileRecord]
     self_attention: tuple[AttentionOutput, ...] = ()  # of bundles exported with it
@@ -241,12 +209,6 @@ class Manifest:
         _require(known, "prediction_type", self.prediction_type, PREDICTION_TYPES)
         steps = len(self.alphas_cumprod)
         _bound("alphas_cumprod: its length", steps, 1, _MOST_STEPS)
-        for name, index in (
-            ("timestep", self.timestep),
-            ("recommended.timestep", self.recommended.timestep),
-            ("recommended.segments_timestep", self.recommended.segments_timestep),
-        ):
-            _require(0 <= index < steps, name, index, f"an index below {steps}")
         bounded = all(0.0 <= value <= 1.0 for value in self.alphas_cumprod)
         _require(bounded, "alphas_cumprod", "a value outside it", "[0, 1]")
         finite = math.isfinite(self.scaling_factor) and self.scaling_factor > 0

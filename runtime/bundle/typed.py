@@ -91,6 +91,11 @@ class Document:
                 return float(typing.cast("float", value))
         if hint in (bool, int, str) and type(value) is hint:
             return value
+        if hint is object:  # a setting: whoever knows its declaration checks it
+            if isinstance(value, list) and all(type(item) is int for item in value):
+                return tuple(value)
+            if type(value) in (bool, int, float, str):
+                return value
         expected = hint.__name__ if isinstance(hint, type) else str(origin and origin.__name__)
         raise BundleError(
             f"{self.name} key {where} is a {_kind(value)}, expected {expected}; {self.remedy}"

@@ -1,1 +1,46 @@
-"""Ways to read a look, one file each."""
+"""Ways to read a look, one file and one line here each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from ..errors import MdrtError
+from .attention import ATTENTION
+from .base import Head, Reading, parse
+from .diffseg import DIFFSEG
+from .kmeans import KMEANS
+from .maskdiffusion import MASKDIFFUSION
+from .options import Declared, HeadOptions, declared, option
+from .spectral import SPECTRAL
+
+HEADS: Final[Mapping[str, Head]] = {
+    head.name: head for head in (MASKDIFFUSION, ATTENTION, SPECTRAL, KMEANS, DIFFSEG)
+}
+"""Every head by its name."""
+
+
+def find_head(name: str | Head) -> Head:
+    """A head by its name.
+
+    Raises:
+        MdrtError: there is none of this name.
+    """
+    if isinstance(name, Head):
+        return name
+    if name not in HEADS:
+        raise MdrtError(f"head {name!r} is none of {', '.join(HEADS)}")
+    return HEADS[name]
+
+
+__all__ = [
+    "HEADS",
+    "Declared",
+    "Head",
+    "HeadOptions",
+    "Reading",
+    "declared",
+    "find_head",
+    "option",
+    "parse",
+]

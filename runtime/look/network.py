@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from ...kernels import Array, Grid
 from ...kernels.cuda import MOST_LEVELS
 from ..bundle import contract
 from ..bundle.loading import Bundle
-from ..errors import BundleError, DeviceMemoryError, MdrtError
+from ..errors import BundleError, MdrtError
 from ..pictures.bands import batches
 from ..sessions.backend import Backend
 from ..sessions.base import Session
@@ -46,6 +46,13 @@ class EncodedText:
 
     prompts: Prompts
     hidden: Array
+
+    @property
+    def key(self) -> Hashable:
+        """The same for texts that a pass shows the same of: their words, and whose tokens are
+        where."""
+        prompts = self.prompts
+        return prompts.texts, prompts.prompt.tobytes(), prompts.position.tobytes()
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,8 @@ class Network:
 
     def release_text(self) -> None:
         """Give back the memory of the text encoder; a class list not yet encoded loads it again."""
+        if self._text is not None:
+            self._text.close()
         self._text = None
         self.device.free()
 
@@ -128,17 +137,19 @@ class Network:
 
     def encode(self, image: NDArray[np.uint8], canvas: Canvas) -> Array:
         """z of every tile, (tiles, c, h, w) float32: the VAE's mean, shifted and scaled."""
-        manifest, device = self.manifest, self.device
+        manifest, device, rows = self.manifest, self.device, self._vae_rows
         pixels = device.upload(canvas.paint(image)).transpose(2, 0, 1)
-
-        def infer(group: range) -> dict[str, Array]:
-            crops = device.xp.stack([canvas.crop(pixels, canvas.origins[i]) for i in group])
-            return self.vae.infer({contract.IMAGE: tiles.to_network(crops)})
-
-        latents = [
-            (outputs[contract.LATENT] - manifest.shift_factor) * manifest.scaling_factor
-            for _, outputs in self._in_batches(len(canvas.origins), canvas, self._vae_rows, infer)
-        ]
+        latents = []
+        for group in rows.groups(len(canvas.origins), self._most(canvas)):
+            with rows.attempt(group):
+                crops = device.xp.stack([canvas.crop(pixels, canvas.origins[i]) for i in group])
+                outputs = self.vae.infer({contract.IMAGE: tiles.to_network(crops)})
+            if rows.short:
+                device.free()
+                continue
+            latents.append(
+                (outputs[contract.LATENT] - manifest.shift_factor) * manifest.scaling_factor
+            )
         z: Array = device.xp.concatenate(latents)
         return z
 
@@ -179,6 +190,7 @@ class Network:
         stitch = partial(Stitcher, canvas, xp=device.xp)
         grids = {f.name: stitch(f.stride, f.channels) for f in levels}
         maps = {a.name: [stitch(a.stride, a.heads * len(own)) for own in positions] for a in layers}
+        # every (tile, prompt); a tile's prompts follow one another
         pairs = [(tile, prompt) for tile in range(len(z)) for prompt in range(len(positions))]
         own_layers = [a.name for a in manifest.self_attention] if self_attention else []
         if own_layers and len(pairs) != 1:
@@ -192,25 +204,38 @@ class Network:
         together = len(positions) if probabilities else 1
         shared = device.upload(prompts.shared)
         z_t = self._noised(canvas, z, timestep) if noise else z
-        wanted = [*grids, *maps, *own_layers]
-        for (tile, prompt), outputs in self._passes(
-            canvas, z_t, text.hidden, timestep, pairs, wanted, progress
-        ):
-            origin = canvas.origins[tile]
-            for f in levels:
-                grids[f.name].add(origin, outputs[f.name])
-            for a in layers:
-                cells = [side // a.stride for side in canvas.tile]
-                logits, output = held[a.name], outputs[a.name]
-                logits.append(output.copy() if together > 1 else output)  # buffers are filled anew
-                if len(logits) < together:
-                    continue
-                read = kernels.token_softmax(logits, shared) if probabilities else logits
-                for i, values in enumerate(read, prompt + 1 - together):
-                    own = values[:, :, positions[i]].transpose(0, 2, 1)  # (heads, tokens, pixels)
-                    maps[a.name][i].add(origin, own.reshape(-1, *cells))
-                logits.clear()
-            among += [outputs[name].copy() for name in own_layers]
+        wanted, rows, xp = [*grids, *maps, *own_layers], self._unet_rows, device.xp
+        for group in rows.groups(len(pairs), self._most(canvas)):
+            with rows.attempt(group):
+                feeds = {
+                    contract.SAMPLE: xp.stack([z_t[pairs[i][0]] for i in group]),
+                    contract.TIMESTEP: xp.full(len(group), timestep, dtype="int64"),
+                    contract.ENCODER_HIDDEN_STATES: xp.stack(
+                        [text.hidden[pairs[i][1]] for i in group]
+                    ),
+                }
+                outputs = self.unet.infer(feeds, wanted)
+            if rows.short:
+                device.free()
+                continue
+            for row, (tile, prompt) in enumerate(pairs[group.start : group.stop]):
+                origin = canvas.origins[tile]
+                for f in levels:
+                    grids[f.name].add(origin, outputs[f.name][row])
+                for a in layers:
+                    cells = [side // a.stride for side in canvas.tile]
+                    logits, output = held[a.name], outputs[a.name][row]
+                    # the session may fill its buffers anew
+                    logits.append(output.copy() if together > 1 else output)
+                    if len(logits) < together:
+                        continue
+                    read = kernels.token_softmax(logits, shared) if probabilities else logits
+                    for i, values in enumerate(read, prompt + 1 - together):
+                        own = values[:, :, positions[i]].transpose(0, 2, 1)  # heads, tokens, pixels
+                        maps[a.name][i].add(origin, own.reshape(-1, *cells))
+                    logits.clear()
+                among += [outputs[name][row].copy() for name in own_layers]
+            progress(group.stop, len(pairs))
         stitched = []
         for a in layers:
             by_head = [
@@ -241,60 +266,17 @@ class Network:
         z_t: Array = math.sqrt(alpha) * z + math.sqrt(1 - alpha) * under
         return z_t
 
-    def _passes(
-        self,
-        canvas: Canvas,
-        z_t: Array,
-        hidden: Array,
-        timestep: int,
-        pairs: Sequence[tuple[int, int]],
-        wanted: Sequence[str],
-        progress: Callable[[int, int], None],
-    ) -> Iterator[tuple[tuple[int, int], dict[str, Array]]]:
-        """What every (tile, prompt) gives, {name: one row}, to be used at once: the session may
-        fill its buffers anew."""
-        xp = self.device.xp
+    def _most(self, canvas: Canvas) -> int:
+        """Tiles of a batch."""
+        return max(1, PIXELS_AT_ONCE // (canvas.tile[0] * canvas.tile[1]))
 
-        def infer(group: range) -> dict[str, Array]:
-            rows = [pairs[i] for i in group]
-            feeds = {
-                contract.SAMPLE: xp.stack([z_t[tile] for tile, _ in rows]),
-                contract.TIMESTEP: xp.full(len(rows), timestep, dtype="int64"),
-                contract.ENCODER_HIDDEN_STATES: xp.stack([hidden[prompt] for _, prompt in rows]),
-            }
-            return self.unet.infer(feeds, wanted)
-
-        for group, outputs in self._in_batches(len(pairs), canvas, self._unet_rows, infer):
-            for row, i in enumerate(group):
-                yield pairs[i], {name: outputs[name][row] for name in wanted}
-            progress(group.stop, len(pairs))
-
-    def _in_batches(
-        self,
-        count: int,
-        canvas: Canvas,
-        rows: Rows,
-        infer: Callable[[range], dict[str, Array]],
-    ) -> Iterator[tuple[range, dict[str, Array]]]:
-        """Run `count` rows through a graph, as many at once as profile and memory allow."""
-        start = 0
-        while start < count:
-            most = max(1, PIXELS_AT_ONCE // (canvas.tile[0] * canvas.tile[1]))
-            group = range(start, min(start + min(most, rows.limit or most), count))
-            outputs = None
-            try:
-                outputs = infer(group)
-            # the graph's own error, or NumPy's or CuPy's while its inputs are put together
-            except (DeviceMemoryError, MemoryError):
-                if len(group) == 1:
-                    raise
-            if outputs is None:  # the error is gone by now, and with it what its frames held
-                rows.failed(len(group))
-                self.device.free()
-                continue
-            rows.sufficed(len(group))
-            yield group, outputs
-            start = group.stop
+    def close(self) -> None:
+        """Give back what the graphs take."""
+        for session in (self.vae, self.unet, self._text):
+            if session is not None:
+                session.close()
+        self._texts.clear()
+        self.device.free()
 
 
 def _check_axes(bundle: Bundle, vae: Session, text: Session, unet: Session) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
+
+from ..errors import DeviceMemoryError
 
 PATIENCE: Final = 16
 """Full batches that must have gone well before more rows are tried again."""
@@ -12,12 +16,45 @@ MOST_PATIENCE: Final = 1024
 
 class Rows:
     """Half as many rows when memory does not suffice, and twice as many again when it has sufficed
-    for a while: what took it may be gone. Every failure doubles that while."""
+    for a while: what took it may be gone. Every failure doubles that while.
+
+    for group in rows.groups(count, most):
+        with rows.attempt(group):
+            outputs = session.infer(…)
+        if rows.short:
+            continue  # the same rows come again, fewer at a time
+    """
 
     def __init__(self, most: int | None) -> None:
         """`most`: rows that a batch may ever have, None for any number."""
         self.most = self.limit = most
+        self.short = False
+        """Whether memory did not suffice for the last attempt."""
         self._patience, self._calm, self._failed = PATIENCE, 0, 0
+
+    def groups(self, count: int, most: int) -> Iterator[range]:
+        """Ranges that together count to `count`, of at most `most` and the present limit."""
+        start = 0
+        while start < count:
+            group = range(start, min(start + min(most, self.limit or most), count))
+            yield group
+            if not self.short:
+                start = group.stop
+
+    @contextmanager
+    def attempt(self, group: range) -> Iterator[None]:
+        """A block in which memory may not suffice, the graph's own or what its inputs are put
+        together in; for one row that is an error, for more they are tried again, fewer at once."""
+        self.short = False
+        try:
+            yield
+        except (DeviceMemoryError, MemoryError):
+            if len(group) == 1:
+                raise
+            self.short = True
+            self.failed(len(group))
+        else:
+            self.sufficed(len(group))
 
     def failed(self, rows: int) -> None:
         """Memory did not suffice for so many rows, at least two."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ... import __version__
 from ..disk.atomic import write_together
 from ..errors import OutputError
-from ..segmenter import Segmentation
+from ..segmentation import Segmentation
 from . import render
 
 SCHEMA = 1

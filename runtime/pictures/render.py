@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ..segmenter import Segmentation
+from ..segmentation import Segmentation
 from .bands import bands
 
 ALPHA: Final = 0.55

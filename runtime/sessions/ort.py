@@ -18,7 +18,7 @@ from ...kernels import Array
 from ...kernels.cpu import operator_library
 from ..bundle import contract
 from ..errors import BundleError, DeviceMemoryError, MdrtError, ProviderError
-from .base import TensorSpec, check_feeds
+from .base import Session, TensorSpec
 from .device import REMEDY, Device, Gpu, Host, address
 from .onnx_runtime import onnx_runtime
 from .placement import ASK, CPU, node_counts
@@ -32,7 +32,7 @@ _TYPES: Final[Mapping[str, type[np.generic]]] = {
 _NO_MEMORY: Final = ("out of memory", "failed to allocate", "bad_alloc", "bad allocation")
 
 
-class OrtSession:
+class OrtSession(Session):
     """A graph on ONNX Runtime."""
 
     def __init__(
@@ -60,6 +60,7 @@ class OrtSession:
                 start, or leaves nodes to the CPU.
             BundleError: ONNX Runtime cannot load the file.
         """
+        super().__init__(path, device or Host())
         ort = onnx_runtime()
         options = ort.SessionOptions()
         options.log_severity_level = 3  # its warnings are about the graph, not for the user
@@ -74,15 +75,13 @@ class OrtSession:
             options.enable_profiling = True
             # it adds the time of day, in which two sessions may agree
             options.profile_file_prefix = str(Path(tempfile.gettempdir()) / f"mdrt-{uuid4().hex}")
-        self.path = path
-        self.device: Device = device or Host()
         chosen = resolve_provider(provider)
         elsewhere = chosen.name != CPU
         if elsewhere:
             options.add_session_config_entry(ASK, "1")
         missing = preload(chosen)
         try:
-            self._session = ort.InferenceSession(
+            self._session: Any = ort.InferenceSession(
                 str(path),
                 options,
                 providers=_with_options(chosen, options, self.device),
@@ -112,24 +111,10 @@ class OrtSession:
         self.inputs = {node.name: _spec(node) for node in self._session.get_inputs()}
         self.outputs = {node.name: _spec(node) for node in self._session.get_outputs()}
 
-    def infer(
-        self, feeds: Mapping[str, Array], wanted: Sequence[str] | None = None
-    ) -> dict[str, Array]:
-        """Run the graph once.
-
-        Args:
-            feeds: every input by name.
-            wanted: the outputs to return; all of them by default.
-
-        Raises:
-            MdrtError: a name, type or shape is not the graph's, or ONNX Runtime failed.
-            DeviceMemoryError: memory did not suffice.
-        """
-        check_feeds(self.path.name, self.inputs, feeds)
-        names = list(self.outputs) if wanted is None else list(wanted)
+    def _compute(self, names: Sequence[str], feeds: Mapping[str, Array]) -> Sequence[Array]:
         run = self._run_bound if isinstance(self.device, Gpu) else self._session.run
         try:
-            values = run(names, dict(feeds))
+            values: Sequence[Array] = run(names, dict(feeds))
         except Exception as error:  # ONNX Runtime's exceptions share no other base
             reason = first_line(error)
             if any(words in str(error).lower() for words in _NO_MEMORY):
@@ -137,9 +122,11 @@ class OrtSession:
                     f"{self.path.name} is out of memory ({reason}); {REMEDY}"
                 ) from error
             raise MdrtError(f"{self.path.name} failed: {reason}") from error
-        for name, value in zip(names, values, strict=True):
-            self.device.expect_finite(f"{self.path.name} output {name}", value)
-        return dict(zip(names, values, strict=True))
+        return values
+
+    def close(self) -> None:
+        super().close()
+        self._session = None
 
     def _run_bound(self, names: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """Run on the device's stream, inputs where they lie and outputs where they fall."""

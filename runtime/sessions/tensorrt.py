@@ -19,7 +19,7 @@ from ...kernels import Array
 from ..bundle.plan import PlanRecord, build_command, cache_name
 from ..disk.atomic import write_atomically
 from ..errors import DeviceMemoryError, EngineError, MdrtError, OutputError
-from .base import TensorSpec, check_feeds
+from .base import Session, TensorSpec
 from .device import REMEDY, Gpu, address
 from .library import open_library
 from .log import open_log
@@ -30,7 +30,7 @@ MOST_SHAPES: Final = 8
 Shapes = tuple[tuple[int, ...], ...]
 
 
-class TrtSession:
+class TrtSession(Session):
     """An engine on a GPU. Its outputs are buffers that its next run fills anew."""
 
     def __init__(self, path: Path, record: PlanRecord, device: Gpu, cuda_graphs: bool = True):
@@ -46,7 +46,8 @@ class TrtSession:
             EngineError: the library cannot be loaded, or the engine is for another GPU.
             DeviceMemoryError: its weights do not fit.
         """
-        self.path, self.record, self.device = path, record, device
+        super().__init__(path, device)
+        self.record, self.gpu = record, device
         library = open_library(record.library)
         self._trt, self._name = library.module, f"{library.name} {library.version}"
         self._log = open_log(self._trt)
@@ -57,34 +58,24 @@ class TrtSession:
         self._bound: dict[Shapes, _Bound] = {}
         self.inputs, self.outputs = self._specs()
 
-    def infer(
-        self, feeds: Mapping[str, Array], wanted: Sequence[str] | None = None
-    ) -> dict[str, Array]:
-        """Put one run on the device's stream.
-
-        Args:
-            feeds: every input by name, CuPy's arrays.
-            wanted: the outputs to return; all of them by default. All are computed.
-
-        Raises:
-            MdrtError: a name or type is not the graph's, or a shape is outside the profile.
-            DeviceMemoryError: memory did not suffice.
-            EngineError: the library refused.
-        """
-        check_feeds(self.path.name, self.inputs, feeds)
+    def _compute(self, names: Sequence[str], feeds: Mapping[str, Array]) -> Sequence[Array]:
+        """Put one run on the device's stream; every output is computed, whichever are wanted."""
         shapes = tuple(tuple(feeds[name].shape) for name in self.inputs)
         bound = self._bound.pop(shapes, None) or self._bind(shapes)
         self._bound[shapes] = bound  # the last one used stands last
         for name, buffer in bound.inputs.items():
             buffer[...] = feeds[name]
         self._run(bound)
-        names = list(self.outputs) if wanted is None else list(wanted)
-        for name in names:
-            self.device.expect_finite(f"{self.path.name} output {name}", bound.outputs[name])
-        return {name: bound.outputs[name] for name in names}
+        return [bound.outputs[name] for name in names]
+
+    def close(self) -> None:
+        super().close()
+        self.gpu.stream.synchronize()  # nothing still runs on what is given up
+        self._bound.clear()
+        self._engine = None
 
     def _check_gpu(self) -> None:
-        found, built_for = self.device.compute_capability, self.record.compute_capabilities
+        found, built_for = self.gpu.compute_capability, self.record.compute_capabilities
         if built_for and found not in built_for:
             raise EngineError(
                 f"{self.path} is for compute capability {', '.join(built_for)}, this GPU has "
@@ -140,7 +131,7 @@ class TrtSession:
 
     @property
     def _cache_file(self) -> Path:
-        return self.path.with_name(cache_name(self.record.graph, self.device.compute_capability))
+        return self.path.with_name(cache_name(self.record.graph, self.gpu.compute_capability))
 
     def _keep_compiled(self) -> None:
         """Write what was compiled beside the engine; where that cannot be, it is made again."""
@@ -164,17 +155,17 @@ class TrtSession:
         """A context for these shapes of the inputs, in their order."""
         self._check_profile(shapes)
         if len(self._bound) >= MOST_SHAPES:
-            self.device.stream.synchronize()  # nothing still runs on what is given up
+            self.gpu.stream.synchronize()  # nothing still runs on what is given up
             del self._bound[next(iter(self._bound))]
         try:
             return self._allocate(shapes)
-        except self.device.out_of_memory as error:
+        except self.gpu.out_of_memory as error:
             raise DeviceMemoryError(
                 f"{self.path.name} is out of device memory ({error}); {REMEDY}"
             ) from error
 
     def _allocate(self, shapes: Shapes) -> _Bound:
-        xp, stream = self.device.xp, self.device.stream
+        xp, stream = self.gpu.xp, self.device.stream
         self._log.errors.clear()
         context = self._engine.create_execution_context(self._how)
         if context is None:
@@ -207,7 +198,7 @@ class TrtSession:
         for bound in self._bound.values():
             if bound.scratch.nbytes >= size:
                 return bound.scratch
-        memory: Array = self.device.xp.empty(max(size, 1), "uint8")
+        memory: Array = self.gpu.xp.empty(max(size, 1), "uint8")
         return memory
 
     def _check_profile(self, shapes: Shapes) -> None:
@@ -222,7 +213,7 @@ class TrtSession:
                 )
 
     def _run(self, bound: _Bound) -> None:
-        stream = self.device.stream
+        stream = self.gpu.stream
         if bound.graph is None and bound.ran and self._capturable(bound):
             bound.graph = self._capture(bound)
         if bound.graph is not None:
@@ -237,10 +228,10 @@ class TrtSession:
         if not self._graphs:
             return False
         ask = getattr(bound.context, "is_stream_capturable", None)
-        return ask is None or ask(self.device.stream.ptr)
+        return ask is None or ask(self.gpu.stream.ptr)
 
     def _capture(self, bound: _Bound) -> Any:
-        stream = self.device.stream
+        stream = self.gpu.stream
         stream.begin_capture()
         try:
             self._execute(bound)
@@ -255,7 +246,7 @@ class TrtSession:
 
     def _execute(self, bound: _Bound) -> None:
         self._log.errors.clear()
-        if bound.context.execute_async_v3(self.device.stream.ptr):
+        if bound.context.execute_async_v3(self.gpu.stream.ptr):
             return
         if any("out of memory" in line.lower() for line in self._log.errors):
             raise DeviceMemoryError(f"{self.path.name} is out of device memory; {REMEDY}")

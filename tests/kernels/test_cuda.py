@@ -353,9 +353,9 @@ def test_unnamed_segments(xp: ModuleType) -> None:
             assert k == 2
             expected, _ = cluster(features, 2, method, size=size)
             np.testing.assert_array_equal(xp.asnumpy(labels), expected)
-    labels, k = cluster(device(xp, features), "auto", sharpness=4.0)
+    labels, k = cluster(device(xp, features), "auto", size=None, power=4.0)
     assert k == 2
-    np.testing.assert_array_equal(xp.asnumpy(labels), cluster(features, 2, sharpness=4.0)[0])
+    np.testing.assert_array_equal(xp.asnumpy(labels), cluster(features, 2, size=None, power=4.0)[0])
 
 
 def test_arrays_a_kernel_cannot_read_are_named(xp: ModuleType) -> None:

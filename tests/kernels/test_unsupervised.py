@@ -23,7 +23,7 @@ from mdrt.kernels import (
     score_maps,
     spectral_embedding,
 )
-from mdrt.kernels.affinity import SHARP_SIDE, SharpAffinity, cosines
+from mdrt.kernels.affinity import CELLS_SIDE, CellAffinity, cosines
 from mdrt.kernels.found import CELLS, UNIFORM, leak
 from mdrt.kernels.kmeans import lloyd, starts
 
@@ -99,7 +99,7 @@ def test_equal_eigenvalues_do_not_hide_one_another():
 @given(levels(), st.floats(0.5, 9))
 @settings(max_examples=25)
 def test_a_sharpened_affinity_is_a_power_of_the_cosines(features: Levels, sharpness):
-    affinity = SharpAffinity(*cosines(features.grids), sharpness)
+    affinity = CellAffinity(*cosines(features.grids), sharpness)
     finest = max(features.grids, key=lambda grid: grid.size)
     assert affinity.n == affinity.size[0] * affinity.size[1]
     assert all(0 < n <= most for n, most in zip(affinity.size, finest.size, strict=True))
@@ -117,7 +117,7 @@ def test_a_sharpened_affinity_is_a_power_of_the_cosines(features: Levels, sharpn
 
 def test_a_sharpened_affinity_has_no_more_cells_than_fit():
     features = [Grid(np.ones((1, 3, 200), np.float32)), Grid(np.ones((1, 2, 4), np.float32))]
-    assert SharpAffinity(*cosines(features), 2.0).size == (3, SHARP_SIDE)
+    assert CellAffinity(*cosines(features), 2.0).size == (3, CELLS_SIDE)
 
 
 def test_a_power_parts_what_has_much_in_common():
@@ -125,14 +125,14 @@ def test_a_power_parts_what_has_much_in_common():
     features = _bands(5, 0.3)
     plain, _ = spectral_embedding(Affinity([features], (20, 20)), 7)
     assert plain[4] > 0.5
-    sharp, _ = spectral_embedding(SharpAffinity(*cosines([features]), 8.0), 7)
+    sharp, _ = spectral_embedding(CellAffinity(*cosines([features]), 8.0), 7)
     assert sharp[4] < 0.001
     for power in (2.0, 4.0, 8.0):
-        labels, k = cluster([features], "auto", sharpness=power)
+        labels, k = cluster([features], "auto", size=None, power=power)
         assert k == 5
         np.testing.assert_array_equal(labels, np.repeat(np.arange(5), 4)[None].repeat(20, 0))
         # however much all of them have in common
-        assert cluster([_bands(5, 0.8)], "auto", sharpness=power)[1] == 5
+        assert cluster([_bands(5, 0.8)], "auto", size=None, power=power)[1] == 5
 
 
 def _bands(count: int, likeness: float) -> Grid:
@@ -148,7 +148,7 @@ def test_eigenpairs_of_a_sharpened_affinity(k):
     """576 cells, as the embedded model's: by Krylov for few, densely for many."""
     random = np.random.default_rng(7)
     values = random.normal(0.4, 1, (40, 24, 24)).astype(np.float32)
-    affinity = SharpAffinity(*cosines([Grid(values)]), 4.0)
+    affinity = CellAffinity(*cosines([Grid(values)]), 4.0)
     eigenvalues, vectors = spectral_embedding(affinity, k)
     matrix = affinity.normalised_matvec(np.eye(affinity.n))
     expected = np.linalg.eigvalsh((matrix + matrix.T) / 2)[::-1][:k]
@@ -370,10 +370,10 @@ def test_small_and_uniform_inputs(method):
     with pytest.raises(ValueError, match="method 'ward'"):
         cluster(one, 2, "ward")
     if method == "kmeans":
-        with pytest.raises(ValueError, match="sharpness is 2"):
-            cluster(one, 2, method, sharpness=2.0)
+        with pytest.raises(ValueError, match="needs a size"):
+            cluster(one, 2, method, size=None, power=2.0)
     else:
-        assert cluster(one, 3, method, sharpness=2.0)[1] == 1
+        assert cluster(one, 3, method, size=None, power=2.0)[1] == 1
 
 
 def test_segments_of_a_cropped_canvas_ignore_the_padding():

@@ -1,0 +1,54 @@
+"""Segments from clustered features, for the heads that cluster: Eq. 5 and 6 over one-hot maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from ... import kernels
+from ...kernels import Method, Mode, Size
+from ..look.taps import Taps
+from .base import Reading
+from .maps import MODE_HELP
+from .options import HeadOptions, Strides, option
+
+ONE_COLOUR: Final = 8
+"""A picture in which no channel spans more levels than this holds nothing to tell apart, even where
+features vary from place to place, as a denoiser's do that was never shown an empty picture."""
+
+
+@dataclass(frozen=True)
+class ClusteringOptions(HeadOptions):
+    """The paper's choices by default."""
+
+    mode: Mode = option("paper", MODE_HELP)
+    feature_strides: Strides = option(None, "features that are read, by image pixels per cell")
+
+
+def read_clusters(
+    taps: Taps,
+    options: ClusteringOptions,
+    count: int | Literal["auto"],
+    method: Method,
+    **choices: Any,
+) -> Reading:
+    """Cluster the features of the empty prompt; each cluster's one-hot map stands for a_c in Eq. 5.
+
+    Args:
+        count: how many segments; "auto" finds it in the features, one for a picture of one colour.
+        method: what clusters, of `kernels.cluster`.
+        choices: its others.
+    """
+    if count == "auto" and int(np.ptp(taps.image, axis=(0, 1)).max()) <= ONE_COLOUR:
+        count = 1
+    features = taps.features(options.timestep, taps.empty, options.feature_strides)
+    with taps.stage("segments"):
+        labels, found = kernels.cluster(features, count, method, **choices)
+        weights = kernels.cluster_weights(labels, found)
+    with taps.stage("prototypes"):  # over the clustering grid, where the one-hot maps are exact
+        size: Size = weights.size
+        prototypes = kernels.prototypes(features, weights, size, options.mode)
+        scores = kernels.score_maps(features, prototypes, options.mode)
+    return Reading(scores, weights, features)

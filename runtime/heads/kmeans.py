@@ -1,0 +1,25 @@
+"""The paper's baseline for segments without names: k-means on f."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ..look.taps import Taps
+from .base import Head, Reading
+from .clustering import ClusteringOptions, read_clusters
+
+
+def read(taps: Taps, options: ClusteringOptions, count: int | Literal["auto"]) -> Reading:
+    """Scores of every segment found, by k-means on the L2-normalised features."""
+    return read_clusters(taps, options, count, "kmeans")
+
+
+KMEANS = Head(
+    "kmeans",
+    "unnamed",
+    "k-means on the features (Table 3's baseline)",
+    "a baseline beside spectral; slower",
+    ClusteringOptions,
+    ("features",),
+    read,
+)

@@ -1,0 +1,76 @@
+"""Class maps (Eq. 4) as the two modes have them, for the heads that read attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ... import kernels
+from ...kernels import Array, Grid, Mode, Pooling
+from ..look.network import EncodedText
+from ..look.taps import Taps
+from ..look.tiles import squash_grid
+from .options import Strides
+
+
+class MapOptions(Protocol):
+    """The options that class maps depend on."""
+
+    @property
+    def mode(self) -> Mode: ...
+    @property
+    def pooling(self) -> Pooling: ...
+    @property
+    def timestep(self) -> int: ...
+    @property
+    def attention_strides(self) -> Strides: ...
+
+
+@dataclass(frozen=True)
+class ClassMaps:
+    """Class maps, and the logits they were pooled from.
+
+    Attributes:
+        maps: a_c, a grid of (classes, rows, columns) float32, in [0, 1].
+        logits: (heads, tokens, rows, columns) a layer; probabilities with pooling "softmax".
+        grid: the common grid they were brought to, None for the largest layer's.
+    """
+
+    maps: Grid
+    logits: list[Array]
+    grid: tuple[int, int] | None
+
+    def won_shares(self, text: EncodedText) -> Array:
+        """(classes,) share of the attention's cells that each class wins."""
+        prompts = text.prompts
+        return kernels.won_shares(self.logits, prompts.owner, len(prompts.classes), self.grid)
+
+
+def class_maps(taps: Taps, options: MapOptions, text: EncodedText) -> ClassMaps:
+    """a_c of every name. In mode "released" attention is of the picture as one square, without
+    noise: the official code's inversion is a single step, which returns the latent as it is."""
+    released = options.mode == "released"
+    canvas = taps.square if released else taps.canvas
+    logits = taps.logits(
+        canvas,
+        options.timestep,
+        text,
+        options.attention_strides,
+        probabilities=options.pooling == "softmax",
+        noise=not released,
+    )
+    with taps.stage("attention"):
+        grid = squash_grid(taps.network.manifest.native_size) if released else None
+        owner, count = text.prompts.owner, len(text.prompts.classes)
+        pooled = kernels.class_maps(logits, owner, count, options.pooling, grid)
+    return ClassMaps(Grid(pooled, canvas.extent), logits, grid)
+
+
+MODE_HELP: Any = (
+    "the paper's equations as written, or as the released code does it: features of the empty "
+    "prompt, attention of the picture as one square without noise"
+)
+POOLING_HELP: Any = (
+    "how attention logits become class maps: their exp (the official code's), softmax over the "
+    "tokens, or the logit itself (Eq. 4)"
+)

@@ -1,0 +1,201 @@
+"""A head's options, each declared once: its default, its range and its meaning.
+
+The command line, a bundle's recommendations, the evaluation's keys, the JSON record and the docs
+are all made from the declaration.
+"""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+
+from ..errors import MdrtError
+
+Value: TypeAlias = str | int | float | bool | tuple[int, ...] | None
+Strides: TypeAlias = tuple[int, ...] | None
+"""Image pixels per cell of the bundle's taps that are read; None reads all."""
+
+_KEY: Final = "mdrt"
+_WORDS: Final = {"yes": True, "no": False, "true": True, "false": False, "on": True, "off": False}
+
+
+def option(
+    default: Value,
+    help: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    goes_with: str = "",
+) -> Any:
+    """A field of a head's options; its type is the field's annotation.
+
+    Args:
+        default: the paper's, or the published code's.
+        help: what it does, in a sentence.
+        least, most: ends of its range that belong to it.
+        above, below: ends that do not.
+        goes_with: another option; what a bundle recommends holds only with the value of that one
+            which it recommends too.
+    """
+    bounds = {"help": help, "least": least, "most": most, "above": above, "below": below}
+    return field(default=default, metadata={_KEY: bounds | {"goes_with": goes_with}})
+
+
+@dataclass(frozen=True)
+class Declared:
+    """One option, as it was declared."""
+
+    name: str
+    type: Literal["choice", "yes/no", "whole number", "number", "strides"]
+    default: Value
+    help: str
+    choices: tuple[str, ...] = ()
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+    goes_with: str = ""
+
+    @property
+    def range(self) -> str:
+        """What it may be, for people."""
+        if self.type == "choice":
+            return ", ".join(self.choices)
+        if self.type == "yes/no":
+            return "yes or no"
+        if self.type == "strides":
+            return "strides of the bundle, as 64,32"
+        low = "" if self.least is None else f"{self.least:g}"
+        low = low if self.above is None else f"above {self.above:g}"
+        high = "" if self.most is None else f" to {self.most:g}"
+        high = high if self.below is None else f" to below {self.below:g}"
+        return f"{self.type} {'from ' if self.least is not None else ''}{low}{high}".strip()
+
+    def check(self, value: object) -> Value:
+        """The value in its own type.
+
+        Raises:
+            MdrtError: it is of another type or outside the range.
+        """
+        found: Value = None
+        if self.type == "choice" and value in self.choices:
+            found = str(value)
+        elif self.type == "yes/no" and isinstance(value, bool | np.bool_):
+            found = bool(value)
+        elif self.type == "strides":
+            if value is None:
+                return None
+            if isinstance(value, list | tuple) and value and all(type(n) is int for n in value):
+                found = tuple(sorted({int(n) for n in value}, reverse=True))
+        elif isinstance(value, int | float | np.number) and not isinstance(value, bool):
+            number = float(value)
+            if self._inside(number) and (self.type == "number" or number == int(number)):
+                found = number if self.type == "number" else int(number)
+        if found is None:
+            raise MdrtError(f"{self.name} is {value!r}, expected {self.range}")
+        return found
+
+    def parse(self, text: str) -> Value:
+        """The value that a text stands for.
+
+        Raises:
+            MdrtError: it stands for none.
+        """
+        text, value = text.strip(), None
+        try:
+            if self.type == "choice":
+                value = text
+            elif self.type == "yes/no":
+                value = _WORDS[text.lower()]
+            elif self.type == "strides":
+                return self.check([int(part) for part in text.split(",")])
+            else:
+                value = int(text) if self.type == "whole number" else float(text)
+        except (ValueError, KeyError):
+            raise MdrtError(f"{self.name} is {text!r}, expected {self.range}") from None
+        return self.check(value)
+
+    def shown(self, value: Value) -> str:
+        """A value as `parse` takes it."""
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        if isinstance(value, tuple):
+            return ",".join(map(str, value))
+        if value is None:
+            return "all"
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    def _inside(self, number: float) -> bool:
+        return (
+            math.isfinite(number)
+            and (self.least is None or number >= self.least)
+            and (self.most is None or number <= self.most)
+            and (self.above is None or number > self.above)
+            and (self.below is None or number < self.below)
+        )
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """What every head has. Each value is checked when options are made.
+
+    Raises:
+        MdrtError: a value is of another type or outside its range.
+    """
+
+    timestep: int = option(
+        0,
+        "noise level that the network sees the picture at, an index into the schedule; 0 is the "
+        "paper's t = 1",
+        least=0,
+    )
+    refine: bool = option(
+        False,
+        "let boundaries follow the picture's edges, by a guided filter of its scores: the "
+        "network's cells are too coarse",
+    )
+
+    def __post_init__(self) -> None:
+        for declaration in declared(type(self)):
+            value = declaration.check(getattr(self, declaration.name))
+            object.__setattr__(self, declaration.name, value)
+
+
+@cache
+def declared(options: type[HeadOptions]) -> tuple[Declared, ...]:
+    """The options of a head, in the order of their declaration."""
+    hints = typing.get_type_hints(options)
+    found = []
+    for entry in fields(options):
+        hint = hints[entry.name]
+        choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+        kinds = {bool: "yes/no", int: "whole number", float: "number"}
+        kind: Any = "choice" if choices else kinds.get(hint, "strides")
+        found.append(
+            Declared(entry.name, kind, entry.default, choices=choices, **entry.metadata[_KEY])
+        )
+    return tuple(found)
+
+
+def complete(
+    options: type[HeadOptions], recommended: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A value for every option: what was given, else what is recommended, else the default."""
+    values: dict[str, Any] = {}
+    for declaration in sorted(declared(options), key=lambda d: bool(d.goes_with)):
+        name, other = declaration.name, declaration.goes_with
+        values[name] = declaration.default
+        holds = not other or values[other] == recommended.get(other, values[other])
+        if name in given:
+            values[name] = given[name]
+        elif name in recommended and holds:
+            values[name] = recommended[name]
+    return values

@@ -1,0 +1,183 @@
+"""What the networks show of one picture, for heads to read.
+
+Everything is computed when it is first asked for and kept, so that one pass of a network serves
+every head, every choice of strides and, where the words do not drive it, every list of words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ... import kernels
+from ...kernels import Array, Grid, Size
+from ..bundle.contract import AttentionOutput, FeatureOutput
+from . import tiles
+from .clock import StageClock
+from .kept import Kept
+from .network import EncodedText, Network, Seen
+from .tiles import Canvas
+
+KEPT_BYTES: Final = 1 << 30
+"""Of a look, before what was used longest ago gives way: some 50 pictures of 512²."""
+
+
+class Taps:
+    """One picture, and what was seen of it so far.
+
+    Attributes:
+        network: the loaded bundle.
+        image: (H, W, 3) uint8 RGB.
+        canvas: where the picture's tiles lie.
+        square: the whole picture as one tile, as `released` attention and DiffSeg see it.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        image: NDArray[np.uint8],
+        clock: StageClock,
+        max_size: int | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        most_bytes: int = KEPT_BYTES,
+    ) -> None:
+        manifest, least = network.manifest, network.backend.least
+        self.network, self.image = network, image
+        self.canvas = tiles.plan(
+            self.size, manifest.native_size, manifest.size_multiple, max_size, least
+        )
+        self.square = tiles.squash(self.size, manifest.native_size)
+        self._clock, self._progress, self._kept = clock, progress, Kept(most_bytes)
+
+    @property
+    def size(self) -> Size:
+        """(H, W) of the picture."""
+        return self.image.shape[0], self.image.shape[1]
+
+    @property
+    def empty(self) -> EncodedText:
+        """The empty prompt."""
+        with self.stage("text"):
+            return self.network.encode_text(None)
+
+    def stage(self, name: str) -> AbstractContextManager[None]:
+        """Time a block as a stage of the call under way."""
+        return self._clock.stage(name)
+
+    def features(
+        self, timestep: int, text: EncodedText, strides: Sequence[int] | None = None
+    ) -> list[Grid]:
+        """F_l of the strides asked for (None: all), of the pass that a text drives."""
+        key = ("features", timestep, text.key)
+        found: tuple[Grid, ...] | None = self._kept.get(key)
+        if found is None:
+            found = self._see(self.canvas, timestep, text).features
+        return _of_strides(self.network.manifest.features, found, strides)
+
+    def logits(
+        self,
+        canvas: Canvas,
+        timestep: int,
+        text: EncodedText,
+        strides: Sequence[int] | None = None,
+        *,
+        probabilities: bool = False,
+        noise: bool = True,
+    ) -> list[Array]:
+        """Of the layers of the strides asked for (None: all), for a text's class tokens.
+
+        Args:
+            canvas: `canvas` or `square`.
+            timestep: index into ᾱ, what the network is told.
+            text: names, whose prompts drive the pass.
+            strides: image pixels per cell.
+            probabilities: softmax over the tokens of all prompts.
+            noise: whether the latent is noised to the timestep.
+
+        Returns:
+            (heads, tokens, rows, columns) float32 a layer.
+        """
+        key = ("logits", canvas, timestep, text.key, probabilities, noise)
+        found: tuple[Array, ...] | None = self._kept.get(key)
+        if found is None:
+            found = self._see(canvas, timestep, text, probabilities, noise).logits
+        return _of_strides(self.network.manifest.attention, found, strides)
+
+    def self_attention(self, timestep: int) -> tuple[Array, ...]:
+        """(pixels, pixels) float32 of every self-attention layer that the bundle gives out, of the
+        picture as one square and the empty prompt."""
+        key = ("self-attention", timestep)
+        found: tuple[Array, ...] | None = self._kept.get(key)
+        if found is None:
+            seen = self._see(self.square, timestep, self.empty, features=False, layers=True)
+            found = seen.self_attention
+            self._kept.put(key, found)
+        return found
+
+    def norms(self, features: Sequence[Grid]) -> Array:
+        """‖f‖ (H, W) float32 at every pixel of the picture."""
+        key = ("norms", *(id(grid.values) for grid in features))
+        found: tuple[Array, Sequence[Grid]] | None = self._kept.get(key)
+        if found is None:  # kept beside its features: an id is good as long as its object lives
+            found = kernels.pixel_norms(features, self.size), features
+            self._kept.put(key, found)
+        return found[0]
+
+    def release(self) -> None:
+        """Let everything go that was computed; what is asked for again is computed again."""
+        self._kept.clear()
+        self.network.device.free()
+
+    def _see(
+        self,
+        canvas: Canvas,
+        timestep: int,
+        text: EncodedText,
+        probabilities: bool = False,
+        noise: bool = True,
+        features: bool = True,
+        layers: bool = False,
+    ) -> Seen:
+        """A pass of the UNet, and before the first one of the VAE. What it shows is kept."""
+        z = self._kept.get(("z", canvas))
+        if z is None:
+            with self.stage("vae"):
+                z = self.network.encode(self.image, canvas)
+            self._kept.put(("z", canvas), z)
+        with self.stage("unet"):
+            seen = self.network.denoise(
+                canvas,
+                z,
+                text,
+                timestep,
+                noise=noise,
+                features=features and noise,  # nobody reads features of a latent without noise
+                probabilities=probabilities,
+                self_attention=layers,
+                progress=self._progress,
+            )
+        if seen.features and canvas == self.canvas:
+            self._kept.put(("features", timestep, text.key), seen.features)
+        if seen.logits:
+            key = ("logits", canvas, timestep, text.key, probabilities, noise)
+            self._kept.put(key, seen.logits)
+        return seen
+
+
+_Tapped = TypeVar("_Tapped")
+
+
+def _of_strides(
+    declared: Sequence[FeatureOutput | AttentionOutput],
+    found: Sequence[_Tapped],
+    strides: Sequence[int] | None,
+) -> list[_Tapped]:
+    return [
+        tapped
+        for output, tapped in zip(declared, found, strict=True)
+        if strides is None or output.stride in strides
+    ]
