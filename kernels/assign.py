@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from . import cuda
 from .grid import Array, Grid, Mode, Size, array_module, check_classes, on_gpu
 from .norms import NORM_FLOOR, pixel_norms
-from .resize import bands, grid_taps, resize
+from .resize import bands, grid_stencils, resize
 
 NEVER = -1e30
 """A score below every other: resized, summed over levels and divided by ‖f‖ it stays so."""
@@ -137,7 +137,7 @@ def score_tiles(scores: Sequence[Grid], size: Size) -> Iterator[tuple[tuple[slic
     [S_1 | S_2 | …] [R_x1 | R_x2 | …]ᵀ, over only those low-resolution columns the tile touches.
     """
     xp = array_module(scores[0].values)
-    heights, widths = zip(*(grid_taps(level, size) for level in scores), strict=True)
+    heights, widths = zip(*(grid_stencils(level, size) for level in scores), strict=True)
     across = bands(widths, TILE_COLUMNS, xp)
 
     classes = len(scores[0].values)

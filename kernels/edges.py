@@ -23,7 +23,7 @@ import numpy as np
 from . import cuda
 from .assign import Assignment, score_tiles
 from .grid import Array, Grid, Size, array_module, on_gpu
-from .resize import Banded, Taps
+from .resize import Banded, Stencil
 
 Item = TypeVar("Item")
 
@@ -159,9 +159,9 @@ def _filtered_tiles(
         yield tile, filtered
 
 
-def _box(n: int, radius: int) -> Taps:
+def _box(n: int, radius: int) -> Stencil:
     """(n, n): row i averages what lies within `radius` of i."""
     places = np.arange(n)
     first, last = np.maximum(places - radius, 0), np.minimum(places + radius, n - 1)
     near = first[:, None] + np.arange(min(2 * radius + 1, n)) <= last[:, None]
-    return Taps(n, first, near / near.sum(axis=1, keepdims=True))
+    return Stencil(n, first, near / near.sum(axis=1, keepdims=True))

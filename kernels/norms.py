@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 
 from . import cuda
 from .grid import Array, Grid, Size, array_module, on_gpu
-from .resize import Banded, Taps, bands, grid_taps
+from .resize import Banded, Stencil, bands, grid_stencils
 
 NORM_FLOOR = 1e-12
 """Norms are never below this, so that a pixel without features divides to a cosine of 0."""
@@ -51,10 +51,10 @@ def _squared_bands(features: Sequence[Grid], size: Size) -> Iterator[tuple[slice
     """Yield (rows, ‖f‖² there (rows, W) float64), from the top down."""
     xp = array_module(features[0].values)
     wide: list[Array] = []
-    heights: list[Taps] = []
+    heights: list[Stencil] = []
     for level in features:
-        rows, columns = grid_taps(level, size)
-        across, between = (Banded(taps, xp, "float64") for taps in _squares(columns))
+        rows, columns = grid_stencils(level, size)
+        across, between = (Banded(stencil, xp, "float64") for stencil in _squares(columns))
         own, right, down, diagonals = _products(level.values)
         wide += [
             across.across(own) + between.across(right),
@@ -66,11 +66,13 @@ def _squared_bands(features: Sequence[Grid], size: Size) -> Iterator[tuple[slice
         yield band.outputs, band.matrix @ stacked[band.inputs]
 
 
-def _squares(taps: Taps) -> tuple[Taps, Taps]:
+def _squares(stencil: Stencil) -> tuple[Stencil, Stencil]:
     """Y² and 2 Y′ of a resize matrix Y: (n_out, n_in) and (n_out, n_in − 1)."""
-    weights = taps.weights
+    weights = stencil.weights
     crosses = 2 * weights[:, :1] * weights[:, 1:]
-    return taps._replace(weights=weights * weights), Taps(taps.n_in - 1, taps.first, crosses)
+    return stencil._replace(weights=weights * weights), Stencil(
+        stencil.n_in - 1, stencil.first, crosses
+    )
 
 
 def _products(values: Array) -> tuple[Array, Array, Array, Array]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from .grid import Array, Grid, Mode, Size, array_module
 from .norms import pixel_norms
-from .resize import Banded, bands, grid_taps
+from .resize import Banded, bands, grid_stencils
 
 BLOCK_VALUES = 1 << 22
 """Full-resolution values held at a time in mode "released" (16 MiB of float32)."""
@@ -53,7 +53,7 @@ def prototypes(
 def _total_weight(weights: Grid, size: Size) -> Array:
     """Σ a_c over the output grid, (classes, 1); 1 for a class without any weight."""
     xp = array_module(weights.values)
-    rows, columns = (xp.asarray(t.sums.astype("float32")) for t in grid_taps(weights, size))
+    rows, columns = (xp.asarray(t.sums.astype("float32")) for t in grid_stencils(weights, size))
     total = (weights.values @ columns) @ rows
     return xp.where(total > 0, total, 1)[:, None]  # type: ignore[no-any-return]
 
@@ -61,12 +61,12 @@ def _total_weight(weights: Grid, size: Size) -> Array:
 def _plain_weights(features: Sequence[Grid], weights: Grid, size: Size) -> list[Array]:
     """U_lᵀ V A = (R_yᵀ V_y) A (R_xᵀ V_x)ᵀ per level, (classes, h_l, w_l)."""
     xp = array_module(weights.values)
-    from_weights = grid_taps(weights, size)
+    from_weights = grid_stencils(weights, size)
     brought_down = []
     for level in features:
         rows, columns = (
-            Banded(to_level.overlap(taps), xp)
-            for to_level, taps in zip(grid_taps(level, size), from_weights, strict=True)
+            Banded(to_level.overlap(stencil), xp)
+            for to_level, stencil in zip(grid_stencils(level, size), from_weights, strict=True)
         )
         brought_down.append(rows.down(columns.across(weights.values)))
     return brought_down
@@ -78,14 +78,14 @@ def _normalised_weights(
     """U_lᵀ (V A / ‖f‖) per level, (classes, h_l, w_l), summed over blocks of output rows."""
     xp = array_module(weights.values)
     classes = len(weights.values)
-    rows, columns = grid_taps(weights, size)
+    rows, columns = grid_stencils(weights, size)
     wide = Banded(columns, xp).across(weights.values)  # (classes, gh, W)
-    heights, widths = zip(*(grid_taps(level, size) for level in features), strict=True)
+    heights, widths = zip(*(grid_stencils(level, size) for level in features), strict=True)
     across = bands(widths, BAND_COLUMNS, xp)
     ends = np.cumsum([level.size[1] for level in features])
     totals = [xp.zeros((classes, *level.size), dtype="float32") for level in features]
     step = max(1, BLOCK_VALUES // (classes * size[1]))
-    down = [bands([taps], step, xp) for taps in (rows, *heights)]
+    down = [bands([stencil], step, xp) for stencil in (rows, *heights)]
     for block, *back in zip(*down, strict=True):
         scaled = (block.matrix @ wide[:, block.inputs]) / norms[block.outputs]
         narrow = xp.zeros((classes, len(block.matrix), int(ends[-1])), dtype="float32")

@@ -22,16 +22,16 @@ BAND = 512
 of a larger one grow with its side, not with the square."""
 
 
-class Taps(NamedTuple):
+class Stencil(NamedTuple):
     """A sparse matrix whose rows hold few non-zeros, neighbours all: output i is
-    weights[i] · inputs[first[i] : first[i] + taps]. NumPy's, so that where the zeros are is known
+    weights[i] · inputs[first[i] : first[i] + width]. NumPy's, so that where the zeros are is known
     without waiting for a GPU."""
 
     n_in: int
     first: NDArray[np.int64]
     """(n_out,), in [0, n_in)."""
     weights: NDArray[np.float64]
-    """(n_out, taps); 0 where there is no such input."""
+    """(n_out, width); 0 where there is no such input."""
 
     @property
     def sums(self) -> NDArray[np.float64]:
@@ -40,7 +40,7 @@ class Taps(NamedTuple):
         sums = np.bincount(self._columns[held], self.weights[held], self.n_in)
         return sums.astype(np.float64)
 
-    def overlap(self, other: Taps) -> Taps:
+    def overlap(self, other: Stencil) -> Stencil:
         """MᵀN of two matrices with the same outputs, (n_in, other.n_in)."""
         products = self.weights[:, :, None] * other.weights[:, None, :]
         held = np.nonzero(products)
@@ -50,7 +50,7 @@ class Taps(NamedTuple):
         places = columns - first[rows]
         shape = self.n_in, int(places.max(initial=0)) + 1
         flat = np.bincount(rows * shape[1] + places, products[held], shape[0] * shape[1])
-        return Taps(other.n_in, first, flat.astype(np.float64).reshape(shape))
+        return Stencil(other.n_in, first, flat.astype(np.float64).reshape(shape))
 
     def touched(self, outputs: slice) -> slice:
         """The inputs that some consecutive outputs depend on."""
@@ -67,11 +67,11 @@ class Taps(NamedTuple):
 
     @property
     def _columns(self) -> NDArray[np.int64]:
-        """(n_out, taps) which input a weight is of."""
+        """(n_out, width) which input a weight is of."""
         return self.first[:, None] + np.arange(self.weights.shape[1])
 
 
-def resize_taps(n_out: int, n_in: int, extent: float = 1.0) -> Taps:
+def resize_stencil(n_out: int, n_in: int, extent: float = 1.0) -> Stencil:
     """The bilinear matrix (n_out, n_in); rows sum to 1 and hold at most two non-zeros.
 
     Output centre i lies at x = (i + ½) · extent · n_in / n_out − ½, clamped to [0, n_in − 1]: at
@@ -82,13 +82,13 @@ def resize_taps(n_out: int, n_in: int, extent: float = 1.0) -> Taps:
     first = np.minimum(centres.astype(np.int64), max(n_in - 2, 0))
     # A hat of half-width 1 around every output centre: 1 − fraction, fraction, else 0.
     hats = 1 - np.abs(centres[:, None] - (first[:, None] + np.arange(2)))
-    return Taps(n_in, first, hats.clip(min=0))
+    return Stencil(n_in, first, hats.clip(min=0))
 
 
-def grid_taps(grid: Grid, size: Size) -> tuple[Taps, Taps]:
+def grid_stencils(grid: Grid, size: Size) -> tuple[Stencil, Stencil]:
     """R_y (H, h) and R_x (W, w), which bring the covered part of `grid` to `size`."""
     rows, columns = (
-        resize_taps(n_out, n_in, share)
+        resize_stencil(n_out, n_in, share)
         for n_out, n_in, share in zip(size, grid.size, grid.extent, strict=True)
     )
     return rows, columns
@@ -105,7 +105,7 @@ class Band(NamedTuple):
 
 
 def bands(
-    matrices: Sequence[Taps], outputs: int, xp: ModuleType, dtype: str = "float32"
+    matrices: Sequence[Stencil], outputs: int, xp: ModuleType, dtype: str = "float32"
 ) -> list[Band]:
     """Cut matrices (n_out, n_l) side by side into bands of `outputs` rows, `BAND` at most: dense
     arrays of `xp`.
@@ -131,7 +131,7 @@ class Banded:
     """A sparse matrix M (n_out, n_in) that multiplies along rows or columns, forwards and back."""
 
     def __init__(
-        self, matrix: Taps, xp: ModuleType, dtype: str = "float32", outputs: int = BAND
+        self, matrix: Stencil, xp: ModuleType, dtype: str = "float32", outputs: int = BAND
     ) -> None:
         self.shape = len(matrix.first), matrix.n_in
         self._xp = xp
@@ -185,7 +185,9 @@ class Resize:
 
     def __init__(self, grid: Grid, size: Size, dtype: str = "float32") -> None:
         xp = array_module(grid.values)
-        self._rows, self._columns = (Banded(taps, xp, dtype) for taps in grid_taps(grid, size))
+        self._rows, self._columns = (
+            Banded(stencil, xp, dtype) for stencil in grid_stencils(grid, size)
+        )
 
     def up(self, values: Array) -> Array:
         """U f: (channels, h, w) on the output grid, (channels, H, W)."""

@@ -138,11 +138,13 @@ class Segmenter:
         """
         if (classes is None) == (segments is None):
             raise MdrtError("give either classes (names) or segments (a number or 'auto')")
+        head = find_head(head or ("spectral" if classes is None else "maskdiffusion"))
+        settings = vars(self.settle(head, **settings))  # wrong ones cost no picture's reading
         look = self.look(image, max_size=max_size, progress=progress)
         if classes is not None:
-            return look.segment(classes, head or "maskdiffusion", scores=scores, **settings)
+            return look.segment(classes, head, scores=scores, **settings)
         assert segments is not None
-        return look.segments(segments, head or "spectral", scores=scores, **settings)
+        return look.segments(segments, head, scores=scores, **settings)
 
     def look(
         self,

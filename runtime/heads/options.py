@@ -72,7 +72,7 @@ class Declared:
         if self.type == "yes/no":
             return "yes or no"
         if self.type == "strides":
-            return "strides of the bundle, as 64,32"
+            return "all, or strides of the bundle as 64,32"
         low = "" if self.least is None else f"{self.least:g}"
         low = low if self.above is None else f"above {self.above:g}"
         high = "" if self.most is None else f" to {self.most:g}"
@@ -100,7 +100,7 @@ class Declared:
             if self._inside(number) and (self.type == "number" or number == int(number)):
                 found = number if self.type == "number" else int(number)
         if found is None:
-            raise MdrtError(f"{self.name} is {value!r}, expected {self.range}")
+            raise MdrtError(f"{self.name} is {value!r}, expected {self._expected}")
         return found
 
     def parse(self, text: str) -> Value:
@@ -116,11 +116,13 @@ class Declared:
             elif self.type == "yes/no":
                 value = _WORDS[text.lower()]
             elif self.type == "strides":
-                return self.check([int(part) for part in text.split(",")])
+                return (
+                    None if text == "all" else self.check([int(part) for part in text.split(",")])
+                )
             else:
                 value = int(text) if self.type == "whole number" else float(text)
         except (ValueError, KeyError):
-            raise MdrtError(f"{self.name} is {text!r}, expected {self.range}") from None
+            raise MdrtError(f"{self.name} is {text!r}, expected {self._expected}") from None
         return self.check(value)
 
     def shown(self, value: Value) -> str:
@@ -132,6 +134,10 @@ class Declared:
         if value is None:
             return "all"
         return f"{value:g}" if isinstance(value, float) else str(value)
+
+    @property
+    def _expected(self) -> str:
+        return ("one of " if self.type == "choice" else "") + self.range
 
     def _inside(self, number: float) -> bool:
         return (

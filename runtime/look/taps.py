@@ -19,7 +19,7 @@ from ..bundle.contract import AttentionOutput, FeatureOutput
 from . import tiles
 from .clock import StageClock
 from .kept import Kept
-from .network import EncodedText, Network, Seen
+from .network import EncodedText, Network
 from .tiles import Canvas
 
 KEPT_BYTES: Final = 1 << 30
@@ -75,7 +75,11 @@ class Taps:
         key = ("features", timestep, text.key)
         found: tuple[Grid, ...] | None = self._kept.get(key)
         if found is None:
-            found = self._see(self.canvas, timestep, text).features
+            z = self._latents(self.canvas)
+            with self.stage("unet"):
+                seen = self.network.denoise(self.canvas, z, text, timestep, progress=self._progress)
+            found = seen.features
+            self._kept.put(key, found)
         return _of_strides(self.network.manifest.features, found, strides)
 
     def logits(
@@ -104,7 +108,22 @@ class Taps:
         key = ("logits", canvas, timestep, text.key, probabilities, noise)
         found: tuple[Array, ...] | None = self._kept.get(key)
         if found is None:
-            found = self._see(canvas, timestep, text, probabilities, noise).logits
+            z = self._latents(canvas)
+            with self.stage("unet"):
+                seen = self.network.denoise(
+                    canvas,
+                    z,
+                    text,
+                    timestep,
+                    noise=noise,
+                    features=noise,  # of the same pass; nobody reads them without noise
+                    probabilities=probabilities,
+                    progress=self._progress,
+                )
+            found = seen.logits
+            self._kept.put(key, found)
+            if noise and canvas == self.canvas:
+                self._kept.put(("features", timestep, text.key), seen.features)
         return _of_strides(self.network.manifest.attention, found, strides)
 
     def self_attention(self, timestep: int) -> tuple[Array, ...]:
@@ -113,8 +132,17 @@ class Taps:
         key = ("self-attention", timestep)
         found: tuple[Array, ...] | None = self._kept.get(key)
         if found is None:
-            seen = self._see(self.square, timestep, self.empty, features=False, layers=True)
-            found = seen.self_attention
+            text, z = self.empty, self._latents(self.square)
+            with self.stage("unet"):
+                found = self.network.denoise(
+                    self.square,
+                    z,
+                    text,
+                    timestep,
+                    features=False,
+                    self_attention=True,
+                    progress=self._progress,
+                ).self_attention
             self._kept.put(key, found)
         return found
 
@@ -132,40 +160,14 @@ class Taps:
         self._kept.clear()
         self.network.device.free()
 
-    def _see(
-        self,
-        canvas: Canvas,
-        timestep: int,
-        text: EncodedText,
-        probabilities: bool = False,
-        noise: bool = True,
-        features: bool = True,
-        layers: bool = False,
-    ) -> Seen:
-        """A pass of the UNet, and before the first one of the VAE. What it shows is kept."""
-        z = self._kept.get(("z", canvas))
+    def _latents(self, canvas: Canvas) -> Array:
+        """z of every tile."""
+        z: Array | None = self._kept.get(("z", canvas))
         if z is None:
             with self.stage("vae"):
                 z = self.network.encode(self.image, canvas)
             self._kept.put(("z", canvas), z)
-        with self.stage("unet"):
-            seen = self.network.denoise(
-                canvas,
-                z,
-                text,
-                timestep,
-                noise=noise,
-                features=features and noise,  # nobody reads features of a latent without noise
-                probabilities=probabilities,
-                self_attention=layers,
-                progress=self._progress,
-            )
-        if seen.features and canvas == self.canvas:
-            self._kept.put(("features", timestep, text.key), seen.features)
-        if seen.logits:
-            key = ("logits", canvas, timestep, text.key, probabilities, noise)
-            self._kept.put(key, seen.logits)
-        return seen
+        return z
 
 
 _Tapped = TypeVar("_Tapped")

@@ -71,13 +71,11 @@ def test_named_classes(
     refine: bool,
 ) -> None:
     write_engines(bundle, library)
-    options = mdrt.Options(
-        mode=mode, pooling=pooling, scores=True, attention=attention, refine=refine
-    )
+    options = {"mode": mode, "pooling": pooling, "attention": attention, "refine": refine}
     segmenter = mdrt.Segmenter(bundle / "unet.plan")
-    expected = mdrt.Segmenter(bundle)(wide, NAMES, options=options)
+    expected = mdrt.Segmenter(bundle)(wide, NAMES, scores=True, **options)
     for _ in range(3):  # ordinary, captured, launched
-        result = segmenter(wide, NAMES, options=options)
+        result = segmenter(wide, NAMES, scores=True, **options)
         same(result, expected)
         assert result.scores is not None
         np.testing.assert_allclose(result.scores, expected.scores, atol=1e-3)
@@ -98,7 +96,7 @@ def test_nothing_waits_between_upload_and_download(
     segmenter = mdrt.Segmenter(bundle / "unet.plan")
     for _ in range(3):
         device.WAITED.clear()
-        segmenter(picture, NAMES, options=mdrt.Options(mode=mode, pooling="exp", refine=refine))
+        segmenter(picture, NAMES, mode=mode, pooling="exp", refine=refine)
         assert device.WAITED == ["synchronize"]
 
 
@@ -134,10 +132,9 @@ def test_a_smaller_batch_is_tried_when_memory_does_not_suffice(
     monkeypatch.setattr("mdrt.runtime.look.network.PIXELS_AT_ONCE", 3 * 384 * 384)
     write_engines(bundle, memory=1)
     segmenter = mdrt.Segmenter(bundle / "unet.plan")
-    options = mdrt.Options(pooling="exp")
     same(
-        segmenter(wide, NAMES, options=options),
-        mdrt.Segmenter(bundle)(wide, NAMES, options=options),
+        segmenter(wide, NAMES, pooling="exp"),
+        mdrt.Segmenter(bundle)(wide, NAMES, pooling="exp"),
     )
     assert segmenter.network._unet_rows.limit == 1  # and it is remembered
     device.MEMORY.limit = 3000
@@ -298,11 +295,10 @@ def test_onnx_runtime_with_inputs_and_outputs_on_the_device(
     monkeypatch.setattr(providers, "PROVIDERS", providers.PROVIDERS | {"cuda": cpu})
     monkeypatch.setattr(Gpu, "memory", "cpu")
     segmenter = mdrt.Segmenter(provider="cuda")
-    options = mdrt.Options(mode=mode, pooling="exp")
-    expected = mdrt.Segmenter(winograd=False)(wide, NAMES, options=options)
+    expected = mdrt.Segmenter(winograd=False)(wide, NAMES, mode=mode, pooling="exp")
     for _ in range(2):
         device.WAITED.clear()
-        result = segmenter(wide, NAMES, options=options)
+        result = segmenter(wide, NAMES, mode=mode, pooling="exp")
         assert device.WAITED == ["synchronize"]
         same(result, expected)
     assert result.settings["backend"] == "cuda"

@@ -60,9 +60,8 @@ PICTURES = {
 def test_named(
     model: mdrt.Segmenter, segmenter: mdrt.Segmenter, options: dict[str, Any], picture: str
 ) -> None:
-    settled = mdrt.Options(**options)
     ours, theirs = (
-        network(PICTURES[picture], CLASSES, options=settled) for network in (model, segmenter)
+        network(PICTURES[picture], CLASSES, **options) for network in (model, segmenter)
     )
     assert isinstance(ours.labels, np.ndarray)
     assert (ours.labels == theirs.labels).mean() >= 0.999
@@ -70,14 +69,13 @@ def test_named(
     np.testing.assert_allclose(ours.weights.values, theirs.weights.values, atol=2e-3)
 
 
-@pytest.mark.parametrize("method", ["spectral", "kmeans"])
+@pytest.mark.parametrize("head", ["spectral", "kmeans"])
 @pytest.mark.parametrize("segments", [4, "auto"])
 def test_unnamed(
-    model: mdrt.Segmenter, segmenter: mdrt.Segmenter, segments: Any, method: Any
+    model: mdrt.Segmenter, segmenter: mdrt.Segmenter, segments: Any, head: str
 ) -> None:
-    settled = mdrt.Options(method=method)
     ours, theirs = (
-        network(SCENES[2], segments=segments, options=settled) for network in (model, segmenter)
+        network(SCENES[2], segments=segments, head=head) for network in (model, segmenter)
     )
     assert len(ours.classes) == len(theirs.classes)
     assert (ours.labels == theirs.labels).mean() >= 0.98

@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 
 from mdrt.benchmarks import naive
 from mdrt.kernels import Grid, resize
-from mdrt.kernels.resize import BAND, Banded, Resize, Taps, bands, resize_taps
+from mdrt.kernels.resize import BAND, Banded, Resize, Stencil, bands, resize_stencil
 
 from .strategies import EXTENTS, SHARES, SIZES, Levels, levels, relative_error
 
-TAPS = st.builds(resize_taps, st.integers(1, 60), st.integers(1, 60), SHARES)
+TAPS = st.builds(resize_stencil, st.integers(1, 60), st.integers(1, 60), SHARES)
 
 
-def dense(taps: Taps) -> NDArray[np.float64]:
+def dense(stencil: Stencil) -> NDArray[np.float64]:
     """The matrix, zeros and all."""
-    matrix = np.zeros((len(taps.first), taps.n_in))
-    for row, first, weights in zip(matrix, taps.first, taps.weights, strict=True):
+    matrix = np.zeros((len(stencil.first), stencil.n_in))
+    for row, first, weights in zip(matrix, stencil.first, stencil.weights, strict=True):
         for place, weight in enumerate(weights, first):
             if weight:
                 row[place] += weight
@@ -33,7 +33,7 @@ def dense(taps: Taps) -> NDArray[np.float64]:
 
 @given(st.integers(1, 60), st.integers(1, 60), SHARES)
 def test_rows_are_a_partition_of_unity_over_two_neighbours(n_out, n_in, share):
-    matrix = dense(resize_taps(n_out, n_in, share))
+    matrix = dense(resize_stencil(n_out, n_in, share))
     assert matrix.shape == (n_out, n_in)
     assert matrix.min() >= 0
     np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-12)
@@ -46,22 +46,22 @@ def test_rows_are_a_partition_of_unity_over_two_neighbours(n_out, n_in, share):
 def test_matrix_is_interpolate(n_out, n_in):
     eye = torch.eye(n_in, dtype=torch.float64)[None]
     expected = F.interpolate(eye, size=n_out, mode="linear", align_corners=False)[0].T
-    np.testing.assert_allclose(dense(resize_taps(n_out, n_in)), expected.numpy(), atol=1e-12)
+    np.testing.assert_allclose(dense(resize_stencil(n_out, n_in)), expected.numpy(), atol=1e-12)
 
 
 @given(TAPS, st.integers(1, 70))
-def test_bands_hold_the_whole_matrix(taps: Taps, outputs: int):
-    matrix = dense(taps)
+def test_bands_hold_the_whole_matrix(stencil: Stencil, outputs: int):
+    matrix = dense(stencil)
     put_together = np.zeros_like(matrix)
-    for band in bands([taps], outputs, np, "float64"):
+    for band in bands([stencil], outputs, np, "float64"):
         put_together[band.outputs, band.inputs] = band.matrix
     np.testing.assert_array_equal(put_together, matrix)
 
 
 @given(TAPS, st.integers(1, 70), st.integers(0, 9))
-def test_bands_multiply_as_the_matrix_does(taps: Taps, outputs: int, seed: int):
-    random, matrix = np.random.default_rng(seed), dense(taps)
-    banded = Banded(taps, np, "float64", outputs)
+def test_bands_multiply_as_the_matrix_does(stencil: Stencil, outputs: int, seed: int):
+    random, matrix = np.random.default_rng(seed), dense(stencil)
+    banded = Banded(stencil, np, "float64", outputs)
     n_out, n_in = banded.shape
     v, w = random.standard_normal((2, n_in, 3)), random.standard_normal((2, n_out, 3))
     turned = v.swapaxes(1, 2), w.swapaxes(1, 2)
@@ -73,17 +73,20 @@ def test_bands_multiply_as_the_matrix_does(taps: Taps, outputs: int, seed: int):
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 20), SHARES, SHARES)
 def test_sums_and_overlaps_are_the_matrices(n_out, n_in, other_in, share, other_share):
-    taps, other = resize_taps(n_out, n_in, share), resize_taps(n_out, other_in, other_share)
-    np.testing.assert_allclose(taps.sums, dense(taps).sum(axis=0), atol=1e-12)
-    product = dense(taps).T @ dense(other)
-    np.testing.assert_allclose(dense(taps.overlap(other)), product, atol=1e-12)
+    stencil, other = (
+        resize_stencil(n_out, n_in, share),
+        resize_stencil(n_out, other_in, other_share),
+    )
+    np.testing.assert_allclose(stencil.sums, dense(stencil).sum(axis=0), atol=1e-12)
+    product = dense(stencil).T @ dense(other)
+    np.testing.assert_allclose(dense(stencil.overlap(other)), product, atol=1e-12)
 
 
 @pytest.mark.parametrize(("n_out", "n_in"), [(80_000, 20_000), (20_000, 5_000), (1, 80_000)])
 def test_memory_grows_with_a_side_and_not_with_its_square(n_out: int, n_in: int):
     """The zeros that bands hold are `BAND` a cell at most; the whole matrix would be 6.4 GB."""
     tracemalloc.start()
-    Banded(resize_taps(n_out, n_in), np).down(np.ones((1, n_in, 1), np.float32))
+    Banded(resize_stencil(n_out, n_in), np).down(np.ones((1, n_in, 1), np.float32))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 * 2 * BAND * n_in + 200 * n_out + 1_000_000

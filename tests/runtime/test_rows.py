@@ -70,8 +70,7 @@ def test_inputs_for_which_memory_does_not_suffice_are_put_together_in_parts(
 ) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (384, 900, 3), dtype=np.uint8)
     monkeypatch.setattr(networks, "PIXELS_AT_ONCE", 4 * 384 * 384)
-    options = mdrt.Options(mode="paper")
-    expected = segmenter(picture, ["sky", "tree"], options=options)
+    expected = segmenter(picture, ["sky", "tree"], mode="paper")
     assert expected.settings["tiles"] == 4
     sizes: list[int] = []
 
@@ -88,17 +87,17 @@ def test_inputs_for_which_memory_does_not_suffice_are_put_together_in_parts(
     hidden = manifest.tokenizer.max_length, manifest.text.hidden
     real, limit = np.stack, 1
     monkeypatch.setattr(np, "stack", stack)
-    found = segmenter(picture, ["sky", "tree"], options=options)
+    found = segmenter(picture, ["sky", "tree"], mode="paper")
     assert sizes == [1, 1, 1, 1]
     assert (found.labels == expected.labels).mean() > 0.999
     np.testing.assert_allclose(found.confidence, expected.confidence, atol=1e-4)
     limit = 0
-    with pytest.raises(mdrt.DeviceMemoryError, match="--max-size"):
-        segmenter(picture, ["sky", "tree"], options=options)
+    with pytest.raises(mdrt.DeviceMemoryError, match="fewer classes at once"):
+        segmenter(picture, ["sky", "tree"], mode="paper")
     limit = 4
     for _ in range(2 * PATIENCE):
         sizes.clear()
-        segmenter(picture[:, :800], ["sky", "tree"], options=options)
+        segmenter(picture[:, :800], ["sky", "tree"], mode="paper")
         if sizes[0] > 1:
             break
     assert sizes[0] > 1  # it has come back, and is used

@@ -3,26 +3,27 @@
 import dataclasses
 import json
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import mdrt
-from mdrt import Options, kernels
+from mdrt import kernels
 from mdrt.benchmarks.lab.scenes.renderer import CLASSES, render
-from mdrt.benchmarks.metrics import confusion
 from mdrt.kernels import Grid
 from mdrt.runtime.bundle import contract
 from mdrt.runtime.bundle.loading import load_bundle, write_manifest
 from mdrt.runtime.errors import BundleError, MdrtError, PromptError, ProviderError
+from mdrt.runtime.heads import HEADS
 from mdrt.runtime.look import tiles
 from mdrt.runtime.look.rows import Rows
-from mdrt.runtime.segmenter import EMBEDDED, Segmentation
+from mdrt.runtime.segmentation import Segmentation
+from mdrt.runtime.segmenter import EMBEDDED
 from mdrt.runtime.sessions.ort import OrtSession
 
 NAMES = ("sky", "water", "boat")
+MODES = ("paper", "released")
 
 
 def agreement(a, b):
@@ -30,7 +31,7 @@ def agreement(a, b):
 
 
 def test_named_result(segmenter, picture):
-    result = segmenter(picture, NAMES, options=Options(presence=0, scores=True, refine=False))
+    result = segmenter(picture, NAMES, presence=0, scores=True, refine=False)
     assert result.labels.shape == (256, 256)
     assert result.labels.dtype == np.uint8
     assert result.classes == NAMES
@@ -50,8 +51,7 @@ def test_masks_are_mostly_right(segmenter):
         scene = render(seed)
         index = np.array([CLASSES.index(name) for name in scene.visible])
         labels = index[segmenter(scene.image, scene.visible).labels]
-        counts = confusion(scene.mask, labels, len(CLASSES))
-        right, total = right + np.trace(counts), total + counts.sum()
+        right, total = right + (labels == scene.mask).sum(), total + labels.size
     assert right / total > 0.6
 
 
@@ -71,7 +71,7 @@ def test_deterministic(segmenter, picture):
 @pytest.mark.parametrize("mode", ["paper", "released"])
 @pytest.mark.parametrize("pooling", ["exp", "softmax", "logit"])
 def test_modes_and_poolings_run_and_are_reported(segmenter, picture, mode, pooling):
-    result = segmenter(picture, NAMES, options=Options(mode=mode, pooling=pooling, timestep=50))
+    result = segmenter(picture, NAMES, mode=mode, pooling=pooling, timestep=50)
     assert result.settings["mode"] == mode
     assert result.settings["pooling"] == pooling
     assert result.settings["timestep"] == 50
@@ -84,12 +84,11 @@ def test_released_attention_sees_no_noise(segmenter, picture, monkeypatch):
     maps = {}
     for name, values in {"own": noise, "other": -noise}.items():
         monkeypatch.setattr(segmenter.network, "noise", values)
-        for mode in contract.MODES:
+        for mode in MODES:
             for timestep in (100, 400):
-                options = Options(mode=mode, timestep=timestep)
-                maps[name, mode, timestep] = segmenter(picture, NAMES, options=options)
+                maps[name, mode, timestep] = segmenter(picture, NAMES, mode=mode, timestep=timestep)
     for timestep in (100, 400):
-        for mode in contract.MODES:
+        for mode in MODES:
             own, other = (maps[name, mode, timestep] for name in ("own", "other"))
             assert (own.weights.values == other.weights.values).all() == (mode == "released")
             assert (own.confidence != other.confidence).any()  # features are noised in both
@@ -101,16 +100,16 @@ def test_released_maps_lie_on_the_official_grid(segmenter, picture):
     wide = np.concatenate([picture, picture], axis=1)
     side = segmenter.manifest.native_size // 16
     for image in (picture, wide):
-        result = segmenter(image, NAMES, options=Options(mode="released"))
+        result = segmenter(image, NAMES, mode="released")
         assert result.weights.size == (side, side)
-    assert segmenter(wide, NAMES, options=Options(mode="paper")).weights.size != (side, side)
+    assert segmenter(wide, NAMES, mode="paper").weights.size != (side, side)
     assert tiles.squash_grid(512) == (32, 32)
     assert tiles.squash_grid(8) == (1, 1)
 
 
 @pytest.mark.parametrize("method", ["spectral", "kmeans"])
 def test_unnamed_segments(segmenter, picture, method):
-    result = segmenter(picture, segments=4, options=Options(method=method))
+    result = segmenter(picture, segments=4, head=method)
     assert result.classes == ("segment 1", "segment 2", "segment 3", "segment 4")
     assert set(np.unique(result.labels)) <= {0, 1, 2, 3}
     assert len(np.unique(result.labels)) >= 2
@@ -155,7 +154,7 @@ def test_no_seams_on_a_smooth_gradient(segmenter):
     """Tiles meet without a step: scores change no faster at tile borders than elsewhere."""
     ramp = np.linspace(60, 220, 640)[None, :, None] * np.array([0.6, 0.8, 1.0])
     image = np.repeat(ramp, 256, axis=0).round().astype(np.uint8)
-    result = segmenter(image, ("sky", "water"), options=Options(presence=0, scores=True))
+    result = segmenter(image, ("sky", "water"), presence=0, scores=True)
     assert result.settings["tiles"] > 1
     steps = np.abs(np.diff(result.scores, axis=2)).max(axis=(0, 1))
     # Scores are piecewise linear between cell centres, so borders are compared cell by cell.
@@ -244,39 +243,51 @@ def test_bad_calls(segmenter, picture):
     with pytest.raises(PromptError, match="no class names"):
         segmenter(picture, [])
     with pytest.raises(MdrtError, match="timestep is 1000"):
-        segmenter(picture, NAMES, options=Options(timestep=1000))
-    with pytest.raises(MdrtError, match="mode is 'fast'"):
-        Options(mode="fast")
+        segmenter(picture, NAMES, timestep=1000)
+    with pytest.raises(MdrtError, match="mode is 'fast', expected one of paper, released"):
+        segmenter(picture, NAMES, mode="fast")
+    with pytest.raises(MdrtError, match="no setting sharpness; it has timestep, refine, mode"):
+        segmenter(picture, NAMES, sharpness=2)
     with pytest.raises(MdrtError, match="max_size"):
-        Options(max_size=0)
+        segmenter(picture, NAMES, max_size=0)
+    with pytest.raises(MdrtError, match="head 'best' is none of maskdiffusion"):
+        segmenter(picture, NAMES, head="best")
+    with pytest.raises(MdrtError, match="head spectral takes no names; choose of maskdiffusion"):
+        segmenter(picture, NAMES, head="spectral")
+    with pytest.raises(MdrtError, match="head attention needs names; choose of spectral"):
+        segmenter(picture, segments=2, head="attention")
+    with pytest.raises(MdrtError, match="diffseg reads self-attention maps"):
+        segmenter(picture, segments="auto", head="diffseg")
+    with pytest.raises(MdrtError, match="feature_strides holds 8, and the bundle has 16"):
+        segmenter(picture, NAMES, feature_strides=(16, 8))
 
 
 def test_a_timestep_is_refused_before_the_picture_is_read(segmenter, tmp_path):
     with pytest.raises(MdrtError, match="timestep is 1000"):
-        segmenter(tmp_path / "missing.png", NAMES, options=Options(timestep=1000))
+        segmenter(tmp_path / "missing.png", NAMES, timestep=1000)
 
 
 def test_settled_options_are_the_bundles_recommendations(segmenter):
     recommended = segmenter.manifest.recommended
-    named, unnamed = (segmenter.settle(Options(max_size=300), named) for named in (True, False))
-    assert (named.mode, named.pooling) == (recommended.mode, recommended.pooling)
-    assert named.timestep == recommended.timestep != 0
-    assert unnamed.timestep == recommended.segments_timestep
-    assert unnamed.sharpness == recommended.segments_sharpness
-    assert (named.attention, unnamed.attention) == (recommended.attention, 0)
-    assert named.refine == unnamed.refine == recommended.refine
-    assert named.max_size == 300
-    assert segmenter.settle(named, True) == named
-    chosen = Options(
-        mode="paper",
-        pooling="exp",
-        timestep=7,
-        presence=0.0,
-        sharpness=1.0,
-        attention=0.25,
-        refine=not recommended.refine,
-    )
-    assert segmenter.settle(chosen, True) == chosen
+    for head in HEADS.values():
+        if head.offered(segmenter.manifest):
+            settled = segmenter.settle(head)
+            for name, value in recommended[head.name].items():
+                assert getattr(settled, name) == value
+            assert segmenter.settle(head.name, **vars(settled)) == settled
+    assert segmenter.settle("maskdiffusion").timestep != 0
+    chosen = {
+        "mode": "paper",
+        "pooling": "exp",
+        "timestep": 7,
+        "presence": 0.0,
+        "map_power": 1.0,
+        "attention": 0.25,
+        "refine": False,
+        "feature_strides": (16,),
+        "attention_strides": None,
+    }
+    assert vars(segmenter.settle("maskdiffusion", **chosen)) == chosen
 
 
 def test_totals_are_sums_over_each_classs_pixels():
@@ -366,12 +377,12 @@ def test_a_bfloat16_bundle_on_a_cpu_names_the_remedies(tmp_path):
 
 def test_names_that_are_not_there_are_left_out(segmenter):
     """With presence an absent name takes no pixel; scores and maps stay those of every name."""
-    picture = render(2).image  # sky, mountains, boats on water
+    look = segmenter.look(render(2).image)  # sky, mountains, boats on water
     wrong = [name for name in CLASSES if name not in render(2).visible]
     names = (*render(2).visible, *wrong)
-    soft = Options(pooling="softmax", presence=0.0, scores=True)
-    plain = segmenter(picture, names, options=soft)
-    gated = segmenter(picture, names, options=replace(soft, presence=0.01))
+    plain, gated = (
+        look.segment(names, pooling="softmax", presence=share, scores=True) for share in (0.0, 0.01)
+    )
     assert plain.settings["absent"] == []
     assert plain.settings["presence"] == 0
     assert set(gated.settings["absent"]) & set(wrong)
@@ -384,49 +395,53 @@ def test_names_that_are_not_there_are_left_out(segmenter):
     assert (gated.labels == expected).mean() > 0.999
 
 
-def test_sharpness_is_a_power_of_the_maps(segmenter, picture):
-    soft = Options(pooling="softmax", presence=0.0, sharpness=1.0, attention=0.0, refine=False)
-    plain = segmenter(picture, NAMES, options=soft)
-    sharp = segmenter(picture, NAMES, options=replace(soft, sharpness=2.0))
+def test_map_power_is_a_power_of_the_maps(segmenter, picture):
+    look = segmenter.look(picture)
+    soft = {"pooling": "softmax", "presence": 0.0, "attention": 0.0, "refine": False}
+    plain = look.segment(NAMES, **soft, map_power=1.0)
+    sharp = look.segment(NAMES, **soft, map_power=2)
     np.testing.assert_allclose(sharp.weights.values, plain.weights.values**2, rtol=1e-6)
     assert (sharp.labels != plain.labels).any()
-    assert sharp.settings["sharpness"] == 2
-    recommended = segmenter.manifest.recommended
-    settled = segmenter.settle(Options(pooling=recommended.pooling), True)
-    assert settled.sharpness == recommended.sharpness
-    other = next(p for p in contract.POOLINGS if p != recommended.pooling)
-    assert segmenter.settle(Options(pooling=other), True).sharpness == 1
+    assert sharp.settings["map_power"] == 2
+    recommended = segmenter.manifest.recommended["maskdiffusion"]
+    settled = segmenter.settle("maskdiffusion", pooling=recommended["pooling"])
+    assert settled.map_power == recommended["map_power"] != 1
+    assert segmenter.settle("maskdiffusion", pooling="exp").map_power == 1
     for wrong in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(MdrtError, match=r"sharpness is .*, expected a positive number"):
-            Options(sharpness=wrong)
+        with pytest.raises(MdrtError, match=r"map_power is .*, expected number above 0"):
+            segmenter.settle("maskdiffusion", map_power=wrong)
 
 
-def test_sharpness_is_a_power_of_the_affinity(segmenter, picture):
-    plain = segmenter(picture, segments=4, options=Options(sharpness=1.0))
-    sharp = segmenter(picture, segments=4, options=Options(sharpness=4.0))
+def test_affinity_power_is_a_power_between_cells(segmenter, picture):
+    look = segmenter.look(picture)
+    plain, cells, nearly, sharp = (
+        look.segments(4, affinity=affinity, affinity_power=power)
+        for affinity, power in (("grid", 1.0), ("cells", 1.0), ("cells", 1.000001), ("cells", 4.0))
+    )
     assert plain.weights.size == kernels.AFFINITY_SIZE
     side = segmenter.manifest.native_size // 16
-    assert max(sharp.weights.size) == side  # the network's own cells
+    assert max(cells.weights.size) == max(sharp.weights.size) == side  # the network's own cells
+    assert (cells.labels != nearly.labels).mean() < 1e-3  # nothing jumps at 1
     assert (sharp.labels != plain.labels).any()
-    assert (plain.settings["sharpness"], sharp.settings["sharpness"]) == (1, 4)
-    means = segmenter.settle(Options(method="kmeans"), False)
-    assert means.sharpness == 1
-    with pytest.raises(MdrtError, match=r"sharpness 2 .* k-means does not use"):
-        segmenter(picture, segments=4, options=Options(method="kmeans", sharpness=2.0))
+    assert (plain.settings["affinity_power"], sharp.settings["affinity_power"]) == (1, 4)
+    with pytest.raises(MdrtError, match=r"affinity_power 2 .* give affinity cells too"):
+        look.segments(4, affinity="grid", affinity_power=2.0)
+    with pytest.raises(MdrtError, match="kmeans has no setting affinity_power"):
+        look.segments(4, "kmeans", affinity_power=2.0)
 
 
 @pytest.mark.parametrize("segments", [64, 200, 256])
 def test_many_segments_of_few_cells_are_found(segmenter, picture, segments):
     """More eigenvectors than a Krylov basis over the network's own cells has room to converge."""
-    result = segmenter(picture, segments=segments, options=Options(sharpness=4.0))
+    result = segmenter(picture, segments=segments, affinity="cells", affinity_power=4.0)
     assert len(result.classes) == segments
     assert len(np.unique(result.labels)) > segments // 4
 
 
 def test_attention_is_the_share_of_the_maps(segmenter, picture):
-    plain = Options(mode="paper", sharpness=1.0, presence=0.0, refine=False, scores=True)
+    plain = {"mode": "paper", "map_power": 1.0, "presence": 0.0, "refine": False}
     cosines, both, maps = (
-        segmenter(picture, NAMES, options=replace(plain, attention=share))
+        segmenter(picture, NAMES, **plain, attention=share, scores=True)
         for share in (0.0, 0.4, 1.0)
     )
     assert (both.labels != cosines.labels).any()
@@ -439,11 +454,10 @@ def test_attention_is_the_share_of_the_maps(segmenter, picture):
     assert np.quantile(difference, 0.99) < 0.03
     np.testing.assert_allclose(both.confidence, both.scores.max(axis=0), rtol=1e-5)
     assert both.settings["attention"] == 0.4
-    other = next(p for p in contract.POOLINGS if p != segmenter.manifest.recommended.pooling)
-    assert segmenter.settle(Options(pooling=other), True).attention == 0
+    assert segmenter.settle("maskdiffusion", pooling="exp").attention == 0
     for wrong in (-0.1, 1.1, float("nan")):
-        with pytest.raises(MdrtError, match=r"attention is .*, expected a share"):
-            Options(attention=wrong)
+        with pytest.raises(MdrtError, match=r"attention is .*, expected number from 0 to 1"):
+            segmenter.settle("maskdiffusion", attention=wrong)
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -454,7 +468,7 @@ def test_refined_boundaries_follow_the_picture(segmenter, named):
         scene = render(seed)
         task = {"classes": scene.visible} if named else {"segments": len(scene.visible)}
         for refine in met:
-            result = segmenter(scene.image, **task, options=Options(refine=refine, scores=True))
+            result = segmenter(scene.image, **task, refine=refine, scores=True)
             assert result.settings["refine"] is refine
             labels = result.labels.astype(int)
             boundary = (labels[:, 1:] != labels[:, :-1])[:-1] | (labels[1:] != labels[:-1])[:, :-1]
@@ -469,9 +483,9 @@ def test_refined_boundaries_follow_the_picture(segmenter, named):
 
 def test_presence_needs_probabilities(segmenter, picture):
     with pytest.raises(MdrtError, match=r"presence 0\.01 compares probabilities"):
-        segmenter(picture, NAMES, options=Options(pooling="exp", presence=0.01))
-    with pytest.raises(MdrtError, match=r"presence is 1\.0, expected a share"):
-        Options(presence=1.0)
-    recommended = segmenter.manifest.recommended.presence
-    assert segmenter.settle(Options(pooling="softmax"), True).presence == recommended
-    assert segmenter.settle(Options(pooling="exp"), True).presence == 0
+        segmenter(picture, NAMES, pooling="exp", presence=0.01)
+    with pytest.raises(MdrtError, match=r"presence is 1\.0, expected number from 0 to below 1"):
+        segmenter.settle("maskdiffusion", presence=1.0)
+    recommended = segmenter.manifest.recommended["maskdiffusion"]["presence"]
+    assert segmenter.settle("maskdiffusion", pooling="softmax").presence == recommended
+    assert segmenter.settle("maskdiffusion", pooling="exp").presence == 0
