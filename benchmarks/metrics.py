@@ -1,36 +1,41 @@
-"""Scores of label maps: confusion matrix, mIoU, Hungarian matching, area under the ROC curve."""
+"""Scores of label maps: what is counted, Hungarian matching, IoU, area under the ROC curve."""
 
 from __future__ import annotations
 
+from typing import Any, Final, TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.stats import rankdata
 
-Labels = NDArray[np.integer]
+NO_CLASS: Final = -1
+"""Prediction of a pixel that was given no class: an error whatever the truth."""
 
-
-def confusion(truth: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
-    """(classes, classes) counts of (truth, predicted); values outside [0, classes) are ignored."""
-    valid = (truth >= 0) & (truth < classes) & (predicted >= 0) & (predicted < classes)
-    pairs = truth[valid].astype(np.int64) * classes + predicted[valid]
-    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+Labels: TypeAlias = NDArray[np.integer[Any]]
+Counts: TypeAlias = NDArray[np.int64]
 
 
-def iou(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(classes,) intersection over union in per cent; NaN for a class in neither map."""
-    hit = np.diag(counts)
-    union = counts.sum(0) + counts.sum(1) - hit
-    return np.where(union > 0, 100 * hit / np.maximum(union, 1), np.nan)
+def confusion(truth: Labels, labels: Labels, classes: int) -> Counts:
+    """Pixels by (truth, predicted), the one counter of all scores.
+
+    Args:
+        truth: class indices; a pixel with a value outside [0, classes) does not count.
+        labels: class indices or segment numbers, or `NO_CLASS`; of the same shape.
+        classes: how many.
+
+    Returns:
+        (classes, 1 + labels), at least as many labels as classes; the first column is of
+        `NO_CLASS`.
+    """
+    columns = labels.astype(np.int64) - NO_CLASS
+    width = 1 + max(classes, int(columns.max()))
+    rows = np.where((truth >= 0) & (truth < classes), truth, classes)  # void is a row of its own
+    pairs = rows * np.int64(width) + columns
+    counts = np.bincount(pairs.ravel(), minlength=(classes + 1) * width)
+    return counts.reshape(classes + 1, width)[:classes]
 
 
-def mean_iou(counts: NDArray[np.int64]) -> float:
-    """mIoU in per cent over the classes that occur in one confusion matrix."""
-    return float(np.nanmean(iou(counts)))
-
-
-def assignment(overlap: NDArray[np.int64], *, positive: bool = False) -> NDArray[np.int64]:
-    """The Hungarian matching of largest total overlap: the class of each label, -1 for none.
+def assignment(overlap: Counts, *, positive: bool = False) -> Counts:
+    """The Hungarian matching of largest total overlap: the class of each label, or `NO_CLASS`.
 
     Args:
         overlap: (classes, labels) pixels in common.
@@ -41,7 +46,9 @@ def assignment(overlap: NDArray[np.int64], *, positive: bool = False) -> NDArray
     Returns:
         (labels,) int64.
     """
-    names = np.full(overlap.shape[1], -1, dtype=np.int64)
+    from scipy.optimize import linear_sum_assignment
+
+    names = np.full(overlap.shape[1], NO_CLASS, dtype=np.int64)
     rows, columns = linear_sum_assignment(overlap, maximize=True)
     kept = (overlap[rows, columns] > 0) | (not positive)
     names[columns[kept]] = rows[kept]
@@ -49,20 +56,30 @@ def assignment(overlap: NDArray[np.int64], *, positive: bool = False) -> NDArray
 
 
 def match(truth: Labels, segments: Labels, classes: int) -> Labels:
-    """Rename segments by the Hungarian matching of largest total overlap with the truth.
-
-    A segment left without a class, or without a pixel of its class, becomes -1 and counts as an
-    error of the class under it.
-    """
-    width = int(segments.max()) + 1
-    pairs = truth.ravel().astype(np.int64) * width + segments.ravel()
-    overlap = np.bincount(pairs, minlength=classes * width).reshape(classes, width)
-    matched: Labels = assignment(overlap, positive=True)[segments]
-    return matched
+    """Segments (H, W) renamed by the matching of largest overlap with the truth; a segment
+    without a class, or without a pixel of its class, becomes `NO_CLASS`."""
+    names = assignment(confusion(truth, segments, classes)[:, 1:], positive=True)
+    renamed: Labels = names[segments]
+    return renamed
 
 
-def roc_area(score: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
+def hits_and_unions(counts: Counts) -> Counts:
+    """(2, classes): all that IoU needs of a protocol's (classes, classes + 1) counts."""
+    hit = np.diagonal(counts)
+    return np.stack([hit, counts.sum(1) + counts[:, : len(counts)].sum(0) - hit])
+
+
+def iou(counts: Counts) -> NDArray[np.float64]:
+    """(classes,) intersection over union in per cent of a protocol's (classes, classes + 1)
+    counts; NaN for a class in neither map."""
+    hit, union = hits_and_unions(counts)
+    return np.where(union > 0, 100 * hit / np.maximum(union, 1), np.nan)
+
+
+def roc_area(score: NDArray[np.floating[Any]], positive: NDArray[np.bool_]) -> float:
     """Area under the ROC curve of a score map for a mask, ties counted half; NaN if one-sided."""
+    from scipy.stats import rankdata
+
     inside = int(positive.sum())
     outside = positive.size - inside
     if not inside or not outside:

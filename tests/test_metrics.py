@@ -8,25 +8,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mdrt.benchmarks.metrics import assignment, confusion, iou, match, mean_iou, roc_area
+from mdrt.benchmarks.metrics import NO_CLASS, assignment, confusion, iou, match, roc_area
+
+# imported when first needed, which no example should wait for
+pytest.importorskip("scipy.optimize")
+pytest.importorskip("scipy.stats")
 
 MAPS = arrays.arrays(np.int64, (4, 5), elements=st.integers(0, 3))
 
 
 @given(MAPS, MAPS)
-def test_iou_by_sets(truth, predicted):
-    counts = confusion(truth, predicted, 4)
-    values = []
-    for c in range(4):
-        union = ((truth == c) | (predicted == c)).sum()
-        expected = 100 * ((truth == c) & (predicted == c)).sum() / union if union else np.nan
-        np.testing.assert_allclose(iou(counts)[c], expected)
-        values.append(expected)
-    np.testing.assert_allclose(mean_iou(counts), np.nanmean(values))
+def test_counts_and_iou_by_sets(truth, predicted):
+    truth, predicted = truth - 1, predicted - 1  # some of neither
+    counts = confusion(truth, predicted, 3)
+    assert counts.shape == (3, 4)
+    for c in range(3):
+        for label in range(NO_CLASS, 3):
+            both = (truth == c) & (predicted == label)
+            assert counts[c, label - NO_CLASS] == both.sum()
+    known = truth >= 0
+    for c, found in enumerate(iou(np.roll(counts, -1, axis=1))):
+        union = (((truth == c) | (predicted == c)) & known).sum()
+        hit = ((truth == c) & (predicted == c)).sum()
+        np.testing.assert_allclose(found, 100 * hit / union if union else np.nan)
 
 
-def test_ignored_values_do_not_count():
-    assert confusion(np.array([0, 255, 1]), np.array([0, 1, -1]), 2).tolist() == [[1, 0], [0, 0]]
+def test_labels_beyond_the_classes_have_columns_of_their_own():
+    found = confusion(np.array([0, 255, 1]), np.array([4, 1, NO_CLASS]), 2)
+    assert found.tolist() == [[0, 0, 0, 0, 0, 1], [1, 0, 0, 0, 0, 0]]
 
 
 @given(MAPS, MAPS)

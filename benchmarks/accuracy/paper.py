@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from ...runtime.bundle.contract import PAPER_TIMESTEP
-from .methods import Setting
-from .methods.diffseg import TIMESTEP as DIFFSEG_TIMESTEP
+from .settings import Setting
 
 FEATURES: Final = (64, 32, 16)
 ATTENTION: Final = (64, 32)
 """Strides the paper reads: sizes 8, 16 and 32, and 8 and 16, of a 512² picture."""
-
-READS_FEATURES: Final = ("maskdiffusion", "prototypes-gt", "unsupervised", "kmeans")
 
 
 @dataclass(frozen=True)
@@ -23,7 +19,7 @@ class Published:
 
     Attributes:
         dataset: as `mdrt eval` names it.
-        method: as `mdrt eval` names it.
+        head: as `mdrt eval` names it.
         miou: in per cent.
         tables: where it stands.
         timestep: index into ᾱ; t less one.
@@ -32,19 +28,19 @@ class Published:
     """
 
     dataset: str
-    method: str
+    head: str
     miou: float
     tables: str
-    timestep: int = PAPER_TIMESTEP
+    timestep: int = 0
     features: tuple[int, ...] = FEATURES
     attention: tuple[int, ...] = ATTENTION
     dynamic: bool = False
 
 
 def _table(
-    method: str, name: str, figures: Mapping[str, float], timestep: int = 0
+    head: str, name: str, figures: Mapping[str, float], timestep: int = 0
 ) -> list[Published]:
-    return [Published(data, method, miou, name, timestep) for data, miou in figures.items()]
+    return [Published(data, head, miou, name, timestep) for data, miou in figures.items()]
 
 
 FIGURES: Final = (
@@ -53,13 +49,13 @@ FIGURES: Final = (
     *_table("maskdiffusion", "Tables 2, 7", {"voc20": 29.9}),
     *_table("maskdiffusion", "Table 7", {"cocostuff27": 13.0}),
     *_table(
-        "unsupervised",
+        "spectral",
         "Table 3",
         {"cityscapes19": 28.5, "cityscapes27": 25.3, "cocostuff27": 58.4},
     ),
     *_table("kmeans", "Tables 3, 6", {"cityscapes19": 23.3}),
     *_table("kmeans", "Table 3", {"cityscapes27": 20.1, "cocostuff27": 35.0}),
-    *_table("diffseg", "Table 3", {"cityscapes27": 21.2, "cocostuff27": 43.6}, DIFFSEG_TIMESTEP),
+    *_table("diffseg", "Table 3", {"cityscapes27": 21.2, "cocostuff27": 43.6}, 299),
     *(
         Published("cityscapes19", "maskdiffusion", miou, "Table 4", timestep=t - 1)
         for t, miou in ((10, 5.5), (100, 2.4), (500, 0.9))
@@ -96,8 +92,7 @@ def published(
     """The paper's figure for a row, if it has one.
 
     It is the row's where all that the paper varies is the same, and the pooling: whatever mdrt
-    adds (mode, presence, sharpness, the maps' share, refinement) is for the reader to see beside
-    it.
+    adds (mode, presence, powers, the maps' share, refinement) is for the reader to see beside it.
 
     Args:
         dataset: as `mdrt eval` names it.
@@ -107,22 +102,25 @@ def published(
     for figure in FIGURES:
         if (
             figure.dataset == dataset
-            and figure.method == setting.method
-            and figure.timestep == setting.timestep
+            and figure.head == setting.head
+            and figure.timestep == setting.options.timestep
             and figure.dynamic == setting.dynamic
             and setting.segments == "present"
-            and _same(setting, strides, figure)
+            and _same(vars(setting.options), strides, figure)
         ):
             return figure
     return None
 
 
-def _same(setting: Setting, strides: Mapping[str, Sequence[int]], figure: Published) -> bool:
-    """Whether what the method reads of the networks is what the figure's did."""
-    features = setting.feature_strides or strides["features"]
-    attention = setting.attention_strides or strides["attention"]
-    if setting.method in READS_FEATURES and set(features) != set(figure.features):
-        return False
-    if setting.method != "maskdiffusion":
-        return True
-    return setting.pooling == "exp" and set(attention) == set(figure.attention)
+def _same(
+    options: Mapping[str, Any], strides: Mapping[str, Sequence[int]], figure: Published
+) -> bool:
+    """Whether what the head reads of the networks is what the figure's did."""
+    return options.get("pooling", "exp") == "exp" and all(
+        set(options[option] or strides[tap]) == set(read)
+        for option, tap, read in (
+            ("feature_strides", "features", figure.features),
+            ("attention_strides", "attention", figure.attention),
+        )
+        if option in options
+    )

@@ -13,21 +13,14 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import minimum_filter
 
-from ..metrics import assignment, iou
+from ..metrics import NO_CLASS, Counts, Labels, assignment, confusion, hits_and_unions, iou
 
 IGNORE: Final = 255
 """Truth of a pixel that does not count."""
 
-NO_CLASS: Final = -1
-"""Prediction of a pixel that was given no class: an error whatever the truth."""
-
 BOUNDARY_SHARE: Final = 0.02
 """Width of a boundary as a share of the picture's diagonal (Cheng et al. 2021, §4)."""
-
-Labels = NDArray[np.integer[Any]]
-Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -87,11 +80,7 @@ class Protocol:
         """
         if self.grid is not None:
             truth, labels = (_nearest(values, self.grid) for values in (truth, labels))
-        columns = labels.astype(np.int64) - NO_CLASS
-        width = 1 + max(classes, int(columns.max()))
-        pairs = np.minimum(truth, classes) * np.int64(width) + columns  # void is a row of its own
-        counts = np.bincount(pairs.ravel(), minlength=(classes + 1) * width)
-        counts = counts.reshape(classes + 1, width)[:classes]
+        counts = confusion(truth, labels, classes)
         if self.matching == "none":
             return np.roll(counts, -1, axis=1)
         return self.renamed(counts, counts) if self.matching == "image" else counts
@@ -188,8 +177,7 @@ class Figures:
 
 def figures(counts: Counts) -> Figures:
     """mIoU, pixel accuracy and IoU by class of (classes, classes + 1) counts."""
-    square = np.vstack([counts, np.zeros((1, counts.shape[1]), dtype=np.int64)])
-    by_class = iou(square)[: len(counts)]
+    by_class = iou(counts)
     seen = ~np.isnan(by_class)
     right, all_pixels = np.trace(counts), counts.sum()
     return Figures(
@@ -245,7 +233,7 @@ def _bootstrap(
     if protocol.matching == "dataset":
         whole = _sum(counts, classes)
         counts = [protocol.renamed(part, whole) for part in counts]
-    parts = np.stack([_margins(part) for part in counts]).astype(np.float64)
+    parts = np.stack([hits_and_unions(part) for part in counts]).astype(np.float64)
     random = np.random.default_rng(seed)
     values = []
     for _ in range(draws):
@@ -254,13 +242,6 @@ def _bootstrap(
         seen = union > 0
         values.append(100 * float((hit[seen] / union[seen]).mean()) if seen.any() else np.nan)
     return np.array(values)
-
-
-def _margins(counts: Counts) -> NDArray[np.int64]:
-    """(2, classes): hits and unions, all that mIoU needs of a picture."""
-    classes = len(counts)
-    hit = np.diagonal(counts)
-    return np.stack([hit, counts.sum(1) + counts[:, :classes].sum(0) - hit])
 
 
 def boundary_counts(truth: NDArray[np.uint8], labels: Labels, classes: int) -> Counts:
@@ -283,6 +264,8 @@ def boundary_counts(truth: NDArray[np.uint8], labels: Labels, classes: int) -> C
 
 def _boundary(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
     """The pixels of a mask at most `width` (in either axis) from what is not of it."""
+    from scipy.ndimage import minimum_filter
+
     inner: NDArray[np.bool_] = minimum_filter(mask, 2 * width + 1, mode="constant", cval=0)
     return mask & ~inner
 

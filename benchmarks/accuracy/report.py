@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO, Final
 
 import numpy as np
 
-from .evaluate import Entry
-from .methods import Setting
 from .paper import Published, published
 from .protocols import PROTOCOLS, figures, interval
+from .settings import Entry
 from .store import Store
 
 ORANGE: Final = "#d95f02"
@@ -19,7 +18,7 @@ ORANGE: Final = "#d95f02"
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """One entry's figures, in per cent.
 
     Attributes:
@@ -43,7 +42,7 @@ class Row:
     paper: Published | None = None
 
 
-def row(store: Store, entry: Entry, images: Collection[str] | None = None) -> Row | None:
+def row(store: Store, entry: Entry, images: Collection[str] | None = None) -> ScoreRow | None:
     """The figures of an entry over every picture, or those among `images`; None where none of
     them was scored."""
     counts, protocol = store.counts(entry.key, images), PROTOCOLS[entry.protocol]
@@ -60,51 +59,19 @@ def row(store: Store, entry: Entry, images: Collection[str] | None = None) -> Ro
     by_class = tuple(None if np.isnan(value) else float(value) for value in found.iou)
     known = published(store.meta["dataset"], entry.setting, store.meta)
     accuracy = found.accuracy
-    return Row(entry, len(counts), found.miou, low, high, accuracy, boundary, by_class, known)
+    return ScoreRow(entry, len(counts), found.miou, low, high, accuracy, boundary, by_class, known)
 
 
-def describe(setting: Setting) -> str:
-    """A setting in words, without what its method does not use."""
-    words = [f"timestep {setting.timestep}"]
-    if setting.method in ("maskdiffusion", "attention"):
-        words = [setting.pooling, *words]
-    if setting.method == "diffseg":
-        words.append(f"threshold {setting.kl_threshold:g}")
-    elif setting.method != "attention":
-        words = [setting.mode, *words]
-    if setting.method in ("unsupervised", "kmeans") and setting.segments != "present":
-        words.append(f"k {setting.segments}")
-    if setting.sharpness != 1:
-        words.append(f"sharpness {setting.sharpness:g}")
-    if setting.attention:
-        words.append(f"attention {setting.attention:g}")
-    if setting.refine:
-        words.append("refined")
-    if setting.presence:
-        words.append(f"presence {setting.presence:g}")
-    if setting.dynamic:
-        words.append("dynamic prompts")
-    if setting.feature_strides is not None:
-        words.append("features " + _strides(setting.feature_strides))
-    if setting.attention_strides is not None:
-        words.append("attention " + _strides(setting.attention_strides))
-    return ", ".join(words)
-
-
-def _strides(strides: Sequence[int]) -> str:
-    return "+".join(map(str, strides))
-
-
-def markdown(rows: Sequence[Row], labels: Sequence[str] | None = None) -> str:
+def markdown(rows: Sequence[ScoreRow], labels: Sequence[str] | None = None) -> str:
     """A table with a row an entry: figures, the interval, the protocol, and the paper's figure."""
-    names = labels or [describe(r.entry.setting) for r in rows]
+    names = labels or [r.entry.setting.words for r in rows]
     edges = any(r.boundary is not None for r in rows)
     paper = any(r.paper for r in rows)
-    head = ["method", "setting", "mIoU", "95 %", "accuracy"]
+    head = ["head", "setting", "mIoU", "95 %", "accuracy"]
     head += ["boundary IoU"] * edges + ["the paper"] * paper + ["protocol", "pictures"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, r in zip(names, rows, strict=True):
-        cells = [r.entry.setting.method, name, f"{r.miou:.1f}", f"{r.low:.1f}–{r.high:.1f}"]
+        cells = [r.entry.setting.head, name, f"{r.miou:.1f}", f"{r.low:.1f}–{r.high:.1f}"]
         cells.append(f"{r.accuracy:.1f}")
         if edges:
             cells.append("" if r.boundary is None else f"{r.boundary:.1f}")
@@ -115,13 +82,13 @@ def markdown(rows: Sequence[Row], labels: Sequence[str] | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def of_paper(r: Row) -> str:
+def of_paper(r: ScoreRow) -> str:
     """The paper's figure and where it stands; nothing where it has none."""
     return "" if r.paper is None else f"{r.paper.miou} ({r.paper.tables})"
 
 
-def as_json(
-    store: Store, rows: Sequence[Row], images: Collection[str] | None = None
+def as_plain(
+    store: Store, rows: Sequence[ScoreRow], images: Collection[str] | None = None
 ) -> dict[str, Any]:
     """Everything that was found, as plain values; problems of every picture or of `images`."""
     names = [names[0] for names in store.meta["classes"]]
@@ -129,8 +96,7 @@ def as_json(
         **{key: value for key, value in store.meta.items() if key != "classes"},
         "results": [
             {
-                "method": r.entry.setting.method,
-                "setting": vars(r.entry.setting),
+                **asdict(r.entry.setting),
                 "protocol": r.entry.protocol,
                 "pictures": r.images,
                 "miou": r.miou,
@@ -147,7 +113,11 @@ def as_json(
 
 
 def draw_bars(
-    axes: Any, title: str, labels: Sequence[str], rows: Sequence[Row], shown: Sequence[str] = ()
+    axes: Any,
+    title: str,
+    labels: Sequence[str],
+    rows: Sequence[ScoreRow],
+    shown: Sequence[str] = (),
 ) -> None:
     """mIoU with its interval, a bar an entry, on Matplotlib's axes; those of `shown` in orange."""
     spans = np.array([[r.miou - r.low, r.high - r.miou] for r in rows]).T
@@ -160,7 +130,7 @@ def draw_bars(
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw(title: str, labels: Sequence[str], rows: Sequence[Row], file: BinaryIO) -> None:
+def draw(title: str, labels: Sequence[str], rows: Sequence[ScoreRow], file: BinaryIO) -> None:
     """mIoU with its interval, a bar an entry, and the paper's figure where it has one, as PNG."""
     import matplotlib as mpl
 

@@ -15,13 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.errors import MdrtError
+from ..metrics import Counts
 
-RESULTS_VERSION: Final = 2
+RESULTS_VERSION: Final = 3
 """Of what is in a file: raised whenever mdrt gives or counts labels otherwise than before, or keeps
 them in another form. Results of two versions are never mixed.
 
 2: segments matched as DiffSeg and PiCIE do; a run is of one bundle, whole, and of one root.
+3: settings are a head and its options; labels are the segmenter's own.
 """
+
+RESULTS: Final = "results.sqlite"
+"""The file in an evaluation's folder."""
 
 PLACES: Final = ("root", "train_root")
 """What a run read from: one place for one file, but shards on other machines have their own."""
@@ -35,8 +40,6 @@ CREATE TABLE IF NOT EXISTS counts (
 CREATE TABLE IF NOT EXISTS fitted (setting TEXT PRIMARY KEY, levels BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS problems (image TEXT PRIMARY KEY, message TEXT NOT NULL);
 """
-
-Counts = NDArray[np.int64]
 
 
 class Store:
@@ -64,7 +67,7 @@ class Store:
             known = dict(self._database.execute("SELECT key, value FROM meta"))
         except sqlite3.DatabaseError as error:
             raise MdrtError(
-                f"{path} is no result file of mdrt eval ({error}); choose another --out"
+                f"{path} is no result file of mdrt eval ({error}); choose another folder", out=...
             ) from error
         self.meta: dict[str, Any] = {key: json.loads(value) for key, value in known.items()}
         if not self.meta and meta is None:
@@ -73,7 +76,8 @@ class Store:
         if version != RESULTS_VERSION:
             raise MdrtError(
                 f"{path} is of results version {version}, this mdrt writes {RESULTS_VERSION}, and "
-                "their figures do not compare; evaluate again with another --out, or delete it"
+                "their figures do not compare; evaluate again into another folder, or delete it",
+                out=...,
             )
         if meta is not None:
             facts = {"results_version": RESULTS_VERSION, **meta}
@@ -99,7 +103,8 @@ class Store:
             if key in known and self.meta.get(key) != asked:
                 raise MdrtError(
                     f"{self.path} holds results with {key} {self.meta.get(key)!r}, asked for is "
-                    f"{asked!r}; choose another --out, or delete the file"
+                    f"{asked!r}; choose another folder, or delete the file",
+                    out=...,
                 )
 
     def add(

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
-from typing import Final
+from typing import Final, Self
 
 from ...kernels import Pooling
-from ...runtime.bundle.contract import MODES, Manifest
-from .evaluate import DEFAULT_PROTOCOLS, Entry
-from .methods import METHODS, Setting
-from .methods.diffseg import THRESHOLDS as DIFFSEG_THRESHOLDS
-from .methods.diffseg import TIMESTEP as DIFFSEG_TIMESTEP
+from ...runtime.bundle.contract import Manifest
+from .settings import DEFAULT_PROTOCOLS, HEADS, Entry, Setting
 
 TIMESTEPS: Final = (0, 9, 50, 99, 200, 300, 400, 499, 700)
 """Indices into ᾱ; the paper's t = 1, 10, 100 and 500 are 0, 9, 99 and 499."""
@@ -26,16 +24,17 @@ POWER: Final = 8.0
 WITH_NOISE: Final = 200
 """A timestep for unnamed segments beside the paper's."""
 
-SMALL_THRESHOLD: Final = 0.3
-"""Of DiffSeg beside the published ones: maps of few pixels are less far apart."""
+THRESHOLDS: Final = (0.3, 0.9, 1.1)
+"""Of DiffSeg: the published ones for Cityscapes and COCO-Stuff (§4), and a smaller one beside them,
+since maps of few pixels are less far apart."""
 
 
 @dataclass(frozen=True)
-class Table:
-    """One table of the sweep.
+class SweepTable:
+    """One table of the sweep, or of a run.
 
     Attributes:
-        id: as `--tables` names it.
+        id: as `--tables` names it; "" for a run's.
         title: above the table.
         rows: (label, entry).
     """
@@ -44,6 +43,11 @@ class Table:
     title: str
     rows: tuple[tuple[str, Entry], ...]
 
+    @classmethod
+    def of(cls, title: str, entries: Sequence[Entry]) -> Self:
+        """A run's, each row named by what it is."""
+        return cls("", title, tuple((entry.setting.words, entry) for entry in entries))
+
 
 def tables(
     manifest: Manifest,
@@ -51,8 +55,8 @@ def tables(
     train: int,
     timesteps: Sequence[int] = TIMESTEPS,
     protocol: str = DEFAULT_PROTOCOLS["named"],
-    segments_protocol: str = DEFAULT_PROTOCOLS["segments"],
-) -> list[Table]:
+    segments_protocol: str = DEFAULT_PROTOCOLS["unnamed"],
+) -> list[SweepTable]:
     """Every table, for the strides a bundle has.
 
     Args:
@@ -60,20 +64,20 @@ def tables(
         timestep: of the tables that do not vary it.
         train: pictures of the training split.
         timesteps: of Table 4.
-        protocol: of named methods.
+        protocol: of named heads.
         segments_protocol: of unnamed ones.
     """
-    base = Setting("maskdiffusion", timestep)
+    named = partial(Setting.of, "maskdiffusion", timestep=timestep)
+    spectral, kmeans = partial(Setting.of, "spectral"), partial(Setting.of, "kmeans")
+    fitted = partial(Setting.of, "prototypes-gt", timestep=timestep, train=train)
+    powered = partial(spectral, affinity="cells", affinity_power=POWER)
 
-    def entry(setting: Setting) -> Entry:
-        named = METHODS[setting.method].kind == "named"
-        return Entry(setting, protocol if named else segments_protocol)
+    def table(name: str, title: str, rows: Sequence[tuple[str, Setting]]) -> SweepTable:
+        protocols = {"named": protocol, "unnamed": segments_protocol}
+        return SweepTable(
+            name, title, tuple((text, Entry(row, protocols[row.kind])) for text, row in rows)
+        )
 
-    def table(name: str, title: str, rows: Sequence[tuple[str, Setting]]) -> Table:
-        return Table(name, title, tuple((label, entry(setting)) for label, setting in rows))
-
-    unnamed = replace(base, method="unsupervised", timestep=0)
-    fitted = replace(base, method="prototypes-gt", train=train)
     features = [output.stride for output in manifest.features]
     attention = list(dict.fromkeys(output.stride for output in manifest.attention))
     return [
@@ -81,19 +85,19 @@ def tables(
             "features",
             "Features and attention against attention alone",
             [
-                (f"{method}, {pooling}{', visible names' * dynamic}",
-                 replace(base, method=method, pooling=pooling, dynamic=dynamic))
+                (f"{head}, {pooling}{', visible names' * dynamic}",
+                 Setting.of(head, timestep=timestep, pooling=pooling, dynamic=dynamic))
                 for dynamic in (False, True)
                 for pooling in POOLINGS
-                for method in ("attention", "maskdiffusion")
+                for head in ("attention", "maskdiffusion")
             ],
         ),
         table(
             "modes",
             "The equations as written against the released code's",
             [
-                (f"{mode}, {pooling}", replace(base, mode=mode, pooling=pooling))
-                for mode in MODES
+                (f"{mode}, {pooling}", named(mode=mode, pooling=pooling))
+                for mode in ("paper", "released")
                 for pooling in POOLINGS
             ],
         ),
@@ -101,20 +105,18 @@ def tables(
             "3",
             "Unnamed segments (Table 3)",
             [
-                ("spectral", unnamed),
-                ("spectral, k found", replace(unnamed, segments="auto")),
-                ("k-means on f", replace(unnamed, method="kmeans")),
-                (f"spectral, power {POWER:g}", replace(unnamed, sharpness=POWER)),
+                ("spectral", spectral()),
+                ("spectral, k found", spectral(segments="auto")),
+                ("k-means on f", kmeans()),
+                (f"spectral, power {POWER:g}", powered()),
                 (f"spectral, power {POWER:g}, timestep {WITH_NOISE}",
-                 replace(unnamed, sharpness=POWER, timestep=WITH_NOISE)),
-                (f"k-means on f, timestep {WITH_NOISE}",
-                 replace(unnamed, method="kmeans", timestep=WITH_NOISE)),
+                 powered(timestep=WITH_NOISE)),
+                (f"k-means on f, timestep {WITH_NOISE}", kmeans(timestep=WITH_NOISE)),
                 *(
                     (f"DiffSeg, threshold {threshold:g}",
-                     replace(unnamed, method="diffseg", timestep=DIFFSEG_TIMESTEP,
-                             kl_threshold=threshold))
-                    for threshold in (SMALL_THRESHOLD, *DIFFSEG_THRESHOLDS)
-                    if manifest.self_attention
+                     Setting.of("diffseg", kl_threshold=threshold))
+                    for threshold in THRESHOLDS
+                    if HEADS["diffseg"].offered(manifest)
                 ),
             ],
         ),
@@ -122,7 +124,7 @@ def tables(
             "4",
             "Timestep (Table 4)",
             [
-                (f"{pooling}, timestep {t}", replace(base, pooling=pooling, timestep=t))
+                (f"{pooling}, timestep {t}", named(pooling=pooling, timestep=t))
                 for pooling in POOLINGS
                 for t in timesteps
             ],
@@ -131,8 +133,7 @@ def tables(
             "5",
             "Attention strides (Table 5)",
             [
-                (f"{pooling}, {'+'.join(map(str, chosen))}",
-                 replace(base, pooling=pooling, attention_strides=chosen))
+                (f"{pooling}, {_joined(chosen)}", named(pooling=pooling, attention_strides=chosen))
                 for pooling in POOLINGS
                 for chosen in _subsets(attention)
             ],
@@ -141,14 +142,12 @@ def tables(
             "6",
             "Feature strides (Table 6)",
             [
-                (f"{pooling}, {'+'.join(map(str, chosen))}",
-                 replace(base, pooling=pooling, feature_strides=chosen))
+                (f"{pooling}, {_joined(chosen)}", named(pooling=pooling, feature_strides=chosen))
                 for pooling in POOLINGS
                 for chosen in _subsets(features)
             ]
             + [
-                (f"k-means, {'+'.join(map(str, chosen))}",
-                 replace(unnamed, method="kmeans", feature_strides=chosen))
+                (f"k-means, {_joined(chosen)}", kmeans(feature_strides=chosen))
                 for chosen in _subsets(features)
             ],
         ),
@@ -158,15 +157,19 @@ def tables(
             [
                 *(
                     (f"{pooling}, {'visible names' if dynamic else 'every name'}",
-                     replace(base, pooling=pooling, dynamic=dynamic))
+                     named(pooling=pooling, dynamic=dynamic))
                     for pooling in POOLINGS
                     for dynamic in (False, True)
                 ),
-                ("prototypes from ground truth", fitted),
-                ("prototypes from ground truth, visible names", replace(fitted, dynamic=True)),
+                ("prototypes from ground truth", fitted()),
+                ("prototypes from ground truth, visible names", fitted(dynamic=True)),
             ],
         ),
     ]  # fmt: skip
+
+
+def _joined(strides: Sequence[int]) -> str:
+    return "+".join(map(str, strides))
 
 
 def _subsets(strides: Sequence[int]) -> list[tuple[int, ...]]:

@@ -40,7 +40,8 @@ class OurRuntime:
     """mdrt itself, or its pipeline on another runtime's sessions."""
 
     def __init__(self, task: Task, runtime: str) -> None:
-        from ...runtime.segmenter import PAPER, Segmenter
+        from ...runtime.heads.maskdiffusion import MaskDiffusionOptions
+        from ...runtime.segmenter import Segmenter
 
         if runtime == "mdrt":
             self.segmenter = Segmenter(task.bundle, threads=task.threads)
@@ -50,10 +51,10 @@ class OurRuntime:
             graphs = opener(runtime, task.threads, Path(task.cache))
             self.segmenter = Segmenter(task.bundle, verify=False, open_graph=graphs)
         self.classes = list(task.classes)
-        self.options = PAPER
+        self.settings = vars(MaskDiffusionOptions())  # the paper's, whatever the bundle recommends
 
     def __call__(self, image: NDArray[np.uint8]) -> Result:
-        result = self.segmenter(image, self.classes, options=self.options)
+        result = self.segmenter(image, self.classes, **self.settings)
         return result.labels, result.timings
 
 

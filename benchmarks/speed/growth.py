@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from rich.table import Table
-
 from .latency import Report, contend, machine, summary, versions
 from .task import NETWORK, Task, names
 
@@ -65,28 +63,6 @@ def _split(found: Report) -> Report:
         "after_share": after / (network + after),
         "peak_bytes": found["peak_bytes"],
     }
-
-
-def growth_table(report: Report) -> Table:
-    """One row a point."""
-    task = report["task"]
-    title = f"growth from {len(task['classes'])} classes, {task['size']}², one picture"
-    table = Table(
-        "", "", "networks, s", "after them, s", "share", "peak memory", title=title,
-        title_justify="left",
-    )  # fmt: skip
-    for axis, found in report["axes"].items():
-        for point in found:
-            table.add_row(
-                AXES[axis] if point is found[0] else "",
-                str(point["value"]),
-                f"{point['network_s']:.2f}",
-                f"{point['after_s']:.3f}",
-                f"{point['after_share']:.1%}",
-                f"{point['peak_bytes'] / 1e9:.2f} GB",
-            )
-        table.add_section()
-    return table
 
 
 def draw_growth(report: Report, file: BinaryIO) -> None:

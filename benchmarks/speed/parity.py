@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from ...kernels import Mode
 from ...runtime.bundle.contract import Manifest
 from ...runtime.bundle.loading import load_bundle
 from ...runtime.errors import MdrtError
-from ...runtime.segmenter import PAPER, Segmenter
+from ...runtime.heads.maskdiffusion import MaskDiffusionOptions
+from ...runtime.segmenter import Segmenter
 from ..reference import Reference
 from .task import Task
 
@@ -88,7 +89,8 @@ def _check_vae(config: Any, path: Path, manifest: Manifest) -> None:
     if found != (manifest.scaling_factor, manifest.shift_factor):
         raise MdrtError(
             f"the bundle was exported with another VAE than {path}: it scales latents by "
-            f"{manifest.scaling_factor}, that one by {found[0]}; give it by --vae"
+            f"{manifest.scaling_factor}, that one by {found[0]}; give the one it was exported with",
+            vae=...,
         )
 
 
@@ -125,8 +127,8 @@ def labels(task: Task, say: Callable[[str], None]) -> list[Agreement]:
         say(f"labels, {name}")
         segmenter = Segmenter(task.bundle, winograd=winograd, verify=False)
         for mode, wanted in expected.items():
-            options = replace(PAPER, mode=mode)
-            got = segmenter(image, list(task.classes), options=options).labels
+            settings = vars(MaskDiffusionOptions(mode=mode))
+            got = segmenter(image, list(task.classes), **settings).labels
             found.append(Agreement(name, mode, float(np.mean(got == wanted))))
         del segmenter
     return found

@@ -18,34 +18,48 @@ from numpy.typing import NDArray
 from ...runtime.bundle import contract
 from ...runtime.disk.hashes import remembered_sha256
 from ...runtime.sessions.base import Session, TensorSpec
+from ...runtime.sessions.device import Host
 from ...runtime.sessions.onnx_runtime import onnx_runtime
 
+Arrays = Sequence[NDArray[Any]]
 Feeds = Mapping[str, NDArray[Any]]
 
 
-class StockOrtSession:
-    """A graph on ONNX Runtime as it comes: its own defaults, no twin, no operator of ours."""
+def stock_session(model: Path | bytes, threads: int | None = None) -> Any:
+    """ONNX Runtime's own session, as it comes: its defaults, no twin, no operator of ours.
+
+    Args:
+        model: a graph's file, or what would be in it.
+        threads: of one operator; None takes every core.
+    """
+    ort = onnx_runtime()
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or 0
+    given = model if isinstance(model, bytes) else str(model)
+    return ort.InferenceSession(given, options, ["CPUExecutionProvider"])
+
+
+class StockOrtSession(Session):
+    """A graph on ONNX Runtime as it comes."""
 
     def __init__(self, path: Path, threads: int | None) -> None:
-        ort = onnx_runtime()
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        self._session = ort.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+        super().__init__(path, Host())
+        self._session = stock_session(path, threads)
         self.inputs, self.outputs = _specs(path)
 
-    def infer(self, feeds: Feeds, wanted: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
-        names = list(self.outputs) if wanted is None else list(wanted)
-        return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+    def _compute(self, names: Sequence[str], feeds: Feeds) -> Arrays:
+        found: Arrays = self._session.run(list(names), dict(feeds))
+        return found
 
 
-class OpenVinoSession:
+class OpenVinoSession(Session):
     """A graph on OpenVINO, read from the same ONNX file; arithmetic in "f32" or "bf16"."""
 
     def __init__(self, path: Path, threads: int | None, precision: str = "f32") -> None:
         import openvino as ov
 
+        super().__init__(path, Host())
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": precision,
             "PERFORMANCE_HINT": "LATENCY",
@@ -63,19 +77,19 @@ class OpenVinoSession:
         self.outputs = {port.any_name: spec(port) for port in self._model.outputs}
         self._request = self._model.create_infer_request()
 
-    def infer(self, feeds: Feeds, wanted: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+    def _compute(self, names: Sequence[str], feeds: Feeds) -> Arrays:
         self._request.infer(dict(feeds))
-        names = list(self.outputs) if wanted is None else wanted
-        return {name: self._request.get_tensor(name).data.copy() for name in names}
+        return [self._request.get_tensor(name).data.copy() for name in names]
 
 
-class MnnSession:
+class MnnSession(Session):
     """A graph on MNN, from a file that `mnn_file` converted."""
 
     def __init__(self, path: Path, converted: Path, threads: int | None) -> None:
         import MNN
         import MNN.nn
 
+        super().__init__(path, Host())
         self.inputs, self.outputs = _specs(path)
         self._expr = MNN.expr
         settings = {"backend": 0, "precision": "high", "numThread": threads or os.cpu_count()}
@@ -87,7 +101,7 @@ class MnnSession:
             shape_mutable=True,
         )
 
-    def infer(self, feeds: Feeds, wanted: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+    def _compute(self, names: Sequence[str], feeds: Feeds) -> Arrays:
         given = []
         for name in self.inputs:
             whole = feeds[name].dtype != np.float32
@@ -95,8 +109,7 @@ class MnnSession:
             kind = self._expr.int if whole else self._expr.float
             given.append(self._expr.const(array, list(array.shape), self._expr.NCHW, kind))
         found = dict(zip(self.outputs, self._module.onForward(given), strict=True))
-        names = list(self.outputs) if wanted is None else wanted
-        return {name: np.array(found[name].read()) for name in names}
+        return [np.array(found[name].read()) for name in names]
 
 
 def mnn_file(path: Path, folder: Path) -> Path:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +15,8 @@ from numpy.typing import NDArray
 
 from ...runtime.bundle import contract
 from ...runtime.bundle.loading import Bundle
-from ...runtime.sessions.onnx_runtime import onnx_runtime
+from ...runtime.sessions.ort import OrtSession
+from .runtimes import stock_session
 
 _PRODUCTS: Final = ("MatMul", "FusedMatMul", "Gemm")
 
@@ -45,15 +44,9 @@ def multiply_adds(bundle: Bundle, size: int) -> dict[str, int]:
 
 
 def _graph_multiply_adds(path: Path, feeds: Mapping[str, NDArray[Any]]) -> int:
-    ort = onnx_runtime()
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.enable_profiling = True
-    with tempfile.TemporaryDirectory() as folder:
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        session.run(None, dict(feeds))
-        events = json.loads(Path(session.end_profiling()).read_text())
+    with OrtSession(path, profile=True) as session:
+        session.infer(feeds)
+        _, events = session.end_profile()
     total = 0
     for event in events:
         details = event.get("args", {})
@@ -111,10 +104,7 @@ def _seconds(
     graph = onnx.helper.make_graph([node], "peak", ends[:1], ends[1:], [weight])
     opset = [onnx.helper.make_opsetid("", 20)]
     model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
-    ort = onnx_runtime()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or 0
-    session = ort.InferenceSession(model.SerializeToString(), options)
+    session = stock_session(model.SerializeToString(), threads)
     seconds = []
     for _ in range(repeats + 1):
         start = time.perf_counter()

@@ -9,11 +9,10 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from mdrt.benchmarks.accuracy.evaluate import Entry
-from mdrt.benchmarks.accuracy.methods import Setting
-from mdrt.benchmarks.accuracy.protocols import Counts
+from mdrt.benchmarks.accuracy.settings import Entry, Setting
 from mdrt.benchmarks.accuracy.store import Store
-from mdrt.benchmarks.accuracy.sweep import Table, tables
+from mdrt.benchmarks.accuracy.sweep import SweepTable, tables
+from mdrt.benchmarks.lab.__main__ import main as lab
 from mdrt.benchmarks.lab.claims import (
     AGREES,
     CLAIMS,
@@ -24,11 +23,12 @@ from mdrt.benchmarks.lab.claims import (
     compare,
     summary,
 )
+from mdrt.benchmarks.metrics import Counts
 from mdrt.cli import main
 from mdrt.runtime.segmenter import Segmenter
 
-GOOD, BAD, SAME = (Entry(Setting("maskdiffusion", t), "miou") for t in (1, 2, 3))
-TABLE = Table("x", "", (("good", GOOD), ("bad", BAD), ("same", SAME)))
+GOOD, BAD, SAME = (Entry(Setting.of("maskdiffusion", timestep=t), "miou") for t in (1, 2, 3))
+TABLE = SweepTable("x", "", (("good", GOOD), ("bad", BAD), ("same", SAME)))
 
 
 META = {"dataset": "scenes", "classes": [["a"], ["b"]], "features": [16], "attention": [16]}
@@ -105,8 +105,8 @@ def test_the_page_is_made_from_a_sweep(tmp_path: Path) -> None:
     sweep = ["eval", "sweep", "scenes", "--limit", "4", "--train-limit", "2"]
     sweep += ["--timesteps", "0,400", "--out", results]
     assert CliRunner().invoke(main, sweep, catch_exceptions=False).exit_code == 0
-    ask = ["eval", "claims", results, "--train-limit", "2", "--scenes", "1", "--out", str(out)]
-    done = CliRunner().invoke(main, ask, catch_exceptions=False)
+    ask = ["claims", results, "--train-limit", "2", "--scenes", "1", "--out", str(out)]
+    done = CliRunner().invoke(lab, ask, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     page = (out / "claims.md").read_text()
     assert "from 4\nheld-out scenes" in page
@@ -114,12 +114,12 @@ def test_the_page_is_made_from_a_sweep(tmp_path: Path) -> None:
         assert f"## {claim.title}" in page
         assert Image.open(out / f"claims/{claim.id}.png").width > 600
     assert "| spectral |" in page
-    assert "| unsupervised | spectral, k found |" in page  # of the sweep, though of no claim
+    assert "| spectral | spectral, k found |" in page  # of the sweep, though of no claim
 
 
 def test_claims_need_a_sweep_of_the_same_bundle(tmp_path: Path) -> None:
     def ask() -> str:
-        done = CliRunner().invoke(main, ["eval", "claims", str(tmp_path), "-o", str(tmp_path)])
+        done = CliRunner().invoke(lab, ["claims", str(tmp_path), "-o", str(tmp_path)])
         assert done.exit_code == 1
         assert done.stderr.count("\n") == 1
         return done.stderr

@@ -215,8 +215,15 @@ def test_a_wrong_root_tells_the_layout(tmp_path: Path, name: str) -> None:
         assert expected in str(caught.value)
         assert str(root) in str(caught.value)
         assert "\n" not in str(caught.value)
-    with pytest.raises(DatasetError, match="needs --root"):
+    with pytest.raises(DatasetError, match="needs a root"):
         open_dataset(name)
+
+
+def test_scenes_need_the_laboratory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not in the wheel."""
+    monkeypatch.setattr(registry, "_LABORATORY", "mdrt.benchmarks.nowhere")
+    with pytest.raises(DatasetError, match="comes with a checkout"):
+        open_dataset("scenes")
 
 
 def test_pictures_without_any_mask_are_a_wrong_root(tmp_path: Path) -> None:

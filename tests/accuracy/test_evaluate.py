@@ -20,13 +20,12 @@ from PIL import Image
 
 import mdrt
 from mdrt import kernels
-from mdrt.benchmarks.accuracy.evaluate import Entry, shard
-from mdrt.benchmarks.accuracy.methods import METHODS, Setting
+from mdrt.benchmarks.accuracy.evaluate import shard
 from mdrt.benchmarks.accuracy.paper import Published
-from mdrt.benchmarks.accuracy.report import Row, draw
+from mdrt.benchmarks.accuracy.report import ScoreRow, draw
+from mdrt.benchmarks.accuracy.settings import HEADS, Entry, Setting
 from mdrt.benchmarks.accuracy.store import Store, pack, unpack
 from mdrt.benchmarks.lab.scenes.renderer import CLASSES, render
-from mdrt.benchmarks.metrics import assignment, confusion, iou, mean_iou
 from mdrt.cli import main
 from mdrt.runtime.errors import DatasetError, MdrtError
 
@@ -42,65 +41,108 @@ def report(*arguments: object) -> dict[str, Any]:
     return values
 
 
+def miou(truths: list[Any], predictions: list[Any]) -> float:
+    """By sets of pixels over all pictures at once, in per cent; −1 is an error."""
+    truth, labels = (np.concatenate([x.ravel() for x in part]) for part in (truths, predictions))
+    unions = [((truth == c) | (labels == c)).sum() for c in range(14)]
+    hits = [((truth == c) & (labels == c)).sum() for c in range(14)]
+    return float(np.mean([100 * h / u for h, u in zip(hits, unions, strict=True) if u]))
+
+
+def renamed(truth: Any, segments: Any) -> Any:
+    """By the assignment of largest overlap, as SciPy finds it; −1 for a segment too many."""
+    optimize = pytest.importorskip("scipy.optimize")
+    overlap = [[((truth == c) & (segments == s)).sum() for s in range(14)] for c in range(14)]
+    names = np.full(max(14, segments.max() + 1), -1)
+    rows, columns = optimize.linear_sum_assignment(np.array(overlap), maximize=True)
+    names[columns] = rows
+    return names[segments]
+
+
 def test_figures_are_those_of_the_segmenter(tmp_path: Path, segmenter: mdrt.Segmenter) -> None:
-    """MaskDiffusion and attention, both modes, beside `Segmenter` and one confusion matrix."""
+    """MaskDiffusion and attention, both modes, beside `Segmenter` and sets of pixels."""
+    scenes = [render(seed) for seed in range(4)]
     for mode in ("paper", "released"):
         found = report(
-            "run", "scenes", "--limit", 4, "--method", "maskdiffusion", "--method", "attention",
-            "--mode", mode, "--pooling", "exp", "--timestep", 400, "--no-refine",
-            "-o", tmp_path / mode,
+            "run", "scenes", "--limit", 4, "--head", "maskdiffusion", "--head", "attention",
+            "--set", f"mode={mode}", "--set", "pooling=exp", "--set", "timestep=400",
+            "--set", "refine=no", "-o", tmp_path / mode,
         )  # fmt: skip
-        counts = [np.zeros((14, 14), np.int64) for _ in range(2)]
-        for seed in range(4):
-            scene = render(seed)
-            options = mdrt.Options(mode=mode, pooling="exp", timestep=400, refine=False)
-            result = segmenter(scene.image, CLASSES, options=options)
-            alone = kernels.resize(result.weights, scene.mask.shape)
-            for count, labels in zip(counts, (result.labels, alone.argmax(axis=0)), strict=True):
-                count += confusion(scene.mask, labels, 14)
-        for entry, count in zip(found["results"], counts, strict=True):
-            assert entry["miou"] == pytest.approx(mean_iou(count), abs=0.05)
+        given: dict[str, Any] = {"mode": mode, "pooling": "exp", "timestep": 400, "refine": False}
+        results = [segmenter(scene.image, CLASSES, **given) for scene in scenes]
+        alone = [kernels.resize(r.weights, r.labels.shape).argmax(axis=0) for r in results]
+        for entry, labels in zip(
+            found["results"], ([r.labels for r in results], alone), strict=True
+        ):
+            assert entry["miou"] == pytest.approx(miou([s.mask for s in scenes], labels), abs=0.05)
             assert entry["protocol"] == "miou"
             assert entry["pictures"] == 4
             assert entry["interval"][0] <= entry["miou"] <= entry["interval"][1]
 
 
-def test_recommended_options_are_the_segmenters(tmp_path: Path, segmenter: mdrt.Segmenter) -> None:
-    """Presence, sharpness, the maps' weight and refinement, and those of unnamed segments."""
+def test_what_is_not_set_is_as_the_bundle_recommends(
+    tmp_path: Path, segmenter: mdrt.Segmenter
+) -> None:
+    scenes = [render(seed) for seed in range(3)]
     found = report(
-        "run", "scenes", "--limit", 3, "--method", "maskdiffusion", "--method", "unsupervised",
+        "run", "scenes", "--limit", 3, "--head", "maskdiffusion", "--head", "spectral",
         "--segments", 4, "-o", tmp_path,
     )  # fmt: skip
-    recommended = segmenter.manifest.recommended
-    assert recommended.attention
-    assert recommended.refine
-    assert recommended.segments_sharpness != 1
-    counts = [np.zeros((15, 15), np.int64) for _ in range(2)]
-    for seed in range(3):
-        scene = render(seed)
-        named = segmenter(scene.image, CLASSES).labels
-        segments = segmenter(scene.image, segments=4).labels
-        unnamed = assignment(confusion(scene.mask, segments, 14))[segments]
-        for count, labels in zip(counts, (named, np.where(unnamed < 0, 14, unnamed)), strict=True):
-            count += confusion(scene.mask, labels, 15)
-    for entry, count in zip(found["results"], counts, strict=True):
-        assert entry["miou"] == pytest.approx(float(np.nanmean(iou(count)[:14])), abs=0.05)
-    named, unnamed = found["results"]
-    for name in ("refine", "attention", "presence", "sharpness"):
-        assert named["setting"][name] == getattr(recommended, name)
-    assert unnamed["setting"]["refine"]
-    assert unnamed["setting"]["sharpness"] == recommended.segments_sharpness
+    named = [segmenter(scene.image, CLASSES).labels for scene in scenes]
+    unnamed = [renamed(s.mask, segmenter(s.image, segments=4).labels) for s in scenes]
+    for entry, labels in zip(found["results"], (named, unnamed), strict=True):
+        assert entry["miou"] == pytest.approx(miou([s.mask for s in scenes], labels), abs=0.05)
+        settled = vars(segmenter.settle(entry["head"]))  # complete, and in the report
+        assert entry["options"] == settled
+        recommended = segmenter.manifest.recommended[entry["head"]]
+        assert recommended.items() <= settled.items()
 
 
-def test_every_method_and_protocol(tmp_path: Path) -> None:
-    every = [name for name in METHODS if not METHODS[name].self_attention]
-    methods = [part for name in every for part in ("--method", name)]
+def test_prototypes_take_what_is_recommended_to_maskdiffusion(
+    tmp_path: Path, segmenter: mdrt.Segmenter
+) -> None:
+    (found,) = report(
+        "run", "scenes", "--limit", 1, "--train-limit", 2, "--head", "prototypes-gt",
+        "--set", "timestep=3", "-o", tmp_path,
+    )["results"]  # fmt: skip
+    whole = vars(segmenter.settle("maskdiffusion")) | {"timestep": 3}
+    assert found["options"] == {name: whole[name] for name in found["options"]}
+    assert {"mode", "refine", "timestep"} <= found["options"].keys()
+
+
+def test_a_head_of_the_registry_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line there, and it is in `list` and `run`, and its options in the report."""
+    toy = replace(mdrt.runtime.heads.HEADS["attention"], name="toy", help="a toy to play with")
+    monkeypatch.setitem(mdrt.runtime.heads.HEADS, "toy", toy)  # type: ignore[arg-type]
+    assert "a toy to play with" in evaluate("list").stdout
     found = report(
-        "run", "scenes", "--limit", 2, "--train-limit", 3, *methods, "--boundary", "-o", tmp_path
+        "run", "scenes", "--limit", 1, "--head", "toy", "--set", "pooling=softmax", "-o", tmp_path
     )
-    assert [entry["method"] for entry in found["results"]] == every
+    assert found["results"][0]["head"] == "toy"
+    assert found["results"][0]["options"]["pooling"] == "softmax"
+    assert "| toy | pooling=softmax |" in (tmp_path / "report.md").read_text()
+
+
+def test_a_setting_is_of_every_head_that_has_it(tmp_path: Path) -> None:
+    found = report(
+        "run", "scenes", "--limit", 1, "--head", "maskdiffusion", "--head", "kmeans",
+        "--set", "map_power=3", "--set", "timestep=5", "-o", tmp_path,
+    )["results"]  # fmt: skip
+    assert [entry["options"]["timestep"] for entry in found] == [5, 5]
+    assert found[0]["options"]["map_power"] == 3
+    assert "map_power" not in found[1]["options"]
+
+
+def test_every_head_and_protocol(tmp_path: Path, segmenter: mdrt.Segmenter) -> None:
+    every = [name for name, head in HEADS.items() if head.offered(segmenter.manifest)]
+    assert {"prototypes-gt", *mdrt.runtime.heads.HEADS} == {*every, "diffseg"}
+    heads = [part for name in every for part in ("--head", name)]
+    found = report(
+        "run", "scenes", "--limit", 2, "--train-limit", 3, *heads, "--boundary", "-o", tmp_path
+    )
+    assert [entry["head"] for entry in found["results"]] == every
     for entry in found["results"]:
-        named = METHODS[entry["method"]].kind == "named"
+        named = HEADS[entry["head"]].kind == "named"
         assert entry["protocol"] == ("miou" if named else "hungarian-image")
         assert 0 < entry["miou"] <= 100
         assert (entry["boundary_iou"] is not None) == named
@@ -116,7 +158,7 @@ def test_every_method_and_protocol(tmp_path: Path) -> None:
 
 def test_a_crop_is_segmented_as_cut(tmp_path: Path) -> None:
     found = report(
-        "run", "scenes", "--limit", 1, "--method", "kmeans", "--protocol", "hungarian-image-320",
+        "run", "scenes", "--limit", 1, "--head", "kmeans", "--protocol", "hungarian-image-320",
         "--protocol", "hungarian-image", "-o", tmp_path,
     )  # fmt: skip
     counts = [
@@ -128,14 +170,14 @@ def test_a_crop_is_segmented_as_cut(tmp_path: Path) -> None:
 
 
 def test_shards_merge_to_the_whole(tmp_path: Path) -> None:
-    common = ("run", "scenes", "--limit", 5, "--method", "attention")
+    common = ("run", "scenes", "--limit", 5, "--head", "attention")
     whole = report(*common, "-o", tmp_path / "whole")
     for i in (1, 2, 3):
         report(*common, "--shard", f"{i}/3", "-o", tmp_path / f"s{i}")
     merged = report("merge", tmp_path / "all", *(tmp_path / f"s{i}" for i in (1, 2, 3)))
     assert merged == whole
     other = tmp_path / "other"
-    report("run", "scenes", "--limit", 1, "--method", "attention", "--split", "train", "-o", other)
+    report("run", "scenes", "--limit", 1, "--head", "attention", "--split", "train", "-o", other)
     done = evaluate("merge", tmp_path / "bad", tmp_path / "s1", other)
     assert done.exit_code == 1
     assert "only shards of one evaluation can be merged" in done.stderr
@@ -228,16 +270,20 @@ def test_what_cannot_be_scored_is_named_and_skipped(folder: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["run", "cityscapes19"], "needs --root"),
+        (["run", "cityscapes19"], "needs a root, the folder it lies in (--root)"),
         (["run", "scenes", "--shard", "4/3"], "expected i/n"),
         (["run", "scenes", "--split", "test"], "no split 'test'"),
-        (["run", "scenes", "--timestep", "1000"], "expected 0 to 999"),
-        (["run", "scenes", "--feature-strides", "8"], "no features of stride 8"),
-        (["run", "scenes", "--method", "kmeans", "--protocol", "miou"], "takes labels as classes"),
+        (["run", "scenes", "--set", "timestep=1000"], "expected 0 to 999"),
+        (["run", "scenes", "--set", "feature_strides=8"], "feature_strides holds 8"),
+        (["run", "scenes", "--set", "glow=8"], "has no setting glow; it has timestep, refine"),
+        (["run", "scenes", "--head", "moon"], "head 'moon' is none of maskdiffusion"),
+        (["run", "scenes", "--head", "diffseg"], "reads self-attention maps"),
+        (["run", "scenes", "--method", "kmeans"], "--method is now --head"),
+        (["run", "scenes", "--head", "kmeans", "--protocol", "miou"], "takes labels as classes"),
         (["run", "scenes", "--segments", "0"], "expected present, auto"),
         (["sweep", "scenes", "--tables", "9"], "--tables 9: choose of"),
         (["sweep", "scenes", "--timesteps", "0,x"], "no list of numbers"),
-        (["sweep", "scenes", "--timestep", "-1"], "outside 0 to 999"),
+        (["sweep", "scenes", "--timestep", "-1"], "timestep is -1"),
         (["merge", "out", "nowhere"], "does not exist"),
     ],
 )
@@ -271,8 +317,13 @@ def test_counts_survive_packing() -> None:
 
 
 def test_an_entry_survives_its_key() -> None:
-    entry = Entry(Setting("kmeans", 3, feature_strides=(32, 16), segments=4), "hungarian-image")
+    setting = Setting.of("kmeans", timestep=3, feature_strides=(32, 16), segments=4, refine=True)
+    entry = Entry(setting, "hungarian-image")
     assert Entry.from_key(entry.key) == entry
+    assert json.loads(Entry(Setting.of("spectral"), "miou").key)["setting"] == {"head": "spectral"}
+    assert setting.words == "timestep=3, refine=yes, feature_strides=32,16, segments 4"
+    with pytest.raises(MdrtError, match="no setting glow"):
+        Entry.from_key(entry.key.replace("refine", "glow"))
 
 
 def test_shards_part_the_pictures() -> None:
@@ -285,9 +336,9 @@ def test_shards_part_the_pictures() -> None:
 
 def test_a_chart_marks_the_papers_figure_where_it_has_one() -> None:
     pytest.importorskip("matplotlib")
-    entry = Entry(Setting("unsupervised", 0), "hungarian-image")
-    row = Row(entry, 9, 30.0, 28.0, 33.0, 60.0, None, (30.0,))
-    known = Published("cityscapes19", "unsupervised", 28.5, "Table 3")
+    entry = Entry(Setting.of("spectral"), "hungarian-image")
+    row = ScoreRow(entry, 9, 30.0, 28.0, 33.0, 60.0, None, (30.0,))
+    known = Published("cityscapes19", "spectral", 28.5, "Table 3")
 
     def orange(paper: Published | None) -> int:
         file = io.BytesIO()
@@ -297,3 +348,29 @@ def test_a_chart_marks_the_papers_figure_where_it_has_one() -> None:
 
     assert orange(known) > 20
     assert orange(None) == 0
+
+
+def test_help_needs_no_extra() -> None:
+    """Nor does the list: SciPy, Matplotlib and onnx are imported where they are used."""
+    code = (
+        "import sys\n"
+        "sys.modules |= dict.fromkeys(('scipy', 'matplotlib', 'onnx', 'torch', 'onnxruntime'))\n"
+        "from click.testing import CliRunner\n"
+        "from mdrt.cli import main\n"
+        "for words in (['--help'], ['run', '--help-all'], ['sweep', '--help'], ['merge', '-h'],\n"
+        "              ['list']):\n"
+        "    done = CliRunner().invoke(main, ['eval', *words])\n"
+        "    assert done.exit_code == 0, done.output\n"
+        "print(CliRunner().invoke(main, ['eval', 'run', 'scenes']).stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "eval run needs scipy" in done.stdout
+    assert "pip install '.[bench]'" in done.stdout
+
+
+def test_plain_help_is_short() -> None:
+    for command in ("run", "sweep"):
+        lines = evaluate(command, "--help").stdout.splitlines()
+        assert sum(line.lstrip().startswith("-") for line in lines) <= 12
+        assert "--shard" in evaluate(command, "--help-all").stdout

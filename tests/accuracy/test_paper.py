@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from mdrt.benchmarks.accuracy.evaluate import Entry
-from mdrt.benchmarks.accuracy.methods import Setting
 from mdrt.benchmarks.accuracy.paper import published
-from mdrt.benchmarks.accuracy.report import as_json, markdown, row
+from mdrt.benchmarks.accuracy.report import as_plain, markdown, row
+from mdrt.benchmarks.accuracy.settings import Entry, Setting
 from mdrt.benchmarks.accuracy.store import Store
 from mdrt.benchmarks.accuracy.sweep import tables
 from mdrt.runtime.bundle.contract import AttentionOutput, FeatureOutput
@@ -20,25 +20,31 @@ from mdrt.runtime.segmenter import Segmenter
 
 STRIDES = {"features": [64, 32, 16], "attention": [64, 32]}
 EVERY = {"features": [64, 32, 16, 8], "attention": [64, 32, 16, 8]}
-OURS = Setting("maskdiffusion", 0)
+
+
+def ours(**values: Any) -> Setting:
+    return Setting.of("maskdiffusion", **values)
+
+
+OURS = ours()
 
 CITYSCAPES = {
     OURS: 17.1,
-    replace(OURS, timestep=9): 5.5,
-    replace(OURS, timestep=99): 2.4,
-    replace(OURS, timestep=499): 0.9,
-    replace(OURS, attention_strides=(8, 16, 32, 64)): 12.5,
-    replace(OURS, attention_strides=(16, 32, 64)): 14.5,
-    replace(OURS, attention_strides=(32, 64)): 17.1,
-    replace(OURS, dynamic=True): 21.6,
-    Setting("prototypes-gt", 0, train=200): 35.0,
-    Setting("unsupervised", 0): 28.5,
-    Setting("kmeans", 0): 23.3,
-    Setting("kmeans", 0, feature_strides=(8,)): 14.8,
-    Setting("kmeans", 0, feature_strides=(16,)): 17.2,
-    Setting("kmeans", 0, feature_strides=(32, 64)): 20.3,
-    Setting("kmeans", 0, feature_strides=(8, 16, 32, 64)): 14.8,
-    Setting("kmeans", 0, feature_strides=(16, 32, 64)): 23.3,
+    ours(timestep=9): 5.5,
+    ours(timestep=99): 2.4,
+    ours(timestep=499): 0.9,
+    ours(attention_strides=(8, 16, 32, 64)): 12.5,
+    ours(attention_strides=(16, 32, 64)): 14.5,
+    ours(attention_strides=(32, 64)): 17.1,
+    ours(dynamic=True): 21.6,
+    Setting.of("prototypes-gt", train=200): 35.0,
+    Setting.of("spectral"): 28.5,
+    Setting.of("kmeans"): 23.3,
+    Setting.of("kmeans", feature_strides=(8,)): 14.8,
+    Setting.of("kmeans", feature_strides=(16,)): 17.2,
+    Setting.of("kmeans", feature_strides=(32, 64)): 20.3,
+    Setting.of("kmeans", feature_strides=(8, 16, 32, 64)): 14.8,
+    Setting.of("kmeans", feature_strides=(16, 32, 64)): 23.3,
 }
 """Tables 2 to 7 of arXiv 2403.11194 on Cityscapes' 19 classes; sizes 64, 32, 16, 8 of a 512²
 picture are strides 8, 16, 32, 64, and t = 1 is index 0."""
@@ -48,16 +54,16 @@ OTHERS = {
     ("voc20", OURS): 29.9,
     ("cocostuff171", OURS): 5.5,
     ("cocostuff27", OURS): 13.0,
-    ("voc20", replace(OURS, dynamic=True)): 87.2,
-    ("cocostuff27", replace(OURS, dynamic=True)): 40.5,
-    ("voc20", Setting("prototypes-gt", 0, train=9)): 53.7,
-    ("cocostuff27", Setting("prototypes-gt", 0, train=9)): 39.8,
-    ("cityscapes27", Setting("unsupervised", 0)): 25.3,
-    ("cocostuff27", Setting("unsupervised", 0)): 58.4,
-    ("cityscapes27", Setting("kmeans", 0)): 20.1,
-    ("cocostuff27", Setting("kmeans", 0)): 35.0,
-    ("cityscapes27", Setting("diffseg", 299)): 21.2,
-    ("cocostuff27", Setting("diffseg", 299)): 43.6,
+    ("voc20", ours(dynamic=True)): 87.2,
+    ("cocostuff27", ours(dynamic=True)): 40.5,
+    ("voc20", Setting.of("prototypes-gt", train=9)): 53.7,
+    ("cocostuff27", Setting.of("prototypes-gt", train=9)): 39.8,
+    ("cityscapes27", Setting.of("spectral")): 25.3,
+    ("cocostuff27", Setting.of("spectral")): 58.4,
+    ("cityscapes27", Setting.of("kmeans")): 20.1,
+    ("cocostuff27", Setting.of("kmeans")): 35.0,
+    ("cityscapes27", Setting.of("diffseg")): 21.2,
+    ("cocostuff27", Setting.of("diffseg")): 43.6,
 }
 
 
@@ -78,15 +84,15 @@ def test_every_figure_of_the_paper(dataset: str, setting: Setting, figure: float
     [
         ("scenes", OURS, STRIDES),
         ("cityscapes27", OURS, STRIDES),
-        ("cityscapes19", replace(OURS, timestep=100), STRIDES),
-        ("cityscapes19", replace(OURS, pooling="softmax"), STRIDES),
-        ("cityscapes19", replace(OURS, attention_strides=(32,)), STRIDES),
-        ("cityscapes19", replace(OURS, feature_strides=(16,)), STRIDES),
-        ("cityscapes19", replace(OURS, dynamic=True, timestep=9), STRIDES),
-        ("cityscapes19", replace(OURS, method="attention"), STRIDES),
-        ("cityscapes19", Setting("unsupervised", 0, segments="auto"), STRIDES),
-        ("cityscapes19", Setting("unsupervised", 200), STRIDES),
-        ("cityscapes19", Setting("unsupervised", 0), {**EVERY, "features": [16]}),
+        ("cityscapes19", ours(timestep=100), STRIDES),
+        ("cityscapes19", ours(pooling="softmax"), STRIDES),
+        ("cityscapes19", ours(attention_strides=(32,)), STRIDES),
+        ("cityscapes19", ours(feature_strides=(16,)), STRIDES),
+        ("cityscapes19", ours(dynamic=True, timestep=9), STRIDES),
+        ("cityscapes19", Setting.of("attention"), STRIDES),
+        ("cityscapes19", Setting.of("spectral", segments="auto"), STRIDES),
+        ("cityscapes19", Setting.of("spectral", timestep=200), STRIDES),
+        ("cityscapes19", Setting.of("spectral"), {**EVERY, "features": [16]}),
     ],
 )
 def test_no_figure_where_the_paper_has_none(dataset, setting, strides) -> None:
@@ -95,10 +101,10 @@ def test_no_figure_where_the_paper_has_none(dataset, setting, strides) -> None:
 
 def test_all_strides_of_a_bundle_are_those_it_has() -> None:
     """None stands for all of them: with four, those of Tables 5 and 6 that have four."""
-    kmeans = published("cityscapes19", Setting("kmeans", 0), EVERY)
+    kmeans = published("cityscapes19", Setting.of("kmeans"), EVERY)
     assert kmeans is not None
     assert (kmeans.miou, kmeans.tables) == (14.8, "Table 6")
-    named = replace(OURS, feature_strides=(16, 32, 64))
+    named = ours(feature_strides=(16, 32, 64))
     found = published("cityscapes19", named, EVERY)
     assert found is not None
     assert (found.miou, found.tables) == (12.5, "Table 5")
@@ -135,7 +141,7 @@ def test_the_sweep_has_a_row_for_every_figure(
 def test_reports_print_it(tmp_path: Path) -> None:
     meta = {"dataset": "cityscapes19", "split": "val", "classes": [["a"], ["b"]], **STRIDES}
     store = Store(tmp_path / "results.sqlite", meta)
-    entries = [Entry(replace(OURS, timestep=t), "miou") for t in (9, 50)]
+    entries = [Entry(ours(timestep=t), "miou") for t in (9, 50)]
     for entry in entries:
         store.add("1", {entry.key: np.array([[3, 1, 0], [0, 4, 0]])}, {})
     rows = [found for entry in entries if (found := row(store, entry)) is not None]
@@ -143,5 +149,5 @@ def test_reports_print_it(tmp_path: Path) -> None:
     assert "| the paper |" in text
     assert "| 5.5 (Table 4) |" in text
     assert text.count("(Table") == 1
-    values = json.loads(json.dumps(as_json(store, rows)))["results"]
+    values = json.loads(json.dumps(as_plain(store, rows)))["results"]
     assert [value["paper"] for value in values] == [{"miou": 5.5, "tables": "Table 4"}, None]

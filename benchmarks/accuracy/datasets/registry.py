@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Final
 
 from ....runtime.errors import DatasetError
 from ....runtime.look.prompts import read_classes, synonyms
-from ...lab.scenes.dataset import Scenes
 from . import tables
 from .base import Dataset
 from .trees import Tree, TreeDataset, Variant
@@ -22,7 +22,7 @@ def class_file(name: str) -> Path:
     return _CLASSES / f"{name}.txt"
 
 
-def _cityscapes(classes: str, **tables_by_kind: tables.Table) -> Tree:
+def _cityscapes(classes: str, **tables_by_kind: tables.ValueTable) -> Tree:
     variants = [
         Variant(
             "leftImg8bit/{split}/*/*_leftImg8bit.png",
@@ -35,7 +35,7 @@ def _cityscapes(classes: str, **tables_by_kind: tables.Table) -> Tree:
     return Tree(classes, tuple(variants), ("", "cityscapes", "Cityscapes"))
 
 
-def _voc(classes: str, table: tables.Table, sets: str, masks: str) -> Tree:
+def _voc(classes: str, table: tables.ValueTable, sets: str, masks: str) -> Tree:
     variant = Variant(
         "JPEGImages/{id}.jpg",
         masks + "/{id}.png",
@@ -46,7 +46,7 @@ def _voc(classes: str, table: tables.Table, sets: str, masks: str) -> Tree:
     return Tree(classes, (variant,), ("", *bases))
 
 
-def _coco(classes: str, raw: tables.Table, train_ids: tables.Table) -> Tree:
+def _coco(classes: str, raw: tables.ValueTable, train_ids: tables.ValueTable) -> Tree:
     variants = [
         Variant(f"{images}{{split}}2017/*.jpg", f"{folder}/{{split}}2017/{{id}}{end}.png", table)
         for images in ("images/", "")
@@ -60,7 +60,7 @@ def _coco(classes: str, raw: tables.Table, train_ids: tables.Table) -> Tree:
     return Tree(classes, tuple(variants), ("", "coco", "cocostuff", "coco_stuff164k"))
 
 
-def _potsdam(classes: str, tiles: tables.Table, colours: tables.Table) -> Tree:
+def _potsdam(classes: str, tiles: tables.ValueTable, colours: tables.ValueTable) -> Tree:
     originals = [
         Variant(
             f"{images}top_potsdam_*_RGB.tif",
@@ -106,9 +106,11 @@ TREES: Final[Mapping[str, Tree]] = {
         "context60", tables.CONTEXT_60, "SegmentationContext", "SegmentationClassContext"
     ),
 }
-"""On disk, `--root` says where."""
+"""On disk, below a root of the user's."""
 
 SCENES: Final = "scenes"
+_LABORATORY: Final = "mdrt.benchmarks.lab"
+"""Not in the wheel; imported where it is there, never needed."""
 FOLDER: Final = "folder"
 NAMES: Final = (*TREES, SCENES, FOLDER)
 MOST_CLASSES: Final = 254  # 255 does not count, 254 marks what is unknown
@@ -130,12 +132,14 @@ def open_dataset(
     """
     if name == SCENES:
         if listed is not None:
-            raise DatasetError("--list restricts data sets on disk, and scenes are made from seeds")
-        return Scenes(split)
+            raise DatasetError(
+                "scenes are made from seeds; only data sets on disk have a list", listed=...
+            )
+        return _scenes(split)
     if name not in NAMES:
         raise DatasetError(f"unknown data set {name!r}; choose one of {', '.join(NAMES)}")
     if root is None:
-        raise DatasetError(f"{name} needs --root, the folder it lies in")
+        raise DatasetError(f"{name} needs a root, the folder it lies in", root=...)
     if name == FOLDER:
         dataset = _folder(root, listed)
     else:
@@ -146,12 +150,26 @@ def open_dataset(
     return dataset
 
 
+def _scenes(split: str) -> Dataset:
+    try:
+        module = importlib.import_module(f"{_LABORATORY}.scenes.dataset")
+    except ModuleNotFoundError as error:
+        if error.name != _LABORATORY:
+            raise
+        raise DatasetError(
+            "the scenes are drawn by mdrt's laboratory, which comes with a checkout; evaluate from "
+            "one, or take a data set on disk"
+        ) from error
+    scenes: Dataset = module.Scenes(split)
+    return scenes
+
+
 def _folder(root: Path, listed: Path | None) -> TreeDataset:
     """`images/`, `masks/` with the same names as PNG or TIFF, and `classes.txt`."""
     layout = "expected images/, masks/ with the same names (.png or .tif) and classes.txt"
     missing = [name for name in ("images", "masks", "classes.txt") if not (root / name).exists()]
     if missing:
-        raise DatasetError(f"--root {root} lacks {', '.join(missing)}; {layout}")
+        raise DatasetError(f"{root} lacks {', '.join(missing)}; {layout}")
     classes = [synonyms(names) for names in read_classes(root / "classes.txt")]
     if not 1 <= len(classes) <= MOST_CLASSES:
         raise DatasetError(
@@ -160,9 +178,7 @@ def _folder(root: Path, listed: Path | None) -> TreeDataset:
     pictures = sorted(path for path in (root / "images").iterdir() if path.is_file())
     masks = [_mask_of(root / "masks", picture.stem) for picture in pictures]
     if not any(mask.exists() for mask in masks):
-        raise DatasetError(
-            f"--root {root} has no mask for any of {len(pictures)} pictures; {layout}"
-        )
+        raise DatasetError(f"{root} has no mask for any of {len(pictures)} pictures; {layout}")
     items = [(p.stem, p, m) for p, m in zip(pictures, masks, strict=True)]
     variant = Variant("images/*", "masks/{id}.png", tables.shifted(len(classes)))
     return TreeDataset(FOLDER, classes, variant, _listed(items, listed, root))
@@ -182,11 +198,11 @@ def _listed(
     try:
         wanted = listed.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"--list {listed} cannot be read: {error}") from error
+        raise DatasetError(f"list {listed} cannot be read: {error}") from error
     known = {item[0]: item for item in items}
     if absent := [name for name in wanted if name not in known]:
         raise DatasetError(
-            f"--list {listed} names {len(absent)} of {len(wanted)} pictures that are not in "
+            f"list {listed} names {len(absent)} of {len(wanted)} pictures that are not in "
             f"{root}, as {absent[0]}"
         )
     return [known[name] for name in wanted]

@@ -12,10 +12,10 @@ VOID: Final = 255
 UNKNOWN: Final = 254
 """In a table: a raw value that no mask may hold."""
 
-Table = NDArray[np.uint8]
+ValueTable = NDArray[np.uint8]
 
 
-def _table(classes: Mapping[int, int], void: tuple[int, ...]) -> Table:
+def _table(classes: Mapping[int, int], void: tuple[int, ...]) -> ValueTable:
     """(256,) raw value → class index, `VOID` or `UNKNOWN`."""
     table = np.full(256, UNKNOWN, dtype=np.uint8)
     table[list(void)] = VOID
@@ -24,7 +24,7 @@ def _table(classes: Mapping[int, int], void: tuple[int, ...]) -> Table:
     return table
 
 
-def shifted(classes: int, first: int = 0, void: tuple[int, ...] = (255,)) -> Table:
+def shifted(classes: int, first: int = 0, void: tuple[int, ...] = (255,)) -> ValueTable:
     """Raw values `first` … in the order of the classes."""
     return _table({first + index: index for index in range(classes)}, void)
 

@@ -14,7 +14,7 @@ from PIL import Image
 from ....runtime.errors import DatasetError, ImageError
 from ....runtime.pictures.images import read_image
 from .base import Sample
-from .tables import POTSDAM_COLOURS, UNKNOWN, VOID, Table
+from .tables import POTSDAM_COLOURS, UNKNOWN, VOID, ValueTable
 
 BLACK: Final = len(POTSDAM_COLOURS)
 """What Potsdam's eroded boundaries, which are black, are read as."""
@@ -36,7 +36,7 @@ class Variant:
 
     images: str
     masks: str
-    table: Table
+    table: ValueTable
     listed: str = ""
     suffix: str = ""
     colours: bool = False
@@ -76,7 +76,7 @@ class Tree:
             DatasetError: none is.
         """
         if not root.is_dir():
-            raise DatasetError(f"--root {root} is no directory; expected {self.layout(split)}")
+            raise DatasetError(f"{root} is no directory; expected {self.layout(split)}", root=...)
         name = self.splits.get(split, split)
         missing: list[str] = []
         for base in dict.fromkeys(root / folder for folder in self.bases):
@@ -168,7 +168,10 @@ def read_mask(path: Path, colours: bool = False) -> NDArray[np.integer[Any]]:
         DatasetError: it is missing, cannot be read, or is of another kind.
     """
     if not path.is_file():
-        raise DatasetError(f"mask {path} does not exist; check the data set, or --on-error skip")
+        raise DatasetError(
+            f"mask {path} does not exist; check the data set, or skip what is missing",
+            on_error="skip",
+        )
     try:
         with Image.open(path) as image:
             image.load()
@@ -185,7 +188,7 @@ def read_mask(path: Path, colours: bool = False) -> NDArray[np.integer[Any]]:
     return values
 
 
-def to_classes(raw: NDArray[np.integer[Any]], table: Table, path: Path) -> NDArray[np.uint8]:
+def to_classes(raw: NDArray[np.integer[Any]], table: ValueTable, path: Path) -> NDArray[np.uint8]:
     """Raw values as class indices, 255 where they do not count.
 
     Raises:
