@@ -6,7 +6,7 @@ SOURCES := $(shell find $(ROOMS) pyproject.toml -type f ! -path '*/__pycache__/*
 OLD_PYTHON = mdrt needs Python 3.11 or newer; found %d.%d; run make PYTHON=python3.12, or whichever is installed
 NEW_VENV = $(PYTHON) -c 'import sys; v = sys.version_info[:2]; v < (3, 11) and sys.exit("$(OLD_PYTHON)" % v)' && $(PYTHON) -m venv
 
-.PHONY: demo test extras-test gpu-test lint model figures evaluation speed clean
+.PHONY: demo test extras-test gpu-test lint model embedded figures evaluation speed clean
 
 demo: .venv-run/installed  ## segment the example pictures, with names and without
 	.venv-run/bin/mdrt segment examples --classes examples/classes.txt --out out/named
@@ -29,30 +29,39 @@ lint: .venv-dev/installed
 	.venv-dev/bin/ruff check .
 	cd .venv-dev && bin/mypy --config-file ../pyproject.toml  # beside the installed package
 
-STORYBOOK = --weights fp16 --attention-strides 16 --mode released --pooling softmax --presence 0.01 \
-    --sharpness 2 --attention 0.35 --refine --timestep 400 --segments-timestep 200 --segments-sharpness 8 \
-    --classes benchmarks/lab/scenes/classes.txt
+LAB = PYTHONSAFEPATH=1 .venv-dev/bin/python -m mdrt.benchmarks.lab
+PIPELINE = work/scenes/storybook
+STORYBOOK = --weights fp16 --attention-strides 16 --classes benchmarks/lab/scenes/classes.txt \
+    --recommend benchmarks/lab/scenes/recommended.toml
 DEVICE ?= cpu
 RECIPE ?= shipped
 model: .venv-dev/installed  ## train the embedded model from nothing (2.5 to 3 hours on two cores, minutes with DEVICE=cuda; resumes)
-	PYTHONSAFEPATH=1 .venv-dev/bin/python -m mdrt.benchmarks.lab.scenes.train --device $(DEVICE) --recipe $(RECIPE)
-	.venv-dev/bin/mdrt export benchmarks/lab/scenes/storybook --output mdrt/assets/scenes --overwrite \
-	    $(STORYBOOK) --feature-strides 16
+	$(LAB) train --device $(DEVICE) --recipe $(RECIPE) --output $(PIPELINE)
+	$(MAKE) embedded
+
+embedded: $(PIPELINE)  ## export it anew into the package
+	.venv-dev/bin/mdrt export $(PIPELINE) --out mdrt/assets/scenes --overwrite $(STORYBOOK) --feature-strides 16
+	$(LAB) storybook --keep $(PIPELINE) --engine mdrt/assets/scenes
+
+$(PIPELINE): | .venv-dev/installed
+	$(LAB) storybook $@
 
 figures: .venv-dev/installed  ## the figures of the README and the docs
-	.venv-dev/bin/mdrt bench scenes
-	.venv-dev/bin/mdrt bench embedded
-	.venv-dev/bin/mdrt bench kernels
+	$(LAB) scenes
+	$(LAB) embedded
+	$(LAB) kernels
 
 EVAL = work/eval
-evaluation: .venv-dev/installed  ## docs/claims.md: the paper's ablations on 500 scenes (a quarter of an hour; resumes)
-	test -d $(EVAL)/storybook || .venv-dev/bin/mdrt export benchmarks/lab/scenes/storybook \
-	    --output $(EVAL)/storybook $(STORYBOOK) --feature-strides 64,32,16 --self-attention-strides 16
+evaluation: .venv-dev/installed $(EVAL)/storybook  ## docs/claims.md: the paper's ablations on 500 scenes (a quarter of an hour; resumes)
 	OPENBLAS_NUM_THREADS=1 .venv-dev/bin/mdrt eval sweep scenes --engine $(EVAL)/storybook --out $(EVAL)/scenes
-	.venv-dev/bin/mdrt eval claims $(EVAL)/scenes --engine $(EVAL)/storybook --out docs
+	$(LAB) claims $(EVAL)/scenes --engine $(EVAL)/storybook --out docs
+
+$(EVAL)/storybook: | $(PIPELINE)
+	.venv-dev/bin/mdrt export $(PIPELINE) --out $@ $(STORYBOOK) --feature-strides 64,32,16 --self-attention-strides 16
 
 SPEED = work/speed
 BENCH = .venv-bench/bin/mdrt bench
+LAB_bench = $(subst -dev,-bench,$(LAB))
 speed: $(SPEED)/sd14-onnx $(SPEED)/sd14-taesd $(SPEED)/sd14-int8  ## the figures of docs/speed.md, at Stable Diffusion 1.4's size
 	$(BENCH) latency --engine $(SPEED)/sd14-onnx --pipeline $(SPEED)/sd14 --images 2 --rounds 1 --out $(SPEED) \
 	    --against $(SPEED)/sd14-taesd,onnxruntime,openvino,mnn,torch,official
@@ -61,16 +70,16 @@ speed: $(SPEED)/sd14-onnx $(SPEED)/sd14-taesd $(SPEED)/sd14-int8  ## the figures
 	$(BENCH) growth --engine $(SPEED)/sd14-taesd --images-at 1,8 --out $(SPEED)
 
 $(SPEED)/sd14 $(SPEED)/taesd: $(SPEED)/%: | .venv-bench/installed
-	$(BENCH) pipeline $* --output $@
+	$(LAB_bench) pipeline $* --output $@
 
 $(SPEED)/sd14-onnx: | $(SPEED)/sd14
-	.venv-bench/bin/mdrt export $(SPEED)/sd14 --output $@
+	.venv-bench/bin/mdrt export $(SPEED)/sd14 --out $@
 
 $(SPEED)/sd14-taesd: | $(SPEED)/sd14 $(SPEED)/taesd
-	.venv-bench/bin/mdrt export $(SPEED)/sd14 --vae $(SPEED)/taesd --output $@
+	.venv-bench/bin/mdrt export $(SPEED)/sd14 --vae $(SPEED)/taesd --out $@
 
 $(SPEED)/sd14-int8: | $(SPEED)/sd14-onnx
-	$(BENCH) quantise $(SPEED)/sd14-onnx --output $@
+	$(LAB_bench) quantise $(SPEED)/sd14-onnx --output $@
 
 clean:
 	rm -rf .venv-run .venv-dev .venv-bench build out work *.egg-info

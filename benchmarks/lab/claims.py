@@ -14,20 +14,21 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ...cli.options import engine_option
 from ...runtime.disk.atomic import write_atomically
-from ...runtime.errors import DatasetError
-from ...runtime.look.network import Network
-from ..accuracy.evaluate import Entry, label
-from ..accuracy.looks import Look
-from ..accuracy.methods import METHODS, Task
+from ...runtime.errors import DatasetError, MdrtError
+from ...runtime.segmenter import Segmenter
+from ..accuracy.evaluate import label
 from ..accuracy.protocols import PROTOCOLS, gain_interval
-from ..accuracy.report import Row, draw_bars, markdown, row
-from ..accuracy.store import Store
-from ..accuracy.sweep import POOLINGS, Table
+from ..accuracy.report import ScoreRow, draw_bars, markdown, row
+from ..accuracy.settings import Entry
+from ..accuracy.store import RESULTS, Store
+from ..accuracy.sweep import POOLINGS, SweepTable, tables
 from ..metrics import match
 from .scenes.gallery import painted, seeds
 from .scenes.renderer import CLASSES, render
@@ -35,7 +36,7 @@ from .scenes.renderer import CLASSES, render
 HEAD: Final = """\
 # The paper's claims on the scenes world
 
-Written by `make evaluation` (`mdrt eval sweep scenes`, then `mdrt eval claims`) from {pictures}
+Written by `make evaluation` (`mdrt eval sweep scenes`, then `claims` of the lab) from {pictures}
 held-out scenes and the model {model}, exported with all its strides. mIoU in per cent; a gain is in
 points, its 95 % interval from 1,000 paired bootstrap draws of the pictures. A comparison *agrees*
 where the whole interval is above nought. Where nothing else is said: all 14 names in the prompt,
@@ -213,8 +214,8 @@ CLAIMS: Final = (
 class Comparison:
     """One pair: mIoU of both in per cent, and the gain in points with its 95 % interval."""
 
-    better: Row
-    worse: Row
+    better: ScoreRow
+    worse: ScoreRow
     labels: tuple[str, str]
     low: float
     high: float
@@ -227,7 +228,7 @@ class Comparison:
         return DISAGREES if self.high < 0 else OPEN
 
 
-def compare(store: Store, claim: Claim, table: Table) -> list[Comparison]:
+def compare(store: Store, claim: Claim, table: SweepTable) -> list[Comparison]:
     """Every pair of a claim whose rows were scored, over the pictures of both."""
     entries = dict(table.rows)
     classes = len(store.meta["classes"])
@@ -278,7 +279,7 @@ def summary(found: Mapping[str, Sequence[Comparison]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def appendix(store: Store, found: Sequence[Table]) -> list[str]:
+def appendix(store: Store, found: Sequence[SweepTable]) -> list[str]:
     """Every table of the sweep as Markdown."""
     lines = ["# Every row of the sweep", ""]
     for table in found:
@@ -290,30 +291,25 @@ def appendix(store: Store, found: Sequence[Table]) -> list[str]:
 
 
 def pictures(
-    network: Network, store: Store, entries: Sequence[Entry], chosen: Sequence[int]
+    segmenter: Segmenter, store: Store, entries: Sequence[Entry], chosen: Sequence[int]
 ) -> list[list[NDArray[np.uint8]]]:
     """A row a seed: the scene, its truth, and the label maps of the entries, all (H, W, 3)."""
-    classes = [(name,) for name in CLASSES]
     rows = []
     for seed in chosen:
         scene = render(seed)
-        cells = [scene.image, painted(scene.mask)]
-        with network.device.active():
-            look = Look(network, scene.image)
-            for entry in entries:
-                setting = entry.setting
-                task = Task(look, setting, classes, scene.mask, store.fitted(setting.key))
-                labels = label(task)
-                if METHODS[setting.method].kind == "segments":
-                    labels = match(scene.mask, labels, len(CLASSES))
-                cells.append(painted(labels))
+        cells, look = [scene.image, painted(scene.mask)], segmenter.look(scene.image)
+        for setting in (entry.setting for entry in entries):
+            labels = label(look, setting, CLASSES, scene.mask, store.fitted(setting.key))
+            if setting.kind == "unnamed":
+                labels = match(scene.mask, labels, len(CLASSES))
+            cells.append(painted(labels))
         rows.append(cells)
     return rows
 
 
 def draw(
     title: str,
-    rows: Mapping[str, Row],
+    rows: Mapping[str, ScoreRow],
     shown: Sequence[str],
     cells: Sequence[Sequence[NDArray[np.uint8]]],
     file: BinaryIO,
@@ -347,12 +343,14 @@ def draw(
     palette.save(file, format="png", optimize=True)  # a third of the bytes
 
 
-def write(store: Store, network: Network, found: Sequence[Table], out: Path, scenes: int) -> Path:
+def write(
+    store: Store, segmenter: Segmenter, found: Sequence[SweepTable], out: Path, scenes: int
+) -> Path:
     """Write `claims.md` and a figure a claim in `claims/`; returns the page's path.
 
     Args:
         store: of a finished sweep over the scenes world.
-        network: the bundle it was made with.
+        segmenter: the bundle it was made with.
         found: the sweep's tables.
         out: the folder.
         scenes: how many are drawn in every figure.
@@ -376,7 +374,7 @@ def write(store: Store, network: Network, found: Sequence[Table], out: Path, sce
         scored = {name: row(store, entry) for name, entry in entries.items() if name in named}
         rows = {name: r for name, r in scored.items() if r is not None}
         shown = [name for name in claim.shown if name in rows]
-        cells = pictures(network, store, [entries[name] for name in shown], chosen)
+        cells = pictures(segmenter, store, [entries[name] for name in shown], chosen)
         write_atomically(out / figure, partial(draw, claim.title, rows, shown, cells))
         chapters.append(chapter(claim, compared[claim.id], figure))
     head = HEAD.format(pictures=len(store.done()), model=store.meta["model"])
@@ -384,3 +382,39 @@ def write(store: Store, network: Network, found: Sequence[Table], out: Path, sce
     path = out / "claims.md"
     write_atomically(path, lambda file: file.write(text.encode()))
     return path
+
+
+@click.command("claims")
+@click.argument("results", type=click.Path(path_type=Path, file_okay=False))
+@engine_option
+@click.option(
+    "--train-limit", type=click.IntRange(min=1), default=200, show_default=True, help="The sweep's."
+)
+@click.option(
+    "--scenes",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Drawn in every figure.",
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("docs"),
+    show_default=True,
+    help="Folder for claims.md and claims/*.png.",
+)
+def main(results: Path, engine: Path | None, train_limit: int, scenes: int, out: Path) -> None:
+    """Which of the paper's claims a sweep over the scenes bears out: a page, a figure a claim.
+
+    RESULTS is the --out folder of `mdrt eval sweep scenes`.
+    """
+    store = Store(results / RESULTS)
+    if store.meta["dataset"] != "scenes":
+        raise DatasetError(f"{results} holds results on {store.meta['dataset']}, expected scenes")
+    segmenter = Segmenter(engine)
+    if segmenter.manifest.sha256 != store.meta["bundle"]:
+        raise MdrtError(f"{results} was made with another bundle; give that one with --engine")
+    page = write(store, segmenter, tables(segmenter.manifest, 0, train_limit), out, scenes)
+    click.echo(f"wrote {page} and {len(list((out / 'claims').glob('*.png')))} figures")

@@ -1,6 +1,6 @@
 """Is the number of segments that "auto" finds worth more than a fixed one?
 
-    python -m mdrt.benchmarks.lab.found_segments --features vit.onnx --tree DATA --scenes 200
+    python -m mdrt.benchmarks.lab found --features vit.onnx --tree DATA --scenes 200
 
 Any network that gives a picture patch tokens stands in for the features, so that the rule is asked
 of real ones too. Every number is tried with the same clusterings, each on the network's own cells,
@@ -25,26 +25,25 @@ from rich.progress import track
 
 from ... import kernels
 from ...kernels import MAX_SEGMENTS, Grid, Method
-from ...kernels.affinity import Affinity, SharpAffinity, cosines
+from ...kernels.affinity import Affinity, CellAffinity, cosines
 from ...runtime.errors import DatasetError, MdrtError
 from ...runtime.segmenter import Segmenter
+from ...runtime.sessions.ort import OrtSession
 from ..accuracy.datasets import NAMES, open_dataset
 from ..accuracy.evaluate import shard
-from ..accuracy.looks import Look
-from ..metrics import confusion, match
+from ..accuracy.protocols import IGNORE, PROTOCOLS, figures
+from ..metrics import Labels
 from .scenes.renderer import CLASSES, render
 
 MEAN: Final = np.array([0.485, 0.456, 0.406], np.float32)
 DEVIATION: Final = np.array([0.229, 0.224, 0.225], np.float32)
 """ImageNet's, as self-supervised vision transformers take them."""
 
-VOID: Final = 255
+PROTOCOL: Final = PROTOCOLS["hungarian-image-positive"]
 
 WIDE_GAP: Final = 0.025
 PART: Final = 0.6
 """Of the rules before: see `gap` and `parts`."""
-
-Labels = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -57,28 +56,26 @@ class Picture:
     @property
     def classes(self) -> int:
         """How many occur in the truth."""
-        return int((np.unique(self.truth) != VOID).sum())
+        return int((np.unique(self.truth) != IGNORE).sum())
 
 
 @dataclass(frozen=True)
 class Clustering:
-    """One way to cluster."""
+    """One way to cluster; a power other than 1 is of the affinity between cells."""
 
     method: Method
-    sharpness: float = 1.0
+    power: float = 1.0
 
     @property
     def name(self) -> str:
         if self.method == "kmeans":
             return "k-means"
-        return f"spectral, power {self.sharpness:g}"
+        return f"spectral, power {self.power:g}"
 
     def labels(self, picture: Picture, k: int) -> Labels:
         """Segments (H, W) of a picture."""
-        size = picture.features[0].size
-        labels, count = kernels.cluster(
-            picture.features, k, self.method, self.sharpness, MAX_SEGMENTS, size=size
-        )
+        size = picture.features[0].size if self.power == 1 else None
+        labels, count = kernels.cluster(picture.features, k, self.method, size, self.power)
         weights = kernels.cluster_weights(labels, count)
         averages = kernels.prototypes(picture.features, weights, weights.size, "paper")
         scores = kernels.score_maps(picture.features, averages, "paper")
@@ -89,14 +86,8 @@ class Clustering:
 
 def score(truth: NDArray[np.uint8], labels: Labels) -> float:
     """mIoU of one picture in per cent, over the classes in its truth."""
-    counted = truth != VOID
-    present, true = np.unique(truth[counted], return_inverse=True)
-    names = match(true, labels[counted], len(present))
-    # one more class for what has no name
-    counts = confusion(true, np.where(names < 0, len(present), names), len(present) + 1)
-    hit = np.diag(counts)[:-1]
-    union = counts.sum(axis=0)[:-1] + counts.sum(axis=1)[:-1] - hit
-    return float(100 * (hit / union).mean())
+    classes = 1 + int(truth[truth != IGNORE].max())
+    return figures(PROTOCOL.count(truth, labels, classes)).miou
 
 
 def gap(picture: Picture) -> int:
@@ -108,25 +99,25 @@ def gap(picture: Picture) -> int:
     return 2 + int(np.flatnonzero(gaps >= min(WIDE_GAP, gaps.max()))[-1])
 
 
-def parts(picture: Picture, sharpness: float) -> int:
-    """The rule before for their powers: the eigenvalues below `PART` ** (sharpness − 1), from 2."""
-    affinity = SharpAffinity(*cosines(picture.features), sharpness)
+def parts(picture: Picture, power: float) -> int:
+    """The rule before for their powers: the eigenvalues below `PART` ** (power − 1), from 2."""
+    affinity = CellAffinity(*cosines(picture.features), power)
     values, _ = kernels.spectral_embedding(affinity, min(MAX_SEGMENTS + 1, affinity.n))
-    return max(2, min(MAX_SEGMENTS, int((values < PART ** (sharpness - 1)).sum())))
+    return max(2, min(MAX_SEGMENTS, int((values < PART ** (power - 1)).sum())))
 
 
 class Extractor:
     """A network of patch tokens: (n, 3, h, w) in, (n, any number + h·w / patch², d) out."""
 
     def __init__(self, path: Path, side: int, patch: int) -> None:
-        import onnxruntime as ort
+        """Load a graph with one input.
 
-        try:
-            self._session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime raises whatever it meets
-            reason = " ".join(str(error).split())
-            raise MdrtError(f"--features {path} cannot be loaded ({reason})") from error
-        self._input = self._session.get_inputs()[0].name
+        Raises:
+            BundleError: ONNX Runtime cannot load it.
+        """
+        self._session = OrtSession(path)
+        (self._input,) = self._session.inputs
+        (self._tokens, *_) = self._session.outputs
         self.path, self.side, self.patch = path, side, patch
 
     def __call__(self, image: NDArray[np.uint8]) -> Grid:
@@ -142,7 +133,8 @@ class Extractor:
         size = (columns * self.patch, rows * self.patch)
         resized = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
         values = (np.asarray(resized, np.float32) / 255 - MEAN) / DEVIATION
-        (tokens, *_) = self._session.run(None, {self._input: values.transpose(2, 0, 1)[None]})
+        feeds = {self._input: values.transpose(2, 0, 1)[None]}
+        tokens = self._session.infer(feeds, [self._tokens])[self._tokens]
         if tokens.ndim != 3 or tokens.shape[1] < rows * columns:
             raise MdrtError(
                 f"--features {self.path} gave {tokens.shape} for a picture of {rows}×{columns} "
@@ -161,41 +153,40 @@ def of_tree(text: str, split: str, part: str | None, extract: Extractor) -> Iter
     indices = [i for i in shard(len(dataset), part, None) if dataset.ids[i] not in dataset.missing]
     for index in track(indices, name, console=Console(stderr=True)):
         sample = dataset.load(index)
-        if (sample.truth != VOID).any():
+        if (sample.truth != IGNORE).any():
             yield Picture([extract(sample.image)], sample.truth)
 
 
 def of_scenes(seeds: range, engine: Path | None) -> Iterator[Picture]:
     """The scenes world with a bundle's features, at the timestep it recommends."""
     segmenter = Segmenter(engine)
-    timestep = segmenter.manifest.recommended.segments_timestep
+    timestep = segmenter.settle("spectral").timestep
     for seed in track(seeds, "scenes", console=Console(stderr=True)):
         scene = render(seed)
         visible = [CLASSES.index(name) for name in scene.visible]
-        truth = np.where(np.isin(scene.mask, visible), scene.mask, VOID).astype(np.uint8)
+        truth = np.where(np.isin(scene.mask, visible), scene.mask, IGNORE).astype(np.uint8)
         if visible:
-            yield Picture(
-                Look(segmenter.network, scene.image).features(timestep, None, None), truth
-            )
+            taps = segmenter.look(scene.image).taps
+            yield Picture(taps.features(timestep, taps.empty), truth)
 
 
 @dataclass(frozen=True)
-class Result:
+class Numbers:
     """What one picture gave: numbers by rule, and by clustering the mIoU of every number."""
 
     numbers: Mapping[str, int]
     curves: Mapping[str, Sequence[float]]
 
 
-def measure(picture: Picture, clusterings: Sequence[Clustering], most: int) -> Result:
+def measure(picture: Picture, clusterings: Sequence[Clustering], most: int) -> Numbers:
     """Every number up to `most`, and every rule's, with every clustering."""
     rules: dict[str, Callable[[], int]] = {
         "found": lambda: kernels.found(picture.features, MAX_SEGMENTS),
         "before, power 1": lambda: gap(picture),
     } | {
-        f"before, power {c.sharpness:g}": lambda c=c: parts(picture, c.sharpness)
+        f"before, power {c.power:g}": lambda c=c: parts(picture, c.power)
         for c in clusterings
-        if c.sharpness != 1
+        if c.power != 1
     }
     numbers = {"classes present": picture.classes} | {name: rule() for name, rule in rules.items()}
     wanted = {*range(1, most + 1), *numbers.values()}
@@ -205,10 +196,10 @@ def measure(picture: Picture, clusterings: Sequence[Clustering], most: int) -> R
         for k in wanted:
             curve[k] = score(picture.truth, clustering.labels(picture, k))
         curves[clustering.name] = curve
-    return Result(numbers, curves)
+    return Numbers(numbers, curves)
 
 
-def table(results: Sequence[Result], most: int) -> str:
+def table(results: Sequence[Numbers], most: int) -> str:
     """Rows by rule, as Markdown: mIoU by clustering, the correlation with the number of classes
     present, the mean distance from it, and the mean."""
     names = list(results[0].curves)
@@ -274,21 +265,13 @@ def main(
     if trees and features is None:
         raise click.UsageError("--tree needs --features, the network that sees its pictures")
     clusterings = [*(Clustering("spectral", p) for p in powers), Clustering("kmeans")]
-    try:
-        sets: dict[str, Iterator[Picture]] = {}
-        if trees:
-            assert features is not None
-            extract = Extractor(features, side, patch)
-            sets = {text: of_tree(text, split, part, extract) for text in trees}
-        if scenes:
-            sets["scenes"] = of_scenes(range(first, first + scenes), engine)
-        for name, pictures in sets.items():
-            results = [measure(picture, clusterings, most) for picture in pictures]
-            if results:
-                click.echo(f"\n{name}, {len(results)} pictures\n\n{table(results, most)}")
-    except MdrtError as error:
-        raise click.ClickException(str(error)) from error
-
-
-if __name__ == "__main__":
-    main()
+    sets: dict[str, Iterator[Picture]] = {}
+    if features is not None:
+        extract = Extractor(features, side, patch)
+        sets = {text: of_tree(text, split, part, extract) for text in trees}
+    if scenes:
+        sets["scenes"] = of_scenes(range(first, first + scenes), engine)
+    for name, pictures in sets.items():
+        results = [measure(picture, clusterings, most) for picture in pictures]
+        if results:
+            click.echo(f"\n{name}, {len(results)} pictures\n\n{table(results, most)}")

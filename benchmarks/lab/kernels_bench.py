@@ -24,11 +24,11 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-Result = dict[str, Any]
+Measurement = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Case:
+class Workload:
     """Shapes of one segmentation after the network."""
 
     features: tuple[tuple[int, int, int], ...]
@@ -41,14 +41,14 @@ class Case:
 RELEASED_GRID = (32, 32)  # of class maps in mode "released", whatever the picture's size
 STABLE_DIFFUSION = ((2560, 8, 8), (1920, 16, 16), (960, 32, 32))
 CASES = {
-    "named": Case(STABLE_DIFFUSION, (*[(16, 16)] * 5, (8, 8)), 19, (512, 512)),
-    "large": Case(
+    "named": Workload(STABLE_DIFFUSION, (*[(16, 16)] * 5, (8, 8)), 19, (512, 512)),
+    "large": Workload(
         ((2560, 16, 32), (1920, 32, 64), (960, 64, 128)),
         (*[(32, 64)] * 5, (16, 32)),
         171,
         (1024, 2048),
     ),
-    "eigen": Case(STABLE_DIFFUSION, (), 16, (100, 100)),
+    "eigen": Workload(STABLE_DIFFUSION, (), 16, (100, 100)),
 }
 # (case, side); the naive way would hold 44 GB of features in the large case
 RUNS = [
@@ -65,7 +65,7 @@ RUNS = [
 ]
 
 
-def inputs(case: Case) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+def inputs(case: Workload) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
     """Features with smooth structure and a common offset, as a network's are, and logits."""
     random = np.random.default_rng(0)
     features = []
@@ -84,7 +84,7 @@ def inputs(case: Case) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float
     return features, logits
 
 
-def kernels_task(case: Case, mode: str) -> Callable[[], object]:
+def kernels_task(case: Workload, mode: str) -> Callable[[], object]:
     """What `mdrt.kernels` does for the case: labels and confidences, or eigenpairs."""
     from ... import kernels
 
@@ -114,7 +114,7 @@ def kernels_task(case: Case, mode: str) -> Callable[[], object]:
     return named if logits else eigen
 
 
-def naive_task(case: Case, mode: str) -> Callable[[], object]:
+def naive_task(case: Workload, mode: str) -> Callable[[], object]:
     """The same straight from the equations, in PyTorch."""
     import torch
 
@@ -134,7 +134,7 @@ def naive_task(case: Case, mode: str) -> Callable[[], object]:
     return named if logits else eigen
 
 
-def measure(name: str, side: str, repeats: int) -> Result:
+def measure(name: str, side: str, repeats: int) -> Measurement:
     """Run one side of one case in this process."""
     implementation, _, mode = side.partition(" ")
     task = (kernels_task if implementation == "kernels" else naive_task)(CASES[name], mode)
@@ -161,7 +161,7 @@ def run(
     repeats: int = 7,
     only: str | None = None,
     report: Callable[[str], None] = lambda line: None,
-) -> Result:
+) -> Measurement:
     """Measure every side of every case, each in its own process; a plain dict of figures.
 
     A naive side runs once, cold: it takes up to a minute and gains nothing from being warm, since
@@ -202,7 +202,7 @@ def _reset_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def _print(figures: Result) -> None:
+def _print(figures: Measurement) -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""What scoring a picture costs beside what the networks take: `mdrt bench scoring`."""
+"""What scoring a picture costs beside what the networks take."""
 
 from __future__ import annotations
 

@@ -19,7 +19,6 @@ from mdrt.cli import main
 from mdrt.runtime.segmenter import EMBEDDED
 
 pytest.importorskip("onnx")
-PIPELINE = Path(__file__).parents[2] / "benchmarks" / "scenes" / "storybook"
 
 
 def bench(*arguments: str) -> str:
@@ -90,39 +89,27 @@ def test_growth_varies_one_thing_at_a_time(tmp_path: Path) -> None:
     assert (tmp_path / "growth.json").exists()
 
 
-def test_scoring_is_timed_beside_the_networks() -> None:
-    arguments = ("--classes", "5", "--size", "64", "--pictures", "2", "--runs", "1")
-    found = json.loads(bench("scoring", *arguments, "--json"))
-    assert found["network_s"] > 0
-    assert {"miou", "hungarian-image", "boundary IoU"} <= found["scoring_s"].keys()
-    assert all(seconds > 0 for seconds in found["scoring_s"].values())
-    assert "ms a picture" in bench("scoring", *arguments)
-
-
-def test_half_precision_weights_are_not_quantised(tmp_path: Path) -> None:
-    arguments = ["bench", "quantise", str(EMBEDDED), "--output", str(tmp_path / "int8")]
-    done = CliRunner().invoke(main, arguments)
-    assert done.exit_code == 1
-    assert "export it with --weights fp32" in done.output
-    assert not list(tmp_path.iterdir())
-
-
 def test_help_imports_nothing_heavy_and_needs_no_extra() -> None:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['onnx'] = None\n"
+        "sys.modules['matplotlib'] = sys.modules['scipy'] = None\n"
         "from click.testing import CliRunner; from mdrt.cli import main\n"
-        "done = CliRunner().invoke(main, ['bench', '--help']); assert done.exit_code == 0\n"
-        "assert 'pipeline' in done.stdout and 'onnxruntime' not in sys.modules\n"
-        "done = CliRunner().invoke(main, ['bench', 'pipeline', 'sd14', '-o', 'x'])\n"
+        "def run(*words): return CliRunner().invoke(main, words)\n"
+        "done = run('bench', '--help'); assert 'onnxruntime' not in sys.modules\n"
+        "assert 'growth' in done.stdout and 'gallery' not in done.stdout\n"
+        "for name in ('latency', 'growth', 'parity'):\n"
+        "    assert run('bench', name, '--help').exit_code == 0\n"
+        "done = run('bench', 'parity', '--pipeline', '.')\n"
         "assert done.exit_code == 1, done.output; print(done.output)"
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "needs torch; run `pip install '.[export]'`" in done.stdout
+    assert "bench parity needs onnx, which is not installed" in done.stdout
+    assert "run `pip install '.[export,bench]'`" in done.stdout
 
 
-def test_parity_compares_every_tensor_and_label() -> None:
-    found = json.loads(bench("parity", "--pipeline", str(PIPELINE), "--classes", "3", "--json"))
+def test_parity_compares_every_tensor_and_label(storybook: Path) -> None:
+    found = json.loads(bench("parity", "--pipeline", str(storybook), "--classes", "3", "--json"))
     assert {row["graph"] for row in found["tensors"]} == {
         "vae_encoder.onnx",
         "text_encoder.onnx",

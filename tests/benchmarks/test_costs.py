@@ -11,7 +11,7 @@ from standins import cupy as device
 
 from mdrt.benchmarks.lab.device import costs
 
-SMALL = costs.Case(((12, 4, 4), (8, 8, 8)), ((8, 8), (4, 4)), 3, (32, 48), heads=2)
+SMALL = costs.Workload(((12, 4, 4), (8, 8, 8)), ((8, 8), (4, 4)), 3, (32, 48), heads=2)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ to run CUDA on a CPU")

@@ -65,8 +65,8 @@ def test_a_spill_is_counted(compile_source: Compile) -> None:
 
 def test_the_document_holds_the_counts() -> None:
     pytest.importorskip("diffusers")
-    from mdrt.benchmarks.lab.device.command import work_table
     from mdrt.benchmarks.lab.device.counts import GPUS, after_the_networks
+    from mdrt.benchmarks.lab.device.document import work_table
     from mdrt.benchmarks.lab.device.work import networks, unet
 
     before, after, whole = networks(), after_the_networks(), unet(whole=True)

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from mdrt.benchmarks.lab.__main__ import main
 from mdrt.benchmarks.lab.scenes import curve
-from mdrt.cli import main
 from mdrt.runtime.errors import MdrtError
 
 ROWS = (
@@ -41,7 +41,7 @@ def test_a_resumed_run_has_one_loss_a_step(log: Path) -> None:
 def test_the_curve_is_a_picture(log: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     out = tmp_path / "new" / "curve.png"
-    done = CliRunner().invoke(main, ["bench", "curve", str(log), "-o", str(out)])
+    done = CliRunner().invoke(main, ["curve", str(log), "-o", str(out)])
     assert done.exit_code == 0, done.output
     assert "step 500, loss 0.3000 with the caption, 0.4000 without" in done.output
     picture = np.asarray(Image.open(out).convert("RGB"))

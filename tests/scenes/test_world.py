@@ -24,8 +24,8 @@ def test_no_word_means_two_things():
 
 @settings(max_examples=60, deadline=None)
 @given(SEEDS, st.sampled_from(["plain", "varied", "unseen"]))
-def test_a_scene_is_its_seed(seed, look):
-    scene, again = render(seed, look=look), render(seed, look=look)
+def test_a_scene_is_its_seed(seed, style):
+    scene, again = render(seed, style=style), render(seed, style=style)
     np.testing.assert_array_equal(scene.image, again.image)
     np.testing.assert_array_equal(scene.mask, again.mask)
     assert scene.visible == again.visible
@@ -74,7 +74,7 @@ def test_the_plain_style_stays_what_was_scored():
 
 
 def test_varied_styles_differ_from_each_other_and_from_the_plain_one():
-    pictures = [render(seed, zoom=False, look="varied").image for seed in range(6)]
+    pictures = [render(seed, zoom=False, style="varied").image for seed in range(6)]
     pictures += [render(seed, zoom=False).image for seed in range(6)]
     spectra = [np.histogram(picture, 16, (0, 256))[0] / picture.size for picture in pictures]
     for at, one in enumerate(spectra[:6]):
@@ -109,12 +109,12 @@ def test_lines_and_paints_leave_the_mask_alone():
 def test_colour_words_of_strongly_changed_classes_are_dropped():
     for seed in range(60):
         style = styles.varied(seed)
-        assert not style.unnamed & set(render(seed, look="varied").colours)
+        assert not style.unnamed & set(render(seed, style="varied").colours)
 
 
-@pytest.mark.parametrize("look", ["plain", "varied", "unseen"])
-def test_every_class_is_often_absent_and_often_there(look):
-    scenes = [render(seed, size=64, look=look) for seed in range(400)]
+@pytest.mark.parametrize("style", ["plain", "varied", "unseen"])
+def test_every_class_is_often_absent_and_often_there(style):
+    scenes = [render(seed, size=64, style=style) for seed in range(400)]
     for name in CLASSES:
         present = np.mean([name in scene.visible for scene in scenes])
         assert 0.1 < present < 0.7, name

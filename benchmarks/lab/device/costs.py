@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from .... import kernels
 from ....kernels import Grid
-from ..kernels_bench import CASES, Case, inputs
+from ..kernels_bench import CASES, Workload, inputs
 from .counts import GPUS, after_the_networks
 
 REPEATS: Final = 30
 SECONDS: Final = 1.5
 """What an operation may take to be timed, of 3 to `REPEATS` calls."""
 
-Task = Callable[[], Any]
+Call = Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def costs(xp: ModuleType, gpu: str) -> Iterator[Cost]:
 
 
 def _cost(
-    xp: ModuleType, case: str, name: str, on_gpu: Task, on_host: Task, floor: float | None
+    xp: ModuleType, case: str, name: str, on_gpu: Call, on_host: Call, floor: float | None
 ) -> Cost:
     pool = xp.get_default_memory_pool()
     found = [xp.asnumpy(part) for part in _parts(on_gpu())]
@@ -119,7 +119,7 @@ def _parts(result: Any) -> list[Any]:
     return [result]
 
 
-def _timed(task: Task) -> tuple[float, Any]:
+def _timed(task: Call) -> tuple[float, Any]:
     began = time.perf_counter()
     found = task()
     return time.perf_counter() - began, found
@@ -134,19 +134,19 @@ def _agreement(found: NDArray[Any], expected: NDArray[Any]) -> float:
     return float((np.abs(found - expected) <= 1e-3 * largest).mean())
 
 
-def _tasks(name: str, xp: ModuleType) -> list[tuple[str, Task]]:
+def _tasks(name: str, xp: ModuleType) -> list[tuple[str, Call]]:
     """What is timed of a case, in the order in which a picture needs it."""
     if name == "unnamed":
         return _unnamed(CASES["named"], xp)
     return _named(CASES[name], xp, whole=name == "large")
 
 
-def _device(case: Case, xp: ModuleType) -> tuple[list[Grid], list[Any]]:
+def _device(case: Workload, xp: ModuleType) -> tuple[list[Grid], list[Any]]:
     features, logits = inputs(case)
     return [Grid(xp.asarray(level)) for level in features], [xp.asarray(layer) for layer in logits]
 
 
-def _named(case: Case, xp: ModuleType, whole: bool) -> list[tuple[str, Task]]:
+def _named(case: Workload, xp: ModuleType, whole: bool) -> list[tuple[str, Call]]:
     grids, logits = _device(case, xp)
     owner = np.arange(case.classes)
     image = np.random.default_rng(1).integers(0, 256, (*case.size, 3), dtype=np.uint8)
@@ -168,7 +168,7 @@ def _named(case: Case, xp: ModuleType, whole: bool) -> list[tuple[str, Task]]:
         fine = kernels.fine_scores(scores, grids, small.shape[1:], weights, 0.35)
         return kernels.assign_along_edges(fine, guide)
 
-    heads: list[tuple[str, Task]] = [
+    heads: list[tuple[str, Call]] = [
         ("maskdiffusion, paper", lambda: head("paper")),
         ("maskdiffusion, released", lambda: head("released")),
         ("maskdiffusion, refined", refined),
@@ -199,11 +199,11 @@ def _named(case: Case, xp: ModuleType, whole: bool) -> list[tuple[str, Task]]:
     ]
 
 
-def _unnamed(case: Case, xp: ModuleType) -> list[tuple[str, Task]]:
+def _unnamed(case: Workload, xp: ModuleType) -> list[tuple[str, Call]]:
     grids, _ = _device(case, xp)
     return [
         ("spectral, k = 8", lambda: kernels.cluster(grids, 8)[0]),
         ("spectral, k found", lambda: kernels.cluster(grids, "auto")[0]),
-        ("spectral, power 8, k = 8", lambda: kernels.cluster(grids, 8, sharpness=8.0)[0]),
+        ("spectral, power 8, k = 8", lambda: kernels.cluster(grids, 8, size=None, power=8.0)[0]),
         ("k-means, k = 8", lambda: kernels.cluster(grids, 8, "kmeans")[0]),
     ]

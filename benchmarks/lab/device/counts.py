@@ -47,8 +47,8 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Gpu:
-    """Published peaks: operations a second by arithmetic, bytes a second of memory."""
+class GpuPeaks:
+    """A GPU's published peaks: operations a second by arithmetic, bytes a second of memory."""
 
     name: str
     peaks: Mapping[Arithmetic, float]
@@ -67,8 +67,8 @@ class Gpu:
 GPUS: Final = (
     # NVIDIA A100 80GB SXM data sheet, 2021, and H100 SXM data sheet, 2023: dense tensor cores in
     # fp16, the ordinary units in fp32 and fp64
-    Gpu("A100", {"fp16": 312e12, "fp32": 19.5e12, "fp64": 9.7e12}, 2.039e12),
-    Gpu("H100", {"fp16": 989e12, "fp32": 67e12, "fp64": 34e12}, 3.35e12),
+    GpuPeaks("A100", {"fp16": 312e12, "fp32": 19.5e12, "fp64": 9.7e12}, 2.039e12),
+    GpuPeaks("H100", {"fp16": 989e12, "fp32": 67e12, "fp64": 34e12}, 3.35e12),
 )
 
 

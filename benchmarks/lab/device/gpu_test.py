@@ -31,7 +31,7 @@ from rich.table import Table
 
 from ....runtime.disk.atomic import write_atomically
 
-ROOT: Final = Path(__file__).resolve().parents[2]
+ROOT: Final = Path(__file__).resolve().parents[3]
 TESTS: Final = (
     "tests/kernels/test_cuda.py",
     "tests/engines/test_on_gpu.py",
@@ -176,10 +176,10 @@ def heads() -> Iterator[Finding]:
 
 def network() -> Iterator[Finding]:
     """A picture through the embedded model's network, by everything here that can run it."""
-    from .... import Options, ProviderError, Segmenter
+    from .... import ProviderError, Segmenter
     from ....runtime.sessions.providers import PROVIDERS, resolve_provider
     from ..scenes.renderer import CLASSES, render
-    from .latency import measure_pictures
+    from .stages import measure_pictures
 
     pictures = [render(seed).image for seed in range(8)]
     expected = [Segmenter()(picture, CLASSES).labels for picture in pictures[:3]]
@@ -188,7 +188,7 @@ def network() -> Iterator[Finding]:
         found = [segmenter(picture, CLASSES).labels for picture in pictures[:3]]
         same = [float((a == b).mean()) for a, b in zip(found, expected, strict=True)]
         stages, whole = measure_pictures(
-            segmenter, lambda index: pictures[index % len(pictures)], CLASSES, Options(), 30, 5
+            segmenter, lambda index: pictures[index % len(pictures)], CLASSES, 30, 5
         )
         shown = ", ".join(f"{stage} {1000 * s:.2f}" for stage, s in stages.items())
         yield Finding(
@@ -217,8 +217,6 @@ Through = Callable[[str, Any], Iterator[Finding]]
 
 def _engines(through: Through) -> Iterator[Finding]:
     """TensorRT engines of the embedded model, built here."""
-    from rich.progress import Progress
-
     from .... import EngineError, Segmenter
     from ....export.engines.build import build_engines
     from ....export.engines.options import EngineOptions
@@ -236,9 +234,7 @@ def _engines(through: Through) -> Iterator[Finding]:
             bundle = shutil.copytree(EMBEDDED, Path(folder) / "bundle")
             options = EngineOptions(profile=parse_profiles(["batch=1:1:4", "size=384"]))
             try:
-                build_engines(
-                    load_bundle(bundle), open_library(name), options, Progress(disable=True)
-                )
+                build_engines(load_bundle(bundle), open_library(name), options)
             except EngineError as error:
                 yield Finding("network", name, "skipped", str(error))
                 continue

@@ -1,4 +1,4 @@
-"""`mdrt bench gpu`: where a picture's time goes on a GPU, by the GPU's own events."""
+"""Where a picture's time goes on a GPU, by the GPU's own events."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from rich.progress import track
 from rich.table import Table
 
 from ....runtime.errors import ProviderError
-from ....runtime.segmenter import PAPER, Options, Segmenter
+from ....runtime.heads import HEADS
+from ....runtime.segmenter import Segmenter
 from ....runtime.sessions.device import Gpu
 from ...speed.task import CITYSCAPES, NETWORK, Task
 
@@ -43,8 +44,9 @@ def measure(segmenter: Segmenter, task: Task, pictures: int, warmup: int) -> dic
             f"{segmenter.bundle.path} is run on the CPU; name its unet.plan with --engine, or a "
             "provider of a GPU with --provider; `mdrt bench latency` times CPUs"
         )
+    paper = vars(HEADS["maskdiffusion"].options())  # whatever the bundle recommends
     medians, whole = measure_pictures(
-        segmenter, task.image, list(task.classes), PAPER, pictures, warmup
+        segmenter, task.image, list(task.classes), pictures, warmup, **paper
     )
     after = sum(medians[name] for name in medians if name not in (*NETWORK, *RIM))
     networks = sum(medians[name] for name in medians if name in NETWORK)
@@ -65,9 +67,9 @@ def measure_pictures(
     segmenter: Segmenter,
     image: Callable[[int], NDArray[np.uint8]],
     classes: Sequence[str],
-    options: Options,
     pictures: int,
     warmup: int,
+    **settings: Any,
 ) -> tuple[dict[str, float], float]:
     """Median seconds by stage, of the device's clock, and of the whole call, of the host's.
 
@@ -75,16 +77,16 @@ def measure_pictures(
         segmenter: loaded.
         image: gives the picture of an index.
         classes: the same for every picture.
-        options: how to segment.
         pictures: that count.
         warmup: pictures before them, all of index 0.
+        settings: how to segment; the rest is as the bundle recommends.
     """
     stages: list[dict[str, float]] = []
     whole: list[float] = []
     for index in track(range(-warmup, pictures), "pictures", console=Console(stderr=True)):
         pixels = image(max(index, 0))
         start = time.perf_counter()
-        result = segmenter(pixels, classes, options=options)
+        result = segmenter(pixels, classes, **settings)
         if index >= 0:
             whole.append(time.perf_counter() - start)
             stages.append(result.timings)
@@ -138,7 +140,7 @@ def main(
     """Time engines on a GPU stage by stage, with its own events.
 
     \b
-    mdrt build sd15-fp16 && mdrt bench gpu -e sd15-fp16/unet.plan
+    mdrt build sd15-fp16 && python -m mdrt.benchmarks.lab gpu -e sd15-fp16/unet.plan
     """
     segmenter = Segmenter(engine, provider=provider, cuda_graphs=cuda_graphs)
     task = Task(

@@ -19,7 +19,7 @@ from onnx import numpy_helper
 
 from ....kernels import Array
 from ....runtime.errors import BundleError
-from ....runtime.sessions.base import TensorSpec, check_feeds
+from ....runtime.sessions.base import Session, TensorSpec
 from ....runtime.sessions.device import Device, Gpu
 
 _DTYPES: Final[Mapping[int, torch.dtype]] = {
@@ -37,7 +37,7 @@ _HOST: Final[Mapping[torch.dtype, type[np.generic]]] = {
 Operator = Callable[..., Any]
 
 
-class TorchSession:
+class TorchSession(Session):
     """A graph on PyTorch, on the device's own stream."""
 
     def __init__(self, path: Path, device: Device) -> None:
@@ -50,7 +50,7 @@ class TorchSession:
         Raises:
             BundleError: the graph has an operator this knows nothing of.
         """
-        self.path, self.device = path, device
+        super().__init__(path, device)
         self._place = torch.device("cuda" if isinstance(device, Gpu) else "cpu")
         graph = onnx.load(path).graph
         unknown = sorted({node.op_type for node in graph.node} - OPERATORS.keys())
@@ -68,19 +68,7 @@ class TorchSession:
         self.inputs = {value.name: _spec(value) for value in graph.input}
         self.outputs = {value.name: _spec(value) for value in graph.output}
 
-    def infer(
-        self, feeds: Mapping[str, Array], wanted: Sequence[str] | None = None
-    ) -> dict[str, Array]:
-        """Run the graph once.
-
-        Args:
-            feeds: every input by name, arrays of the device.
-            wanted: the outputs to return; all of them by default. All are computed.
-
-        Raises:
-            MdrtError: a name, type or shape is not the graph's.
-        """
-        check_feeds(self.path.name, self.inputs, feeds)
+    def _compute(self, names: Sequence[str], feeds: Mapping[str, Array]) -> Sequence[Array]:
         with self._active():
             values = self._constants | {
                 name: torch.from_dlpack(self.device.xp.ascontiguousarray(array))
@@ -95,8 +83,7 @@ class TorchSession:
                 values.update(zip(node.output, found, strict=False))
                 for name in self._uses[index] - self.outputs.keys():
                     values.pop(name, None)
-            names = list(self.outputs) if wanted is None else list(wanted)
-            return {name: self._back(name, values[name]) for name in names}
+            return [self.device.xp.from_dlpack(values[name].contiguous()) for name in names]
 
     @contextmanager
     def _active(self) -> Iterator[None]:
@@ -109,11 +96,6 @@ class TorchSession:
             exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
             with torch.cuda.stream(stream), exact:
                 yield
-
-    def _back(self, name: str, tensor: torch.Tensor) -> Array:
-        array: Array = self.device.xp.from_dlpack(tensor.contiguous())
-        self.device.expect_finite(f"{self.path.name} output {name}", array)
-        return array
 
 
 def _constant(tensor: Any, place: torch.device) -> torch.Tensor:

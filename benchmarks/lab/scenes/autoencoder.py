@@ -50,7 +50,7 @@ class Parts(Dataset[Pictures]):
         scenes = []
         for seed in self.ranges[number]:
             varied = np.random.default_rng([seed, 22]).random() < self.varied
-            scenes.append(render(seed, look="varied" if varied else "plain"))
+            scenes.append(render(seed, style="varied" if varied else "plain"))
         images = np.stack([scene.image for scene in scenes])
         return Pictures(images, [(scene.visible, scene.colours) for scene in scenes])
 

@@ -58,7 +58,7 @@ class Vocabulary:
         return ids
 
 
-class Batch(NamedTuple):
+class StepBatch(NamedTuple):
     """One step's scenes: their positions (n,), timesteps (n,) and token ids (n, length)."""
 
     index: torch.Tensor
@@ -107,7 +107,7 @@ def as_they_are(item: object) -> object:
     return item
 
 
-def prepared(blocks: Blocks, device: str, workers: int) -> Iterator[Batch]:
+def prepared(blocks: Blocks, device: str, workers: int) -> Iterator[StepBatch]:
     """The batches on the device, in the order of the steps, made ahead by worker processes."""
     loader = DataLoader(
         blocks,
@@ -120,4 +120,4 @@ def prepared(blocks: Blocks, device: str, workers: int) -> Iterator[Batch]:
         counts = [len(step[0]) for step in block]
         joined = map(np.concatenate, zip(*block, strict=True))
         parts = (torch.from_numpy(each).to(device).split(counts) for each in joined)
-        yield from map(Batch, *parts)
+        yield from map(StepBatch, *parts)

@@ -92,7 +92,7 @@ class Outline:
 
 
 @dataclass
-class Canvas:
+class Sheet:
     """Draws every shape twice: its colour on the picture, its class on the mask.
 
     A style may change what colours become on the picture, take back the words for those it
@@ -146,13 +146,13 @@ class Canvas:
             self.colours.setdefault(name, []).append(words)
 
 
-Sky = Callable[[Canvas, np.random.Generator, float], None]
+Sky = Callable[[Sheet, np.random.Generator, float], None]
 """Draws all above the horizon (y)."""
-Road = Callable[[Canvas, np.random.Generator, float], float | None]
+Road = Callable[[Sheet, np.random.Generator, float], float | None]
 """Draws a road on land that begins at y; the y of a horizontal one, where cars drive."""
-Thing = Callable[[Canvas, np.random.Generator, float, float, float], None]
+Thing = Callable[[Sheet, np.random.Generator, float, float, float], None]
 """Draws a thing with the middle of its foot at (x, y), of a size in world units."""
-Finish = Callable[[Canvas, np.random.Generator], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
+Finish = Callable[[Sheet, np.random.Generator], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 """Makes the (H, W, 3) picture and the (H, W) mask of what was drawn: textures, light, noise."""
 
 
@@ -168,8 +168,8 @@ class Style:
     unnamed: frozenset[str] = frozenset()
     outline: Outline | None = None
 
-    def canvas(self, view: View, size: int) -> Canvas:
-        return Canvas(view, size, self.ink, self.unnamed, self.outline)
+    def canvas(self, view: View, size: int) -> Sheet:
+        return Sheet(view, size, self.ink, self.unnamed, self.outline)
 
 
 def shade(colour: RGB, factor: float) -> RGB:

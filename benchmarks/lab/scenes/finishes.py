@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from .canvas import CLASSES, Canvas
+from .canvas import CLASSES, Sheet
 
 Field = NDArray[np.float32]
 Generator = np.random.Generator
@@ -112,7 +112,7 @@ def _clipped(image: Field) -> NDArray[np.uint8]:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def finish(canvas: Canvas, rng: Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def finish(canvas: Sheet, rng: Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Each change or none of it, by chance."""
     size, view = canvas.size, canvas.view
     drawn, mask = np.asarray(canvas.image), np.asarray(canvas.mask).copy()

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import track
 
 from ....runtime.disk.atomic import write_atomically
-from ....runtime.segmenter import Options, Segmenter
-from ...metrics import match
+from ....runtime.segmenter import Segmenter
+from ...metrics import NO_CLASS, Labels, match
 from .renderer import CLASSES, COLOURS, WORLD, Scene, render
 
 COLUMNS = ("input", "ground truth", "attention alone", "MaskDiffusion", "unsupervised", "k-means")
@@ -22,7 +22,7 @@ COLUMNS = ("input", "ground truth", "attention alone", "MaskDiffusion", "unsuper
 LEAST_CLASSES = 4
 """Visible classes of a scene that is shown; emptier ones say little."""
 
-NO_CLASS = (0, 0, 0)
+NOTHING = (0, 0, 0)
 """Colour of a segment that matches no class."""
 
 CELL, GAP, HEAD = 176, 6, 26
@@ -39,25 +39,27 @@ def seeds(count: int, first: int = 0) -> Iterator[int]:
         seed += 1
 
 
-def label_maps(segmenter: Segmenter, scene: Scene) -> list[NDArray[np.integer]]:
-    """(H, W) maps in `CLASSES` order of every column but the first; -1 is no class.
+def label_maps(segmenter: Segmenter, scene: Scene) -> list[Labels]:
+    """(H, W) maps in `CLASSES` order of every column but the first.
 
-    Named methods get the visible names; unnamed ones as many segments, renamed by Hungarian
+    Named heads get the visible names; unnamed ones as many segments, renamed by Hungarian
     matching.
     """
     index = np.array([CLASSES.index(name) for name in scene.visible])
-    maps: list[NDArray[np.integer]] = [scene.mask]
-    for options in (Options(attention=1.0), Options()):
-        maps.append(index[segmenter(scene.image, scene.visible, options=options).labels])
-    for options in (Options(method="spectral"), Options(method="kmeans")):
-        found = segmenter(scene.image, segments=len(scene.visible), options=options)
-        maps.append(match(scene.mask, found.labels, len(CLASSES)))
-    return maps
+    look = segmenter.look(scene.image)
+    named = (look.segment(scene.visible, attention=1.0), look.segment(scene.visible))
+    unnamed = (look.segments(len(scene.visible), head) for head in ("spectral", "kmeans"))
+    return [
+        scene.mask,
+        *(index[found.labels] for found in named),
+        *(match(scene.mask, found.labels, len(CLASSES)) for found in unnamed),
+    ]
 
 
-def painted(labels: NDArray[np.integer]) -> NDArray[np.uint8]:
-    """(H, W, 3) colours of a label map in `CLASSES` order; -1 is no class."""
-    paint = np.concatenate([COLOURS, np.array([NO_CLASS], np.uint8)])  # -1 is the last
+def painted(labels: Labels) -> NDArray[np.uint8]:
+    """(H, W, 3) colours of a label map in `CLASSES` order."""
+    assert NO_CLASS == -1  # the last
+    paint = np.concatenate([COLOURS, np.array([NOTHING], np.uint8)])
     pixels: NDArray[np.uint8] = paint[labels]
     return pixels
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from .canvas import CLASSES, PAINTS, RGB, WORLD, Canvas, Style, jitter, pick, shade
+from .canvas import CLASSES, PAINTS, RGB, WORLD, Sheet, Style, jitter, pick, shade
 
 
-def sky(canvas: Canvas, rng: np.random.Generator, horizon: float) -> None:
+def sky(canvas: Sheet, rng: np.random.Generator, horizon: float) -> None:
     dusk = rng.random() < 0.3
     top, low = ((150, 90, 140), (245, 170, 140)) if dusk else ((80, 140, 220), (185, 215, 240))
     top, low = jitter(rng, top), jitter(rng, low)
@@ -31,7 +31,7 @@ def sky(canvas: Canvas, rng: np.random.Generator, horizon: float) -> None:
         mountains(canvas, rng, horizon)
 
 
-def sun(canvas: Canvas, rng: np.random.Generator, horizon: float, dusk: bool) -> None:
+def sun(canvas: Sheet, rng: np.random.Generator, horizon: float, dusk: bool) -> None:
     word = "orange" if dusk else "yellow"
     colour = (250, 150, 70) if dusk else (255, 230, 110)
     radius = rng.uniform(10, 20)
@@ -40,7 +40,7 @@ def sun(canvas: Canvas, rng: np.random.Generator, horizon: float, dusk: bool) ->
     canvas.name_colour("sun", word)
 
 
-def cloud(canvas: Canvas, rng: np.random.Generator, horizon: float) -> None:
+def cloud(canvas: Sheet, rng: np.random.Generator, horizon: float) -> None:
     x, y = rng.uniform(10, WORLD - 10), rng.uniform(12, horizon * 0.6)
     width = rng.uniform(14, 30)
     light = int(rng.integers(225, 250))
@@ -51,7 +51,7 @@ def cloud(canvas: Canvas, rng: np.random.Generator, horizon: float) -> None:
     canvas.name_colour("cloud", "white")
 
 
-def mountains(canvas: Canvas, rng: np.random.Generator, horizon: float) -> None:
+def mountains(canvas: Sheet, rng: np.random.Generator, horizon: float) -> None:
     word = pick(rng, ("gray", "purple", "brown"))
     base = {"gray": (125, 130, 140), "purple": (120, 100, 145), "brown": (135, 110, 90)}[word]
     for _ in range(int(rng.integers(2, 5))):
@@ -66,7 +66,7 @@ def mountains(canvas: Canvas, rng: np.random.Generator, horizon: float) -> None:
     canvas.name_colour("mountain", word)
 
 
-def road(canvas: Canvas, rng: np.random.Generator, land: float) -> float | None:
+def road(canvas: Sheet, rng: np.random.Generator, land: float) -> float | None:
     """Paint a road; return the y of a horizontal one (where cars drive), else None."""
     colour = jitter(rng, (95, 95, 100), 12)
     canvas.name_colour("road", "gray")
@@ -86,7 +86,7 @@ def road(canvas: Canvas, rng: np.random.Generator, land: float) -> float | None:
     return None
 
 
-def tree(canvas: Canvas, rng: np.random.Generator, x: float, y: float, size: float) -> None:
+def tree(canvas: Sheet, rng: np.random.Generator, x: float, y: float, size: float) -> None:
     trunk = jitter(rng, (105, 75, 50))
     canvas.box("tree", trunk, x - size * 0.07, y - size * 0.45, x + size * 0.07, y)
     word = str(rng.choice(["green", "orange"], p=[0.75, 0.25]))
@@ -109,7 +109,7 @@ def tree(canvas: Canvas, rng: np.random.Generator, x: float, y: float, size: flo
     canvas.name_colour("tree", word)
 
 
-def house(canvas: Canvas, rng: np.random.Generator, x: float, y: float, size: float) -> None:
+def house(canvas: Sheet, rng: np.random.Generator, x: float, y: float, size: float) -> None:
     wall_word = pick(rng, ("white", "yellow", "pink", "gray"))
     roof_word = pick(rng, ("red", "blue", "brown", "black"))
     wall, roof = jitter(rng, PAINTS[wall_word]), jitter(rng, PAINTS[roof_word])
@@ -140,7 +140,7 @@ def house(canvas: Canvas, rng: np.random.Generator, x: float, y: float, size: fl
     canvas.name_colour("house", pick(rng, (f"{wall_word}", f"{roof_word} roof")))
 
 
-def car(canvas: Canvas, rng: np.random.Generator, x: float, y: float, size: float) -> None:
+def car(canvas: Sheet, rng: np.random.Generator, x: float, y: float, size: float) -> None:
     word = pick(rng, ("red", "blue", "white", "black", "orange", "yellow"))
     paint = jitter(rng, PAINTS[word])
     half, height = size * 0.5, size * 0.24
@@ -177,7 +177,7 @@ def car(canvas: Canvas, rng: np.random.Generator, x: float, y: float, size: floa
     canvas.name_colour("car", word)
 
 
-def person(canvas: Canvas, rng: np.random.Generator, x: float, y: float, size: float) -> None:
+def person(canvas: Sheet, rng: np.random.Generator, x: float, y: float, size: float) -> None:
     word = pick(rng, ("red", "blue", "yellow", "green", "purple", "white"))
     shirt, legs = jitter(rng, PAINTS[word]), jitter(rng, (55, 60, 85))
     skin = skin_tone(rng)
@@ -208,7 +208,7 @@ def skin_tone(rng: np.random.Generator) -> RGB:
     return skins[int(rng.integers(len(skins)))]
 
 
-def flowers(canvas: Canvas, rng: np.random.Generator, x: float, y: float, size: float) -> None:
+def flowers(canvas: Sheet, rng: np.random.Generator, x: float, y: float, size: float) -> None:
     word = pick(rng, ("red", "pink", "yellow", "purple", "white"))
     petal = PAINTS[word]
     for _ in range(int(rng.integers(10, 18))):
@@ -219,7 +219,7 @@ def flowers(canvas: Canvas, rng: np.random.Generator, x: float, y: float, size: 
     canvas.name_colour("flower", word)
 
 
-def boat(canvas: Canvas, rng: np.random.Generator, x: float, y: float, size: float) -> None:
+def boat(canvas: Sheet, rng: np.random.Generator, x: float, y: float, size: float) -> None:
     word = pick(rng, ("red", "white", "brown", "blue"))
     hull = jitter(rng, PAINTS[word])
     half = size * 0.5
@@ -258,7 +258,7 @@ def boat(canvas: Canvas, rng: np.random.Generator, x: float, y: float, size: flo
     canvas.name_colour("boat", word)
 
 
-def finish(canvas: Canvas, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def finish(canvas: Sheet, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Textures that tell the grounds apart, illumination, blur and sensor noise."""
     size, view = canvas.size, canvas.view
     mask = np.asarray(canvas.mask)

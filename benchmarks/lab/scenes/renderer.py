@@ -14,17 +14,26 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .canvas import CLASSES, COLOURS, PAINTS, RGB, WORLD, Canvas, Style, View, jitter
+from .canvas import CLASSES, COLOURS, PAINTS, RGB, WORLD, Sheet, Style, View, jitter
 from .plain import PLAIN
 from .styles import varied
 from .unseen import UNSEEN
 
-__all__ = ["CLASSES", "COLOURS", "MINIMUM_VISIBLE", "PAINTS", "WORLD", "Look", "Scene", "render"]
+__all__ = [
+    "CLASSES",
+    "COLOURS",
+    "MINIMUM_VISIBLE",
+    "PAINTS",
+    "WORLD",
+    "Scene",
+    "StyleName",
+    "render",
+]
 
 MINIMUM_VISIBLE = 60
 """Pixels of a 256² picture a class must cover to count as visible (and be named)."""
 
-Look = Literal["plain", "varied", "unseen"]
+StyleName = Literal["plain", "varied", "unseen"]
 """The house style; one drawn from the seed; one that training never sees."""
 
 
@@ -52,7 +61,7 @@ _GROUND: dict[str, tuple[RGB, str]] = {
 }
 
 
-def _ground(canvas: Canvas, rng: np.random.Generator, horizon: float) -> tuple[str, float]:
+def _ground(canvas: Sheet, rng: np.random.Generator, horizon: float) -> tuple[str, float]:
     """Paint below the horizon; return the ground's class and where the land begins (y)."""
     kind = str(rng.choice(["grass", "sand", "water"], p=[0.42, 0.3, 0.28]))
     colour, word = _GROUND[kind]
@@ -68,7 +77,7 @@ def _ground(canvas: Canvas, rng: np.random.Generator, horizon: float) -> tuple[s
 
 def _objects(
     style: Style,
-    canvas: Canvas,
+    canvas: Sheet,
     rng: np.random.Generator,
     kind: str,
     land: float,
@@ -121,7 +130,7 @@ def _choose_view(rng: np.random.Generator) -> View:
     return View(float(rng.uniform(0, WORLD - side)), float(top), float(side))
 
 
-def render(seed: int, size: int = 256, zoom: bool = True, look: Look = "plain") -> Scene:
+def render(seed: int, size: int = 256, zoom: bool = True, style: StyleName = "plain") -> Scene:
     """Render the scene of a seed.
 
     Args:
@@ -129,19 +138,19 @@ def render(seed: int, size: int = 256, zoom: bool = True, look: Look = "plain") 
         size: side of the picture in pixels.
         zoom: see 85 % of the scenes through a zoomed square (the training distribution);
             False shows the whole world.
-        look: the style it is drawn in. Another style of a seed is the same view of another
+        style: what it is drawn in. Another style of a seed is the same view of another
             scene of the same kind: what is drawn otherwise takes other numbers.
     """
     rng = np.random.default_rng([seed, 20])
     view = _choose_view(rng)
-    style = varied(seed) if look == "varied" else {"plain": PLAIN, "unseen": UNSEEN}[look]
-    canvas = style.canvas(view if zoom else View(0, 0, WORLD), size)
+    drawn = varied(seed) if style == "varied" else {"plain": PLAIN, "unseen": UNSEEN}[style]
+    canvas = drawn.canvas(view if zoom else View(0, 0, WORLD), size)
     horizon = float(rng.uniform(90, 170))
-    style.sky(canvas, rng, horizon)
+    drawn.sky(canvas, rng, horizon)
     kind, land = _ground(canvas, rng, horizon)
-    road = style.road(canvas, rng, land) if kind != "water" and rng.random() < 0.6 else None
-    _objects(style, canvas, rng, kind, land, road, horizon)
-    image, mask = style.finish(canvas, rng)
+    road = drawn.road(canvas, rng, land) if kind != "water" and rng.random() < 0.6 else None
+    _objects(drawn, canvas, rng, kind, land, road, horizon)
+    image, mask = drawn.finish(canvas, rng)
     counts = np.bincount(mask.ravel(), minlength=len(CLASSES))
     enough = MINIMUM_VISIBLE * (size / 256) ** 2
     visible = tuple(name for name, count in zip(CLASSES, counts, strict=True) if count >= enough)

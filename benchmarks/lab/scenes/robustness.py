@@ -15,25 +15,26 @@ from rich.progress import track
 from rich.table import Table
 
 from ....runtime.segmenter import Segmenter
-from ...metrics import confusion, mean_iou
+from ...accuracy.protocols import PROTOCOLS, figures
+from ...metrics import Counts, Labels
 from .captions import synonym
-from .renderer import CLASSES, MINIMUM_VISIBLE, WORLD, Look, render
+from .renderer import CLASSES, MINIMUM_VISIBLE, WORLD, StyleName, render
 
-Names = list[str]
-Prompt = Callable[[Sequence[str], np.random.Generator], Names]
+Prompt = Callable[[Sequence[str], np.random.Generator], list[str]]
 Cut = tuple[slice, slice]
+PROTOCOL = PROTOCOLS["miou"]
 WHOLE: Cut = (slice(None), slice(None))
 
 
-def _as_they_are(classes: Sequence[str], rng: np.random.Generator) -> Names:
+def _as_they_are(classes: Sequence[str], rng: np.random.Generator) -> list[str]:
     return list(classes)
 
 
-def _shuffled(classes: Sequence[str], rng: np.random.Generator) -> Names:
+def _shuffled(classes: Sequence[str], rng: np.random.Generator) -> list[str]:
     return [classes[i] for i in rng.permutation(len(classes))]
 
 
-def _with_absent(classes: Sequence[str], rng: np.random.Generator) -> Names:
+def _with_absent(classes: Sequence[str], rng: np.random.Generator) -> list[str]:
     absent = [name for name in CLASSES if name not in classes]
     return [*classes, *(absent[i] for i in rng.permutation(len(absent))[:3])]
 
@@ -48,7 +49,7 @@ class Condition:
         synonyms: call each class by another word.
         side: pixels the square scene is rendered with.
         cut: the part of it that is segmented.
-        look: the style of the picture.
+        style: of the picture.
     """
 
     label: str
@@ -56,7 +57,7 @@ class Condition:
     synonyms: bool = False
     side: int = WORLD
     cut: Cut = WHOLE
-    look: Look = "plain"
+    style: StyleName = "plain"
 
 
 CONDITIONS = (
@@ -64,7 +65,7 @@ CONDITIONS = (
     Condition("… in random order", _shuffled),
     Condition("… called by synonyms", synonyms=True),
     Condition("… and three absent ones", _with_absent),
-    Condition("… in a style never seen", look="unseen"),
+    Condition("… in a style never seen", style="unseen"),
     Condition("512×512", side=512),
     Condition("768×768", side=768),
     Condition("1024×1024", side=1024),
@@ -76,7 +77,7 @@ CONDITIONS = (
 COLUMNS = ("visible names", "all 14 names")
 
 
-def visible(mask: NDArray[np.uint8], side: int) -> Names:
+def visible(mask: NDArray[np.uint8], side: int) -> list[str]:
     """The classes of a mask that cover enough to be named, as `render` counts at 256²."""
     enough = MINIMUM_VISIBLE * (side / WORLD) ** 2
     counts = np.bincount(mask.ravel(), minlength=len(CLASSES))
@@ -89,12 +90,12 @@ def _labels(
     condition: Condition,
     asked: Sequence[str],
     rng: np.random.Generator,
-) -> NDArray[np.integer]:
+) -> Labels:
     """(H, W), positions in `CLASSES`."""
     chosen = condition.prompt(asked, rng)
     words = [synonym(name, rng) for name in chosen] if condition.synonyms else chosen
     index = np.array([CLASSES.index(name) for name in chosen])
-    labels: NDArray[np.integer] = index[segmenter(image, words).labels]
+    labels: Labels = index[segmenter(image, words).labels]
     return labels
 
 
@@ -104,9 +105,9 @@ def robustness(
     """mIoU in per cent by condition and column, over one confusion matrix of held-out scenes."""
     table = {}
     for condition in conditions:
-        counts = {column: np.zeros((len(CLASSES), len(CLASSES)), np.int64) for column in COLUMNS}
+        counts: dict[str, list[Counts]] = {column: [] for column in COLUMNS}
         for seed in track(range(scenes), condition.label, console=Console(stderr=True)):
-            scene = render(seed, size=condition.side, look=condition.look)
+            scene = render(seed, size=condition.side, style=condition.style)
             rng = np.random.default_rng([seed, 6])
             image, mask = scene.image[condition.cut], scene.mask[condition.cut]
             for column, asked in zip(
@@ -114,8 +115,11 @@ def robustness(
             ):
                 if asked:
                     found = _labels(segmenter, np.ascontiguousarray(image), condition, asked, rng)
-                    counts[column] += confusion(mask, found, len(CLASSES))
-        table[condition.label] = {column: mean_iou(count) for column, count in counts.items()}
+                    counts[column].append(PROTOCOL.count(mask, found, len(CLASSES)))
+        table[condition.label] = {
+            column: figures(PROTOCOL.total(parts, len(CLASSES))).miou
+            for column, parts in counts.items()
+        }
     return table
 
 

@@ -11,8 +11,10 @@ scores and the power of the affinity, and unnamed ones at the paper's timestep.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -21,18 +23,18 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from .... import kernels
-from ....runtime.bundle.contract import PAPER_TIMESTEP
-from ....runtime.segmenter import Options, Segmenter
+from ....cli.options import set_option
+from ....runtime.segmenter import Segmenter
 from ...accuracy.evaluate import label
-from ...accuracy.looks import Look
-from ...accuracy.methods import METHODS, Setting, Task
-from ...metrics import confusion, iou, match, roc_area
+from ...accuracy.protocols import IGNORE, PROTOCOLS, figures
+from ...accuracy.settings import Setting, find_head, parse_for
+from ...metrics import Counts, Labels, roc_area
 from .renderer import CLASSES, Scene, render
 
 ABOVE_PLAIN = "MaskDiffusion above attention alone, plain, dynamic"
 ABOVE_ATTENTION = "MaskDiffusion above attention alone, dynamic"
 ABOVE_KMEANS = "unsupervised, spectral above k-means"
+SCORED = ("maskdiffusion", "attention", "spectral", "kmeans")
 PROMPTS = ("dynamic", "all names")
 
 BARS = {
@@ -53,57 +55,66 @@ DIFFERENCES = (
 )
 """Name of a difference, and the rows it lies between."""
 
-NOWHERE = 255
-"""In a truth: of no class."""
+PROTOCOL = PROTOCOLS["hungarian-image-positive"]
+"""Of unnamed segments; what a segment too many covers is an error of the class under it alone."""
 
 
-def settings(segmenter: Segmenter, options: Options) -> dict[str, Setting]:
-    """Every row by its name: what the bundle recommends, and plain."""
-    settled = segmenter.settle(options, named=True)
-    named, alone = Setting.of("maskdiffusion", settled), Setting.of("attention", settled)
-    rows = {}
+def rows(segmenter: Segmenter, given: Mapping[str, str]) -> dict[str, Setting]:
+    """Every row by its name: what the bundle recommends, and plain.
+
+    Args:
+        segmenter: a bundle.
+        given: options as `--set` takes them, of every head that has them.
+    """
+
+    values = parse_for([find_head(name) for name in SCORED], given)
+
+    def of(head: str, plain: Mapping[str, Any], **own: Any) -> Setting:
+        return Setting(head, segmenter.settle(head, **(values[head] | {**plain})), **own)
+
+    paper = {"timestep": 0, "refine": False}
+    found = {}
+    plainly: dict[str, Any] = {"attention": 0.0, "refine": False}
     for prompt in PROMPTS:
-        for name, setting in (
-            ("attention alone, plain", replace(alone, refine=False)),
-            ("attention alone", alone),
-            ("MaskDiffusion, plain", replace(named, attention=0.0, refine=False)),
-            ("MaskDiffusion", named),
+        for row, head, plain in (
+            ("attention alone, plain", "attention", {"refine": False}),
+            ("attention alone", "attention", {}),
+            ("MaskDiffusion, plain", "maskdiffusion", plainly),
+            ("MaskDiffusion", "maskdiffusion", {}),
         ):
-            rows[f"{name}, {prompt}"] = replace(setting, dynamic=prompt == "dynamic")
-    segments = segmenter.settle(replace(options, sharpness=None), named=False)
-    spectral = Setting.of("unsupervised", segments)
-    rows["unsupervised, spectral"] = spectral
-    rows["unsupervised, k-means"] = Setting.of("kmeans", segments)
-    rows["unsupervised, k found"] = replace(spectral, segments="auto")
-    plain = replace(spectral, timestep=PAPER_TIMESTEP, sharpness=1.0, refine=False)
-    rows["unsupervised, spectral, plain"] = plain
-    rows["unsupervised, k-means, plain"] = replace(plain, method="kmeans")
-    return rows
+            found[f"{row}, {prompt}"] = of(head, plain, dynamic=prompt == "dynamic")
+    return found | {
+        "unsupervised, spectral": of("spectral", {}),
+        "unsupervised, k-means": of("kmeans", {}),
+        "unsupervised, k found": of("spectral", {}, segments="auto"),
+        "unsupervised, spectral, plain": of(
+            "spectral", paper | {"affinity": "grid", "affinity_power": 1.0}
+        ),
+        "unsupervised, k-means, plain": of("kmeans", paper),
+    }
 
 
 @dataclass
 class Scores:
-    """Confusion matrices by method, the class maps' areas under the ROC curve, and how many more
-    segments were found than classes are visible, by scene."""
+    """Counts by row, the class maps' areas under the ROC curve, and how many more segments were
+    found than classes are visible, by scene."""
 
-    counts: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    counts: dict[str, Counts] = field(default_factory=dict)
     areas: dict[str, list[float]] = field(default_factory=dict)
     surplus: list[int] = field(default_factory=list)
 
-    def add(self, method: str, truth: NDArray[np.uint8], labels: NDArray[np.integer]) -> None:
-        """Count one label map in `CLASSES` order; -1 is an error whatever the truth."""
-        size = len(CLASSES)
-        padded = np.where(labels < 0, size, labels)
-        counts = confusion(truth, padded, size + 1)
-        self.counts[method] = self.counts.get(method, 0) + counts
+    def add(self, row: str, kind: str, truth: NDArray[np.uint8], labels: Labels) -> None:
+        """Count one label map in `CLASSES` order, or of segments."""
+        protocol = PROTOCOLS["miou"] if kind == "named" else PROTOCOL
+        counts = protocol.count(truth, labels, len(CLASSES))
+        self.counts[row] = self.counts.get(row, 0) + counts
 
     def figures(self) -> dict[str, float]:
-        """Mean area, mIoU of each method in per cent, differences in points, the mean absolute
+        """Mean area, mIoU of each row in per cent, differences in points, the mean absolute
         error of k."""
         areas = [np.nanmean(values) for values in self.areas.values() if values]
         table = {"area under ROC": float(np.mean(areas))}
-        for method, counts in self.counts.items():
-            table[method] = float(np.nanmean(iou(counts)[: len(CLASSES)]))
+        table |= {row: figures(counts).miou for row, counts in self.counts.items()}
         for name, ours, theirs in DIFFERENCES:
             table[name] = table[ours] - table[theirs]
         table["error of the k found"] = float(np.abs(self.surplus).mean())
@@ -111,41 +122,41 @@ class Scores:
 
 
 def _score_scene(
-    segmenter: Segmenter, scene: Scene, rows: dict[str, Setting], scores: Scores
+    segmenter: Segmenter, scene: Scene, settings: Mapping[str, Setting], scores: Scores
 ) -> None:
-    look = Look(segmenter.network, scene.image)
+    look = segmenter.look(scene.image)
     visible = [CLASSES.index(name) for name in scene.visible]
-    seen = np.where(np.isin(scene.mask, visible), scene.mask, NOWHERE).astype(np.uint8)
-    device = segmenter.network.device
-    with device.active():
-        for name, setting in rows.items():
-            labels = label(Task(look, setting, CLASSES, seen))
-            if METHODS[setting.method].kind == "segments":
-                labels = match(scene.mask, labels, len(CLASSES))
-            scores.add(name, scene.mask, labels)
-        found = rows["unsupervised, k found"]
-        features = look.features(found.timestep, None, None)
-        _, k = kernels.cluster(features, "auto", "spectral", found.sharpness)
-        scores.surplus.append(k - len(visible))
-        alone = rows["attention alone, dynamic"]
-        grid = look.class_maps(alone.timestep, scene.visible, alone.pooling, None, alone.mode)
-        (maps,) = device.download(kernels.resize(grid, look.size))()
-    for name, class_map in zip(scene.visible, maps, strict=True):
+    seen = np.where(np.isin(scene.mask, visible), scene.mask, IGNORE).astype(np.uint8)
+    for name, setting in settings.items():
+        if setting.segments == "auto":
+            segments = look.segments("auto", setting.head, **vars(setting.options))
+            scores.surplus.append(len(segments.classes) - len(visible))
+            labels: Labels = segments.labels
+        else:
+            labels = label(look, setting, CLASSES, seen)
+        scores.add(name, setting.kind, scene.mask, labels)
+    alone = settings["attention alone, plain, dynamic"]
+    found = look.segment(scene.visible, alone.head, scores=True, **vars(alone.options))
+    assert found.scores is not None
+    for name, class_map in zip(scene.visible, found.scores, strict=True):
         area = roc_area(class_map, scene.mask == CLASSES.index(name))
         if not np.isnan(area):
             scores.areas.setdefault(name, []).append(area)
 
 
 def score(
-    engine: Path | None = None, scenes: int = 500, options: Options | None = None, first: int = 0
+    engine: Path | None = None,
+    scenes: int = 500,
+    given: Mapping[str, str] | None = None,
+    first: int = 0,
 ) -> Scores:
     """Score a bundle on held-out scenes `first` … `first + scenes - 1`."""
     segmenter, scores = Segmenter(engine), Scores()
-    rows = settings(segmenter, options or Options())
+    settings = rows(segmenter, given or {})
     for seed in track(range(first, first + scenes), "scoring", console=Console(stderr=True)):
         scene = render(seed)
         if scene.visible:
-            _score_scene(segmenter, scene, rows, scores)
+            _score_scene(segmenter, scene, settings, scores)
     return scores
 
 
@@ -162,56 +173,29 @@ def beside(value: float, bar: float | None) -> str:
 )
 @click.option("--scenes", default=500, show_default=True)
 @click.option("--first", default=0, show_default=True, help="First seed.")
-@click.option("--pooling", type=click.Choice(["exp", "softmax", "logit"]))
-@click.option("--mode", type=click.Choice(["paper", "released"]))
-@click.option("--timestep", type=int)
-@click.option("--presence", type=click.FloatRange(0, 1, max_open=True))
-@click.option("--sharpness", type=click.FloatRange(0, min_open=True))
-@click.option("--attention", type=click.FloatRange(0, 1))
-@click.option("--refine/--no-refine", default=None)
+@set_option
 @click.option(
     "--json", "path", type=click.Path(path_type=Path), help="Also write the figures here."
 )
 def main(
-    engine: Path | None,
-    scenes: int,
-    first: int,
-    pooling: str | None,
-    mode: str | None,
-    timestep: int | None,
-    presence: float | None,
-    sharpness: float | None,
-    attention: float | None,
-    refine: bool | None,
-    path: Path | None,
+    engine: Path | None, scenes: int, first: int, settings: Mapping[str, str], path: Path | None
 ) -> None:
     """Print the embedded model's figures beside the bars they must reach."""
-    options = Options(
-        mode=mode,  # type: ignore[arg-type]
-        pooling=pooling,  # type: ignore[arg-type]
-        timestep=timestep,
-        presence=presence,
-        sharpness=sharpness,
-        attention=attention,
-        refine=refine,
-    )
-    scores = score(engine, scenes, options, first)
-    figures = scores.figures()
+    scores = score(engine, scenes, settings, first)
+    values = scores.figures()
     table = Table(title=f"{scenes} held-out scenes, 256², {len(CLASSES)} classes, mIoU in per cent")
     for column in ("", "figure", "first bar", "second bar"):
         table.add_column(column, justify="left" if not column else "right")
-    for name, value in figures.items():
+    for name, value in values.items():
         bars = BARS.get(name, (None, None))
         table.add_row(name, f"{value:.3g}", *(beside(value, bar) for bar in bars))
     console = Console()
     console.print(table)
     per_class = {
-        m: dict(zip(CLASSES, iou(c).round(1).tolist(), strict=False))
-        for m, c in scores.counts.items()
+        row: dict(zip(CLASSES, figures(counts).iou.round(1).tolist(), strict=True))
+        for row, counts in scores.counts.items()
     }
     areas = {name: round(float(np.nanmean(v)), 3) for name, v in scores.areas.items()}
     if path is not None:
-        path.write_text(
-            json.dumps({"figures": figures, "iou": per_class, "areas": areas}, indent=2)
-        )
+        path.write_text(json.dumps({"figures": values, "iou": per_class, "areas": areas}, indent=2))
     console.print({"area": areas, "IoU, all names": per_class["MaskDiffusion, all names"]})

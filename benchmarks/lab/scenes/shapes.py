@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from . import plain
-from .canvas import PAINTS, RGB, WORLD, Canvas, Point, Thing, jitter, pick, shade
+from .canvas import PAINTS, RGB, WORLD, Point, Sheet, Thing, jitter, pick, shade
 
 Generator = np.random.Generator
 
@@ -38,7 +38,7 @@ def _wavy(rng: Generator, y: float, height: float) -> list[Point]:
     return [(share * WORLD, y + height * math.sin(phase + turns * share)) for share in steps]
 
 
-def sky(canvas: Canvas, rng: Generator, horizon: float) -> None:
+def sky(canvas: Sheet, rng: Generator, horizon: float) -> None:
     """One colour or some bands, lighter or darker towards the horizon, and what stands there."""
     word = pick(rng, ("blue", "blue", "blue", *SKIES))
     red, green, blue = jitter(rng, SKIES[word], 25)
@@ -57,7 +57,7 @@ def sky(canvas: Canvas, rng: Generator, horizon: float) -> None:
         mountains(canvas, rng, horizon)
 
 
-def sun(canvas: Canvas, rng: Generator, horizon: float) -> None:
+def sun(canvas: Sheet, rng: Generator, horizon: float) -> None:
     """A disc, alone, with a core, or with rays."""
     word, colour = _paint(rng, "yellow", "yellow", "orange", "red", "white")
     x, y, radius = rng.uniform(10, WORLD - 10), rng.uniform(12, horizon), rng.uniform(8, 26)
@@ -75,7 +75,7 @@ def sun(canvas: Canvas, rng: Generator, horizon: float) -> None:
     canvas.name_colour("sun", word)
 
 
-def cloud(canvas: Canvas, rng: Generator, horizon: float) -> None:
+def cloud(canvas: Sheet, rng: Generator, horizon: float) -> None:
     """Puffs on a flat foot, a streak of thin ellipses, or one plain oval."""
     word, colour = _paint(rng, "white", "white", "gray", "pink")
     x, y, width = rng.uniform(0, WORLD), rng.uniform(5, horizon * 0.8), rng.uniform(14, 42)
@@ -94,7 +94,7 @@ def cloud(canvas: Canvas, rng: Generator, horizon: float) -> None:
     canvas.name_colour("cloud", word)
 
 
-def mountains(canvas: Canvas, rng: Generator, horizon: float) -> None:
+def mountains(canvas: Sheet, rng: Generator, horizon: float) -> None:
     """Round hills, peaks with snow, or one jagged range."""
     word, base = _paint(rng, "gray", "purple", "brown", "blue", "green")
     kind, foot = int(rng.integers(3)), horizon + 1
@@ -122,7 +122,7 @@ def mountains(canvas: Canvas, rng: Generator, horizon: float) -> None:
     canvas.name_colour("mountain", word)
 
 
-def road(canvas: Canvas, rng: Generator, land: float) -> float | None:
+def road(canvas: Sheet, rng: Generator, land: float) -> float | None:
     """A winding strip across, or one that narrows to the horizon with a line along it."""
     word, colour = _paint(rng, "gray", "black", "brown", "yellow", "white")
     canvas.name_colour("road", word)
@@ -144,25 +144,25 @@ def road(canvas: Canvas, rng: Generator, land: float) -> float | None:
 # Trees.
 
 
-def _trunk(canvas: Canvas, rng: Generator, x: float, y: float, size: float, top: float) -> None:
+def _trunk(canvas: Sheet, rng: Generator, x: float, y: float, size: float, top: float) -> None:
     half = size * rng.uniform(0.03, 0.1)
     canvas.box("tree", jitter(rng, (105, 75, 50), 25), x - half, y - size * top, x + half, y)
 
 
-def _leaf(canvas: Canvas, rng: Generator) -> RGB:
+def _leaf(canvas: Sheet, rng: Generator) -> RGB:
     word, colour = _paint(rng, "green", "green", "green", "orange", "yellow", "red", "pink")
     canvas.name_colour("tree", word)
     return shade(colour, rng.uniform(0.6, 1.1))
 
 
-def lollipop(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None:
+def lollipop(canvas: Sheet, rng: Generator, x: float, y: float, size: float) -> None:
     """One round or tall crown on a trunk."""
     _trunk(canvas, rng, x, y, size, 0.6)
     wide, tall = size * rng.uniform(0.15, 0.36), size * rng.uniform(0.25, 0.42)
     canvas.ellipse("tree", _leaf(canvas, rng), x, y - size * 0.65, wide, tall)
 
 
-def bush(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None:
+def bush(canvas: Sheet, rng: Generator, x: float, y: float, size: float) -> None:
     """Overlapping ovals that stand on the ground."""
     leaf = _leaf(canvas, rng)
     for place in (-0.28, 0.28, 0.0):
@@ -177,7 +177,7 @@ def bush(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> Non
         )
 
 
-def palm(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None:
+def palm(canvas: Sheet, rng: Generator, x: float, y: float, size: float) -> None:
     """A thin trunk with leaves that hang from its top."""
     _trunk(canvas, rng, x, y, size, 0.75)
     leaf, top = _leaf(canvas, rng), y - size * 0.75
@@ -187,7 +187,7 @@ def palm(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> Non
         canvas.polygon("tree", leaf, [(x, top - size * 0.03), middle, tip, (x, top + size * 0.05)])
 
 
-def fir(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None:
+def fir(canvas: Sheet, rng: Generator, x: float, y: float, size: float) -> None:
     """One tall triangle."""
     _trunk(canvas, rng, x, y, size, 0.3)
     half = size * rng.uniform(0.18, 0.35)
@@ -198,7 +198,7 @@ def fir(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None
 # Houses.
 
 
-def _walls(canvas: Canvas, rng: Generator) -> tuple[RGB, RGB]:
+def _walls(canvas: Sheet, rng: Generator) -> tuple[RGB, RGB]:
     wall_word, wall = _paint(rng, "white", "yellow", "pink", "gray", "blue", "brown", "orange")
     roof_word, roof = _paint(rng, "red", "blue", "brown", "black", "green", "purple")
     canvas.name_colour("house", pick(rng, (wall_word, f"{roof_word} roof")))
@@ -206,7 +206,7 @@ def _walls(canvas: Canvas, rng: Generator) -> tuple[RGB, RGB]:
 
 
 def _panes(
-    canvas: Canvas, rng: Generator, x: float, top: float, half: float, rows: int, step: float
+    canvas: Sheet, rng: Generator, x: float, top: float, half: float, rows: int, step: float
 ) -> None:
     """Rows of three windows, some lit."""
     glass: tuple[RGB, ...] = ((150, 190, 215), (90, 110, 140), (250, 220, 130), (60, 60, 70))
@@ -217,7 +217,7 @@ def _panes(
             canvas.box("house", colour, left, low, left + half * 0.32, low + step * 0.55)
 
 
-def cottage(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None:
+def cottage(canvas: Sheet, rng: Generator, x: float, y: float, size: float) -> None:
     """A gable, a door, perhaps a chimney."""
     wall, roof = _walls(canvas, rng)
     half, height = size * rng.uniform(0.35, 0.6), size * rng.uniform(0.35, 0.6)
@@ -231,7 +231,7 @@ def cottage(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> 
     canvas.box("house", shade(roof, 0.8), x - half * 0.6, y - height * 0.4, x - half * 0.25, y)
 
 
-def block(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None:
+def block(canvas: Sheet, rng: Generator, x: float, y: float, size: float) -> None:
     """A flat roof over storeys of windows."""
     wall, roof = _walls(canvas, rng)
     half, rows = size * rng.uniform(0.28, 0.6), int(rng.integers(2, 5))
@@ -241,7 +241,7 @@ def block(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> No
     _panes(canvas, rng, x, top + step * 0.4, half, rows, step)
 
 
-def hut(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None:
+def hut(canvas: Sheet, rng: Generator, x: float, y: float, size: float) -> None:
     """Round: a dome or a cone on a low wall."""
     wall, roof = _walls(canvas, rng)
     half, height = size * rng.uniform(0.35, 0.5), size * rng.uniform(0.3, 0.45)
@@ -259,7 +259,7 @@ def hut(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None
 # Cars.
 
 
-def _wheels(canvas: Canvas, x: float, y: float, half: float, radius: float, *places: float) -> None:
+def _wheels(canvas: Sheet, x: float, y: float, half: float, radius: float, *places: float) -> None:
     for place in places:
         canvas.ellipse("car", (30, 30, 34), x + place * half, y - radius, radius, radius)
         canvas.ellipse(
@@ -267,13 +267,13 @@ def _wheels(canvas: Canvas, x: float, y: float, half: float, radius: float, *pla
         )
 
 
-def _body(canvas: Canvas, rng: Generator) -> RGB:
+def _body(canvas: Sheet, rng: Generator) -> RGB:
     word, colour = _paint(rng, *(word for word in PAINTS if word not in ("brown", "gray")))
     canvas.name_colour("car", word)
     return colour
 
 
-def bus(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None:
+def bus(canvas: Sheet, rng: Generator, x: float, y: float, size: float) -> None:
     """A long box with a row of windows."""
     paint = _body(canvas, rng)
     half, height, radius = size * 0.55, size * rng.uniform(0.35, 0.5), size * 0.085
@@ -286,7 +286,7 @@ def bus(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None
     _wheels(canvas, x, y, half, radius, -0.6, 0.6)
 
 
-def lorry(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None:
+def lorry(canvas: Sheet, rng: Generator, x: float, y: float, size: float) -> None:
     """A box of cargo behind a cab."""
     paint = _body(canvas, rng)
     half, radius, way = size * 0.6, size * 0.09, 1 if rng.random() < 0.5 else -1
@@ -302,7 +302,7 @@ def lorry(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> No
     _wheels(canvas, x, y, half, radius, -0.65, 0.0, 0.65)
 
 
-def beetle(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None:
+def beetle(canvas: Sheet, rng: Generator, x: float, y: float, size: float) -> None:
     """A round roof on a low body."""
     paint = _body(canvas, rng)
     half, radius = size * 0.48, size * 0.1
@@ -315,7 +315,7 @@ def beetle(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> N
 # Persons.
 
 
-def _head(canvas: Canvas, rng: Generator, x: float, y: float, radius: float) -> None:
+def _head(canvas: Sheet, rng: Generator, x: float, y: float, radius: float) -> None:
     """A face, mostly with hair or a hat."""
     skin = plain.skin_tone(rng)
     if rng.random() < 0.7:
@@ -324,13 +324,13 @@ def _head(canvas: Canvas, rng: Generator, x: float, y: float, radius: float) -> 
     canvas.ellipse("person", skin, x, y, radius * 0.85, radius)
 
 
-def _cloth(canvas: Canvas, rng: Generator) -> RGB:
+def _cloth(canvas: Sheet, rng: Generator) -> RGB:
     word, colour = _paint(rng, *PAINTS)
     canvas.name_colour("person", word)
     return colour
 
 
-def gown(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None:
+def gown(canvas: Sheet, rng: Generator, x: float, y: float, size: float) -> None:
     """A triangle from the shoulders to the ground."""
     cloth, half = _cloth(canvas, rng), size * rng.uniform(0.18, 0.3)
     points = [
@@ -343,7 +343,7 @@ def gown(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> Non
     _head(canvas, rng, x, y - size * 0.87, size * 0.12)
 
 
-def stout(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None:
+def stout(canvas: Sheet, rng: Generator, x: float, y: float, size: float) -> None:
     """An oval body on two legs, arms held out."""
     cloth, legs = _cloth(canvas, rng), jitter(rng, PAINTS[pick(rng, ("black", "blue", "brown"))])
     for side in (-1, 1):
@@ -359,7 +359,7 @@ def stout(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> No
     _head(canvas, rng, x, y - size * 0.87, size * 0.12)
 
 
-def slim(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None:
+def slim(canvas: Sheet, rng: Generator, x: float, y: float, size: float) -> None:
     """A narrow block, half of it trousers."""
     cloth, half = _cloth(canvas, rng), size * rng.uniform(0.1, 0.16)
     canvas.box(
@@ -372,13 +372,13 @@ def slim(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> Non
 # Flowers.
 
 
-def _petal(canvas: Canvas, rng: Generator) -> RGB:
+def _petal(canvas: Sheet, rng: Generator) -> RGB:
     word, colour = _paint(rng, "red", "pink", "yellow", "purple", "white", "blue", "orange")
     canvas.name_colour("flower", word)
     return colour
 
 
-def daisies(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None:
+def daisies(canvas: Sheet, rng: Generator, x: float, y: float, size: float) -> None:
     """A few large flowers of five petals around a heart."""
     petal, heart = _petal(canvas, rng), jitter(rng, (240, 210, 90))
     for _ in range(int(rng.integers(3, 8))):
@@ -391,7 +391,7 @@ def daisies(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> 
         canvas.ellipse("flower", heart, fx, fy, radius * 0.5, radius * 0.5)
 
 
-def tulips(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None:
+def tulips(canvas: Sheet, rng: Generator, x: float, y: float, size: float) -> None:
     """Cups on stems, in a row."""
     petal, stem = _petal(canvas, rng), jitter(rng, (60, 130, 60), 20)
     for _ in range(int(rng.integers(4, 10))):
@@ -410,7 +410,7 @@ def tulips(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> N
         canvas.polygon("flower", petal, [(fx + dx, top + dy) for dx, dy in cup])
 
 
-def meadow(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None:
+def meadow(canvas: Sheet, rng: Generator, x: float, y: float, size: float) -> None:
     """Many small dots close together."""
     petal = _petal(canvas, rng)
     for _ in range(int(rng.integers(20, 36))):
@@ -422,7 +422,7 @@ def meadow(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> N
 # Boats.
 
 
-def _hull(canvas: Canvas, rng: Generator, x: float, y: float, half: float, height: float) -> RGB:
+def _hull(canvas: Sheet, rng: Generator, x: float, y: float, half: float, height: float) -> RGB:
     word, colour = _paint(rng, *PAINTS)
     canvas.name_colour("boat", word)
     slant = rng.uniform(0.5, 0.95)
@@ -436,7 +436,7 @@ def _hull(canvas: Canvas, rng: Generator, x: float, y: float, half: float, heigh
     return colour
 
 
-def steamer(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None:
+def steamer(canvas: Sheet, rng: Generator, x: float, y: float, size: float) -> None:
     """A cabin and a funnel on the hull."""
     half, height = size * rng.uniform(0.45, 0.65), size * rng.uniform(0.18, 0.28)
     funnel, top = jitter(rng, PAINTS[pick(rng, ("red", "black", "yellow"))]), y - height
@@ -448,7 +448,7 @@ def steamer(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> 
     _hull(canvas, rng, x, y, half, height)
 
 
-def dinghy(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None:
+def dinghy(canvas: Sheet, rng: Generator, x: float, y: float, size: float) -> None:
     """A hull alone, with a line along its side."""
     half, height = size * rng.uniform(0.4, 0.6), size * rng.uniform(0.18, 0.3)
     colour = _hull(canvas, rng, x, y, half, height)
@@ -462,7 +462,7 @@ def dinghy(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> N
     )
 
 
-def sloop(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None:
+def sloop(canvas: Sheet, rng: Generator, x: float, y: float, size: float) -> None:
     """One coloured sail on a mast."""
     half, way = size * rng.uniform(0.35, 0.5), 1 if rng.random() < 0.5 else -1
     sail = jitter(rng, PAINTS[pick(rng, ("white", "white", "red", "yellow", "orange"))])

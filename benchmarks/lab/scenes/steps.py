@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler
 
-from .batches import Batch
+from .batches import StepBatch
 
 WARM = 3
 """Calls before a graph is recorded: libraries choose their kernels, optimisers make their state."""
@@ -103,7 +103,7 @@ class Stepper:
             for size in latents
         }
 
-    def __call__(self, size: int, step: int, batch: Batch, rate: float) -> torch.Tensor:
+    def __call__(self, size: int, step: int, batch: StepBatch, rate: float) -> torch.Tensor:
         """Learn from a batch of pictures of this size; returns the loss, still on the device.
 
         The noise is the step's: on one kind of device always the same.

@@ -230,7 +230,7 @@ def save_snapshot(path: Path, work: Path, vae: AutoencoderTiny, model: Denoiser)
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    default=Path("benchmarks/scenes/storybook"),
+    default=Path("work/scenes/storybook"),
     show_default=True,
     help="Where the diffusers pipeline goes.",
 )

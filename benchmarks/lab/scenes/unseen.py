@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from .canvas import CLASSES, RGB, WORLD, Canvas, Outline, Point, Style
+from .canvas import CLASSES, RGB, WORLD, Outline, Point, Sheet, Style
 
 Generator = np.random.Generator
 
@@ -43,7 +43,7 @@ def _ring(x: float, y: float, rx: float, ry: float, corners: int, start: float =
     return [(x + rx * math.cos(turn), y + ry * math.sin(turn)) for turn in turns]
 
 
-def sky(canvas: Canvas, rng: Generator, horizon: float) -> None:
+def sky(canvas: Sheet, rng: Generator, horizon: float) -> None:
     """Rays of two paints from a point of the horizon; hexagons, mesas and stepped clouds."""
     light, dark = TINTS["sky"]
     canvas.box("sky", dark, 0, 0, WORLD, horizon + 1)
@@ -77,7 +77,7 @@ def sky(canvas: Canvas, rng: Generator, horizon: float) -> None:
             canvas.polygon("mountain", TINTS["mountain"][tint], mesa)
 
 
-def road(canvas: Canvas, rng: Generator, land: float) -> float | None:
+def road(canvas: Sheet, rng: Generator, land: float) -> float | None:
     """Slabs of two paints, straight across or towards the horizon in a bend."""
     paints = TINTS["road"]
     if rng.random() < 0.6:
@@ -107,7 +107,7 @@ def road(canvas: Canvas, rng: Generator, land: float) -> float | None:
     return None
 
 
-def tree(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None:
+def tree(canvas: Sheet, rng: Generator, x: float, y: float, size: float) -> None:
     """Lozenges one over another."""
     canvas.box("tree", DARK, x - size * 0.04, y - size * 0.3, x + size * 0.04, y)
     for step in range(3):
@@ -117,7 +117,7 @@ def tree(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> Non
         canvas.polygon("tree", paint, _ring(x, middle, half, size * 0.2, 4))
 
 
-def house(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None:
+def house(canvas: Sheet, rng: Generator, x: float, y: float, size: float) -> None:
     """A roof that reaches the ground, and a round window."""
     half, top = size * 0.55, y - size * rng.uniform(0.85, 1.1)
     roof, wall = rng.permutation(np.array(TINTS["house"])).tolist()
@@ -128,7 +128,7 @@ def house(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> No
     canvas.polygon("house", DARK, _ring(x, y - size * 0.32, size * 0.1, size * 0.1, 8))
 
 
-def car(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None:
+def car(canvas: Sheet, rng: Generator, x: float, y: float, size: float) -> None:
     """A wedge on octagons."""
     body, glass = rng.permutation(np.array(TINTS["car"])).tolist()
     half, way = size * 0.52, 1 if rng.random() < 0.5 else -1
@@ -159,7 +159,7 @@ def car(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None
         )
 
 
-def person(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None:
+def person(canvas: Sheet, rng: Generator, x: float, y: float, size: float) -> None:
     """Two triangles, point to point, and a square head."""
     upper, lower = rng.permutation(np.array(TINTS["person"])).tolist()
     half, waist = size * 0.17, y - size * 0.45
@@ -174,7 +174,7 @@ def person(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> N
     )
 
 
-def flower(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None:
+def flower(canvas: Sheet, rng: Generator, x: float, y: float, size: float) -> None:
     """Stars of four points."""
     for number in range(int(rng.integers(8, 14))):
         fx, fy = x + rng.uniform(-1, 1) * size, y - rng.uniform(0, 0.6) * size
@@ -186,7 +186,7 @@ def flower(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> N
         canvas.polygon("flower", TINTS["flower"][number % 4 == 3], points)
 
 
-def boat(canvas: Canvas, rng: Generator, x: float, y: float, size: float) -> None:
+def boat(canvas: Sheet, rng: Generator, x: float, y: float, size: float) -> None:
     """A crescent with two square sails."""
     half = size * 0.5
     arc = [
@@ -215,7 +215,7 @@ def ink(name: str, colour: RGB) -> RGB:
     return TINTS[name][0] if name in GROUNDS else colour
 
 
-def finish(canvas: Canvas, rng: Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def finish(canvas: Sheet, rng: Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Zigzags on the grounds, the tooth of paper; neither noise of a sensor nor shading."""
     size, view, mask = canvas.size, canvas.view, np.asarray(canvas.mask).copy()
     image = np.asarray(canvas.image).astype(np.float32)

@@ -1,0 +1,45 @@
+"""`python -m mdrt.benchmarks.lab`: what the builders measure with, each imported when asked for."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from ...cli import main as mdrt
+from ...cli.lazy import Lazy
+
+_LAB: Final = "mdrt.benchmarks.lab"
+
+COMMANDS: Final = {
+    name: Lazy(f"{_LAB}.{module}", "main", help)
+    for name, module, help in (
+        ("claims", "claims", "Which of the paper's claims a sweep over the scenes bears out."),
+        ("curve", "scenes.curve", "The curve of a training run, done or not."),
+        ("device", "device.document", "Work and kernels of the GPU path, counted without a GPU."),
+        ("embedded", "embedded", "The embedded model: cold, warm, and its memory."),
+        ("found", "found_segments", "The number of segments that is found beside fixed ones."),
+        ("gallery", "scenes.gallery", "A page of held-out scenes under every head."),
+        ("gpu", "device.stages", "Stage by stage on a GPU, by its own events."),
+        ("kernels", "kernels_bench", "What comes after the network, beside the naive way."),
+        ("pipeline", "random_pipeline", "Write a pipeline of real size with random weights."),
+        ("quantise", "quantise", "Write a bundle with 8-bit matrix products, to compare."),
+        ("robustness", "scenes.robustness", "Other words, orders, sizes and shapes."),
+        ("scenes", "scenes.score", "Accuracy of the embedded model on held-out scenes."),
+        ("scoring", "scoring", "What scoring a picture costs beside the networks."),
+        ("storybook", "scenes.storybook", "Write the embedded model as a diffusers pipeline."),
+        ("train", "scenes.train", "Train the embedded model from nothing."),
+    )
+}
+
+
+@click.group(cls=type(mdrt), lazy=COMMANDS)
+def main() -> None:
+    """The laboratory: what trains, draws, counts and checks, for those who build mdrt.
+
+    It comes with a checkout and needs the extras export, bench and dev.
+    """
+
+
+if __name__ == "__main__":
+    main(prog_name=f"python -m {_LAB}")
