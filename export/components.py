@@ -140,7 +140,7 @@ def open_pipeline(model: str | Path, vae: Path | None = None) -> Pipeline:
     else:
         if not vae.is_dir():
             found = "is a file" if vae.exists() else "does not exist"
-            raise ExportError(f"--vae {vae} {found}, expected the directory of a diffusers VAE")
+            raise ExportError(f"VAE {vae} {found}, expected the directory of a diffusers VAE")
         vae_path = vae if (vae / "config.json").is_file() else vae / "vae"
         vae_class = str(read_json(vae_path / "config.json").get("_class_name"))
         _check_class("vae", vae_class)

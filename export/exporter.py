@@ -67,7 +67,8 @@ class ProofError(ExportError):
         super().__init__(
             f"{len(failed)} of {len(rows)} tensors differ from PyTorch, most {worst.tensor} of "
             f"{worst.graph}: error {worst.error:.2e}, expected at most {worst.tolerance:.0e}; "
-            "no bundle was written; try --precision fp32"
+            "no bundle was written; try precision fp32",
+            precision="fp32",
         )
         self.rows = tuple(rows)
 
@@ -96,12 +97,12 @@ def export(
     options = options or ExportOptions()
     onnx_runtime()  # if it is missing, that is said now, not after minutes
     with staged(Path(output), options.overwrite) as directory:
-        job = _Job(open_pipeline(model, options.vae), options, directory, progress or _silent)
+        job = _ExportJob(open_pipeline(model, options.vae), options, directory, progress or _silent)
         manifest = job.run()
         return ExportReport(Path(output), manifest, tuple(job.rows), job.weight_bytes)
 
 
-class _Job:
+class _ExportJob:
     """One export under way: what its stages share."""
 
     def __init__(
@@ -165,13 +166,20 @@ class _Job:
                 f"cross-attention takes {self.structure.width}; expected the same"
             )
         steps = len(self.alphas_cumprod)
-        recommended = self.options.recommended
-        for option, timestep in (
-            ("--timestep", recommended.timestep),
-            ("--segments-timestep", recommended.segments_timestep),
-        ):
-            if not 0 <= timestep < steps:
-                raise ExportError(f"{option} is {timestep}, expected 0 to {steps - 1}")
+        for head, settings in self.options.recommended.items():
+            if (timestep := settings.get("timestep", 0)) >= steps:
+                raise ExportError(
+                    f"recommended for {head}: timestep is {timestep}, expected 0 to {steps - 1}"
+                )
+            for name, strides in (
+                ("feature_strides", self.options.feature_strides),
+                ("attention_strides", self.options.attention_strides),
+            ):
+                if missing := set(settings.get(name) or ()) - set(strides):
+                    raise ExportError(
+                        f"recommended for {head}: {name} holds {missing.pop()}, and only "
+                        f"{', '.join(map(str, strides))} are exported"
+                    )
 
     def _tokenizer(self) -> contract.TokenizerSpec:
         """Write and prove the tokenizer; returns its spec."""
@@ -294,7 +302,6 @@ class _Job:
             precision=self.options.precision,
             prediction_type=self.prediction_type,
             alphas_cumprod=self.alphas_cumprod,
-            timestep=self.options.recommended.timestep,
             scaling_factor=self.latent.scaling,
             shift_factor=self.latent.shift,
             vae_factor=self.latent.factor,

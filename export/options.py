@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from ..runtime.bundle.contract import PRECISIONS, Recommended
-from ..runtime.errors import ExportError
+from ..runtime.bundle.contract import PRECISIONS
+from ..runtime.errors import ExportError, MdrtError
+from ..runtime.heads import find_head
 
 OPSETS: Final = (18, 23)  # what torch's exporter writes
 DEFAULT_OPSET: Final = 20  # read by ONNX Runtime 1.20+ and by tensorrt-rtx 1.7 (DESIGN §4)
@@ -30,7 +32,8 @@ class ExportOptions:
             files halve and arithmetic stays float32; only with fp32 precision.
         opset: ONNX opset version; None takes the lowest that serves the precision.
         vae: a VAE's directory to use instead of the pipeline's own, as a TAESD's.
-        recommended: what the manifest recommends to the runtime.
+        recommended: what the manifest recommends to the runtime, by head and by the head's
+            settings.
         classes: the names a closed-vocabulary model knows, a class's synonyms after its name;
             empty for an open one.
         overwrite: replace an existing bundle.
@@ -43,7 +46,7 @@ class ExportOptions:
     weights: str = "same"
     opset: int | None = None
     vae: Path | None = None
-    recommended: Recommended = field(default_factory=Recommended)
+    recommended: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     classes: tuple[tuple[str, ...], ...] = ()
     overwrite: bool = False
 
@@ -61,8 +64,8 @@ class ExportOptions:
             raise ExportError(f"weights {self.weights!r} is unknown; expected {', '.join(WEIGHTS)}")
         if self.weights == "fp16" and self.precision != "fp32":
             raise ExportError(
-                f"--weights fp16 stores float32 weights in half, but --precision {self.precision} "
-                "stores them so already; drop one"
+                f"weights fp16 stores float32 weights in half, but precision {self.precision} "
+                "stores them so already; give one of them"
             )
         lowest = BFLOAT16_OPSET if self.precision == "bf16" else OPSETS[0]
         if self.opset is not None and not lowest <= self.opset <= OPSETS[1]:
@@ -73,6 +76,8 @@ class ExportOptions:
         names = [name for synonymous in self.classes for name in synonymous]
         if len(set(names)) != len(names) or not all(map(str.strip, names)):
             raise ExportError(f"classes {names} hold an empty or repeated name")
+        checked = {head: _checked(head, found) for head, found in self.recommended.items()}
+        object.__setattr__(self, "recommended", checked)
 
     @property
     def opset_version(self) -> int:
@@ -80,3 +85,20 @@ class ExportOptions:
         if self.opset is not None:
             return self.opset
         return BFLOAT16_OPSET if self.precision == "bf16" else DEFAULT_OPSET
+
+
+def _checked(head: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is recommended for a head, each value in its own type.
+
+    Raises:
+        ExportError: there is no such head, or it does not take them.
+    """
+    if not isinstance(settings, Mapping):
+        raise ExportError(
+            f"recommended: {head} is {settings!r}, expected a head's settings by name"
+        )
+    try:
+        options = find_head(head).settle({}, settings)
+    except MdrtError as error:
+        raise ExportError(f"recommended for {head}: {error}") from error
+    return {name: getattr(options, name) for name in settings}

@@ -194,18 +194,19 @@ def _outputs(
 def _check_strides(
     kind: str, wanted: Sequence[int], offered: Mapping[str, Collection[int]]
 ) -> None:
-    """Check one kind of strides; the error names what is offered of both, to be typed as it is."""
-    offer = "this model offers " + " and ".join(
-        f"--{kind}-strides " + (",".join(map(str, sorted(strides, reverse=True))) or "none")
-        for kind, strides in offered.items()
+    """Check one kind of strides; the error names what is offered of every kind."""
+    offer = "this model offers " + ", ".join(
+        f"{name} strides " + (",".join(map(str, sorted(strides, reverse=True))) or "none")
+        for name, strides in offered.items()
     )
+    option: dict[str, object] = {f"{kind.replace('-', '_')}_strides": ...}
     if not wanted:
-        raise ExportError(f"no {kind} strides given; {offer}")
+        raise ExportError(f"no {kind} strides given; {offer}", **option)
     if len(set(wanted)) != len(wanted):
         raise ExportError(f"{kind} strides {list(wanted)} repeat one; give each once")
     for stride in wanted:
         if stride not in offered[kind]:
-            raise ExportError(f"{kind} stride {stride} has nothing at it; {offer}")
+            raise ExportError(f"{kind} stride {stride} has nothing at it; {offer}", **option)
 
 
 def _check_conditioning(config: Any) -> None:

@@ -7,7 +7,7 @@ its own and knows nothing of the wrappers that were traced.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..kernels.cpu import operator_library
 from ..runtime.bundle import contract
-from ..runtime.errors import ExportError
+from ..runtime.errors import BundleError, ExportError
 from ..runtime.sessions.onnx_runtime import onnx_runtime
+from ..runtime.sessions.ort import OrtSession
 from .graphs import posterior_mean
 from .probe import Selection, context_width
 from .refusal import refusing
@@ -149,16 +149,17 @@ def prove(path: Path, examples: Sequence[Example], tolerance: float) -> list[Row
         A row per output, failed ones included.
 
     Raises:
-        ExportError: names or shapes differ, or ONNX Runtime cannot run the graph.
+        ExportError: names or shapes differ, or the graph is none that ONNX Runtime can run.
+        MdrtError: it cannot load it, or an output is not finite.
     """
-    with refusing(f"ONNX Runtime cannot run {path.name}"), _runner(path) as (run, names, note):
-        expected = list(examples[0].expected)
+    with refusing(f"ONNX Runtime cannot run {path.name}"), _opened(path) as (session, note):
+        names, expected = list(session.outputs), list(examples[0].expected)
         if names != expected:
             raise ExportError(f"{path.name} returns {names}, expected {expected}")
         errors = dict.fromkeys(names, 0.0)
         shapes: dict[str, list[tuple[int, ...]]] = {name: [] for name in names}
         for example in examples:
-            for name, found in run(example.inputs).items():
+            for name, found in session.infer(example.inputs).items():
                 wanted = example.expected[name]
                 if found.shape != wanted.shape or found.dtype != np.float32:
                     raise ExportError(
@@ -236,38 +237,24 @@ def _example(inputs: Mapping[str, torch.Tensor], outputs: Mapping[str, torch.Ten
     )
 
 
-Runner = tuple[Callable[[Arrays], Arrays], list[str], str]
-
-
 @contextmanager
-def _runner(path: Path) -> Iterator[Runner]:
-    """ONNX Runtime on `path`, on the CPU: a run function, output names, a note.
+def _opened(path: Path) -> Iterator[tuple[OrtSession, str]]:
+    """ONNX Runtime on `path`, on the CPU, and a note.
 
     ONNX Runtime's CPU provider has few bfloat16 kernels. Where it refuses the
     graph for that, the graph's own bfloat16 weights are run in float32, and the
     note says so.
     """
-    with TemporaryDirectory(dir=path.parent) as scratch:
+    with TemporaryDirectory(dir=path.parent) as scratch, ExitStack() as opened:
         note = ""
         try:
-            session = _session(path)
-        except onnx_runtime().capi.onnxruntime_pybind11_state.NotImplemented:
+            session = OrtSession(path)
+        except BundleError as error:
+            refused = onnx_runtime().capi.onnxruntime_pybind11_state.NotImplemented
+            if not isinstance(error.__cause__, refused):
+                raise
             widened = Path(scratch) / path.name
             widen_bfloat16(path, widened)
-            session = _session(widened)
+            session = OrtSession(widened)
             note = "no bf16 on ONNX Runtime's CPU: bf16 weights, float32 arithmetic"
-        names = [output.name for output in session.get_outputs()]
-
-        def run(inputs: Arrays) -> Arrays:
-            return dict(zip(names, session.run(names, inputs), strict=True))
-
-        yield run, names, note
-
-
-def _session(path: Path) -> Any:
-    ort = onnx_runtime()
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    if path.name.endswith(contract.twin_name("")):
-        options.register_custom_ops_library(str(operator_library()))
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        yield opened.enter_context(session), note

@@ -33,10 +33,16 @@ def staged(target: Path, overwrite: bool) -> Iterator[Path]:
     replaced = _identity(target)
     if replaced is not None:
         if not overwrite:
-            raise ExportError(f"{target} exists; give another -o or --overwrite")
+            raise ExportError(
+                f"{target} exists; give another folder, or allow it to be overwritten",
+                out=...,
+                overwrite=True,
+            )
         if not (target / MANIFEST).is_file():
             raise ExportError(
-                f"{target} exists and is no bundle; --overwrite replaces bundles only"
+                f"{target} exists and is no bundle, and only bundles are overwritten; give another "
+                "folder",
+                out=...,
             )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +68,8 @@ def _place(aside: Path, target: Path) -> None:
         rename_new(aside, target)
     except FileExistsError:
         raise ExportError(
-            f"{target} appeared while its bundle was written, and is kept; give another -o"
+            f"{target} appeared while its bundle was written, and is kept; give another folder",
+            out=...,
         ) from None
 
 
@@ -73,7 +80,8 @@ def _replace(aside: Path, target: Path, replaced: _Identity) -> None:
     """
     changed = ExportError(
         f"{target} is not the bundle that was to be replaced: it changed meanwhile, and is kept; "
-        "give another -o, or run again"
+        "give another folder, or run again",
+        out=...,
     )
     if _identity(target) != replaced:
         raise changed

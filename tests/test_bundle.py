@@ -27,7 +27,6 @@ def make_manifest(directory: Path) -> contract.Manifest:
         precision="fp32",
         prediction_type="epsilon",
         alphas_cumprod=(0.9991, 0.1 + 0.2, 1 / 3),
-        timestep=0,
         scaling_factor=0.18215,
         shift_factor=0.0,
         vae_factor=8,
@@ -38,7 +37,7 @@ def make_manifest(directory: Path) -> contract.Manifest:
         text=contract.TextSpec(hidden=768),
         features=(contract.FeatureOutput("features_s64", 64, 2560),),
         attention=(contract.AttentionOutput("logits_s64_0", 64, 8, "mid_block.attn2"),),
-        recommended=contract.Recommended(),
+        recommended={"maskdiffusion": {"pooling": "exp", "map_power": 1.0, "strides": (64, 32)}},
         classes=("sky", "Straße"),
         files={name: record_file(directory / name) for name in names},
     )
@@ -167,7 +166,7 @@ def test_a_manifest_without_its_digest(bundle: Path) -> None:
     assert "manifest lacks the key sha256" in message(bundle)
 
 
-@pytest.mark.parametrize("version", [1, 3, None, "2", True])
+@pytest.mark.parametrize("version", [1, 2, 4, None, "3", True])
 def test_other_schema_version(bundle: Path, version: object) -> None:
     def change(values: dict) -> None:
         values["schema_version"] = version
@@ -176,7 +175,7 @@ def test_other_schema_version(bundle: Path, version: object) -> None:
     edit(bundle, change)
     text = message(bundle)
     assert repr(version) in text
-    assert "reads version 2" in text
+    assert "reads version 3" in text
 
 
 def test_unknown_key_of_this_version(bundle: Path) -> None:
@@ -212,7 +211,6 @@ def test_every_key_is_needed_and_typed(bundle: Path, key: str) -> None:
     ("key", "value"),
     [
         ("precision", "int8"),
-        ("timestep", 3),
         ("alphas_cumprod", [2.0]),
         ("scaling_factor", 0.0),
         ("native_size", 0),
@@ -235,14 +233,10 @@ def test_every_key_is_needed_and_typed(bundle: Path, key: str) -> None:
         ("size_multiple", 12),
         ("features", []),
         ("attention", []),
-        ("recommended", {"pooling": "max", "timestep": 0, "mode": "paper"}),
-        ("recommended", {"pooling": "exp", "timestep": 9, "mode": "paper"}),
-        ("recommended", {"pooling": "softmax", "timestep": 0, "mode": "paper", "presence": 1.0}),
-        ("recommended", {"pooling": "exp", "timestep": 0, "mode": "paper", "presence": 0.1}),
-        ("recommended", {"pooling": "exp", "timestep": 0, "mode": "paper", "sharpness": 0.0}),
-        ("recommended", {"segments_sharpness": -1.0}),
-        ("recommended", {"segments_timestep": 9}),
-        ("recommended", {"attention": -0.5}),
+        ("recommended", {"pooling": "max"}),
+        ("recommended", {"maskdiffusion": {"pooling": None}}),
+        ("recommended", {"maskdiffusion": {"pooling": {"of": "max"}}}),
+        ("recommended", {"maskdiffusion": {"strides": [64, "32"]}}),
     ],
 )
 def test_impossible_values(bundle: Path, key: str, value: object) -> None:

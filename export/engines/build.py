@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rich.progress import Progress
-
 from ... import __version__
 from ...runtime.bundle.contract import GRAPHS, FileRecord
 from ...runtime.bundle.loading import Bundle
@@ -23,13 +21,14 @@ from ...runtime.sessions.device import Gpu
 from ...runtime.sessions.library import Library
 from .builder import build_engine
 from .gpu import check_gpu, compute_capability
+from .monitor import Phases, Unwatched
 from .options import EngineOptions
 from .profiles import complete, input_shapes
 from .proof import find_gpu, prove_engine
 
 
 def build_engines(
-    bundle: Bundle, library: Library, options: EngineOptions, bars: Progress
+    bundle: Bundle, library: Library, options: EngineOptions, phases: Phases | None = None
 ) -> dict[str, PlanRecord]:
     """Build the engine of every graph of a bundle; twins for CPUs are passed over.
 
@@ -37,7 +36,7 @@ def build_engines(
         bundle: checked, every file hashed: the sidecars repeat its hashes.
         library: what builds.
         options: what to build for.
-        bars: shows the builder's phases.
+        phases: told of the builder's, and of the proofs.
 
     Returns:
         Each graph's sidecar, as it now lies beside the engine.
@@ -55,7 +54,15 @@ def build_engines(
         capabilities = (compute_capability(),)
     elif not capabilities:
         check_gpu(library.name)
-    job = _Job(bundle, library, options, profile, capabilities, bars, find_gpu(capabilities))
+    job = _EngineJob(
+        bundle,
+        library,
+        options,
+        profile,
+        capabilities,
+        phases or Unwatched(),
+        find_gpu(capabilities),
+    )
     with (
         _alone(bundle.path),
         TemporaryDirectory(prefix=".plans.", dir=bundle.path) as aside,
@@ -93,7 +100,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class _Job:
+class _EngineJob:
     """What the engines of one bundle share."""
 
     bundle: Bundle
@@ -101,7 +108,7 @@ class _Job:
     options: EngineOptions
     profile: Mapping[str, Range]
     capabilities: tuple[str, ...]
-    bars: Progress
+    phases: Phases
     gpu: Gpu | str
     """To prove the engines on, or why they cannot be run."""
 
@@ -110,7 +117,7 @@ class _Job:
         manifest = self.bundle.manifest
         shapes = input_shapes(manifest, graph, self.profile)
         engine = build_engine(
-            self.library, self.bundle.path / graph, shapes, self.options, self.bars
+            self.library, self.bundle.path / graph, shapes, self.options, self.phases
         )
         (folder / plan_name(graph)).write_bytes(engine.plan)
         record = PlanRecord(
@@ -141,7 +148,9 @@ class _Job:
         if record.options.stripped:  # its weights are filled in from the graph beside it
             for name in record.sources:
                 (plan.parent / name).symlink_to(self.bundle.path.resolve() / name)
-        task = self.bars.add_task(f"{plan.name}: proof", total=None)
-        proof = prove_engine(self.bundle, plan, record, self.gpu)
-        self.bars.update(task, total=1, completed=1)
-        return proof
+        phase = f"{plan.name}: proof"
+        self.phases.begin(phase, None)
+        try:
+            return prove_engine(self.bundle, plan, record, self.gpu)
+        finally:
+            self.phases.end(phase)

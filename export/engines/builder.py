@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from rich.progress import Progress
-
 from ...runtime.bundle.plan import BuildOptions, Kernels, Shapes
 from ...runtime.disk.atomic import write_atomically
 from ...runtime.errors import EngineError
 from ...runtime.sessions.library import Library
 from ...runtime.sessions.log import open_log
 from .layers import count_kernels
-from .monitor import progress_monitor
+from .monitor import Phases, progress_monitor
 from .options import EngineOptions
 
 _MIB: Final = 1 << 20
@@ -39,7 +37,7 @@ def build_engine(
     graph: Path,
     shapes: Mapping[str, Shapes],
     options: EngineOptions,
-    bars: Progress,
+    phases: Phases,
 ) -> Engine:
     """Build the engine of one ONNX graph, in the precision the graph is written in.
 
@@ -48,12 +46,12 @@ def build_engine(
         graph: the `.onnx` file; its weights' file is found beside it.
         shapes: every input's, the one optimisation profile.
         options: checked against the library.
-        bars: shows the builder's phases.
+        phases: told of the builder's.
 
     Raises:
         EngineError: the library cannot read the graph, or refused to build it.
     """
-    monitor = progress_monitor(library.module, bars)
+    monitor = progress_monitor(library.module, phases)
     # In a thread, so that Ctrl-C is heard: here it would be raised, and lost, in the library's log.
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(lambda: _Build(library, graph, monitor).run(shapes, options))

@@ -52,6 +52,7 @@ def check_gpu(library: str) -> None:
 
 def _no_gpu(reason: str) -> EngineError:
     return EngineError(
-        f"tensorrt and --strip-weights build on the GPU that runs the engine, and none is found "
-        f"({reason}); take --library tensorrt-rtx without --strip-weights"
+        "tensorrt builds, and weights are stripped, on the GPU that runs the engine, and none is "
+        f"found ({reason}); build with library tensorrt-rtx, weights and all",
+        library="tensorrt-rtx",
     )

@@ -1,37 +1,59 @@
-"""The builder's own progress monitor, drawn as bars; also the one way to stop a build."""
+"""The builder's own progress monitor; also the one way to stop a build."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from rich.progress import Progress, TaskID
+from typing import Any, Protocol
 
 
-def progress_monitor(trt: Any, bars: Progress) -> Any:
-    """A monitor for `IBuilderConfig.progress_monitor`: one bar for each phase under way.
+class Phases(Protocol):
+    """Told how a build goes on, in threads of the builder's own; phases lie within each other."""
+
+    def begin(self, name: str, steps: int | None) -> None:
+        """A phase begins, of so many steps; None: nobody knows."""
+
+    def step(self, name: str, done: int) -> None:
+        """So many steps of it are done."""
+
+    def end(self, name: str) -> None:
+        """It is over."""
+
+
+class Unwatched:
+    """Nobody is told."""
+
+    def begin(self, name: str, steps: int | None) -> None: ...
+
+    def step(self, name: str, done: int) -> None: ...
+
+    def end(self, name: str) -> None: ...
+
+
+def progress_monitor(trt: Any, phases: Phases) -> Any:
+    """A monitor for `IBuilderConfig.progress_monitor`, which passes on what the builder says.
 
     The builder calls it from threads of its own. `cancel()` ends the build at its next step.
 
     Args:
         trt: the library's module, whose class has to be inherited from.
-        bars: where phases appear and, when they are finished, disappear.
+        phases: told of each phase; the name of one within another is indented.
     """
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self._tasks: dict[str, TaskID] = {}
+            self._shown: dict[str, str] = {}
             self._cancelled = False
 
         def phase_start(self, name: str, parent: str | None, steps: int) -> None:
-            self._tasks[name] = bars.add_task(name if parent is None else f"  {name}", total=steps)
+            self._shown[name] = name if parent is None else f"  {name}"
+            phases.begin(self._shown[name], steps)
 
         def step_complete(self, name: str, step: int) -> bool:
-            bars.update(self._tasks[name], completed=step + 1)
+            phases.step(self._shown[name], step + 1)
             return not self._cancelled
 
         def phase_finish(self, name: str) -> None:
-            bars.remove_task(self._tasks.pop(name))
+            phases.end(self._shown.pop(name))
 
         def cancel(self) -> None:
             self._cancelled = True

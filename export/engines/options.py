@@ -23,8 +23,10 @@ def refuse_for_rtx(capability: str, whose: str) -> NoReturn:
     """
     raise EngineError(
         f"tensorrt-rtx has no kernels for data-centre GPUs of compute capability {capability} "
-        f"({whose}); build there with --library tensorrt, or run the ONNX graphs with "
-        "--provider cuda; for another machine's GPU name it, as --compute-capability 8.9"
+        f"({whose}); build there with library tensorrt, or run the ONNX graphs with provider cuda; "
+        "for another machine's GPU name its compute capability, as 8.9",
+        library="tensorrt",
+        compute_capabilities=...,
     )
 
 
@@ -58,19 +60,20 @@ class EngineOptions:
         """
         if library == "tensorrt" and self.compute_capabilities:
             raise EngineError(
-                "tensorrt builds for the GPU of this machine alone; drop --compute-capability, "
-                "or take --library tensorrt-rtx"
+                "tensorrt builds for the GPU of this machine alone; name no compute capability, "
+                "or build with library tensorrt-rtx",
+                library="tensorrt-rtx",
             )
         if self.strip_weights and self.compute_capabilities:
             raise EngineError(
-                "--strip-weights builds for the GPU of this machine alone; "
-                "drop it or --compute-capability"
+                "weights are stripped for the GPU of this machine alone; strip none, or name no "
+                "compute capability"
             )
         if any(capability.startswith("7.") for capability in self.compute_capabilities):
             # pytorch/TensorRT#4643: there a float32 product gives zeros and no error
             raise EngineError(
                 "tensorrt-rtx has no float32 matrix products before compute capability 8.0, and "
-                "the attention logits of every bundle are float32; drop --compute-capability 7.x"
+                "the attention logits of every bundle are float32; name no compute capability 7.x"
             )
         for capability in self.compute_capabilities:
             if library == "tensorrt-rtx" and capability in NOT_OF_RTX:
@@ -78,5 +81,6 @@ class EngineOptions:
         if library == "tensorrt-rtx" and self.timing_cache is not None:
             raise EngineError(
                 "tensorrt-rtx measures nothing while it builds, so a timing cache has no effect; "
-                "drop --timing-cache, or take --library tensorrt"
+                "give none, or build with library tensorrt",
+                library="tensorrt",
             )

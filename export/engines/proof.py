@@ -75,7 +75,7 @@ def prove_engine(bundle: Bundle, plan: Path, record: PlanRecord, gpu: Gpu) -> Pr
                     raise EngineError(
                         f"{where}: output {name} differs from ONNX Runtime by {error:.2g} of its "
                         f"largest value, expected at most {tolerance:g}; build it with another "
-                        "library version, or export with --precision fp32"
+                        "library version, or export with precision fp32"
                     )
                 worst, count = max(worst, error), count + 1
     return Proof(gpu.name, count, worst, tolerance or 0.0)

@@ -9,26 +9,22 @@ from typing import Any, NoReturn
 import click
 
 from .. import __version__
-from ..runtime.errors import MdrtError
-from .debug import debug_option, debugging, surprise
+from .errors import DEBUG, Telling
 from .lazy import Lazy, LazyGroup
 
 COMMANDS = {
-    "bench": Lazy("mdrt.cli.bench", "bench_command", "Measure speed, memory, parity and accuracy."),
-    "build": Lazy("mdrt.cli.build", "build_command", "Build TensorRT engines of a bundle."),
-    "eval": Lazy(
-        "mdrt.cli.eval",
-        "eval_command",
-        "Measure accuracy on a data set, as the paper does.",
-        "bench",
-    ),
+    "segment": Lazy("mdrt.cli.segment", "segment_command", "Segment pictures."),
+    "heads": Lazy("mdrt.cli.heads", "heads_command", "List the methods, and what tunes them."),
     "export": Lazy(
         "mdrt.cli.export",
         "export_command",
         "Convert a diffusers pipeline to a bundle of ONNX graphs.",
-        "export",
     ),
-    "segment": Lazy("mdrt.cli.segment", "segment_command", "Segment pictures."),
+    "build": Lazy("mdrt.cli.build", "build_command", "Build TensorRT engines of a bundle."),
+    "eval": Lazy(
+        "mdrt.cli.eval", "eval_command", "Measure accuracy on a data set, as the paper does."
+    ),
+    "bench": Lazy("mdrt.cli.bench", "bench_command", "Measure speed, memory and parity."),
 }
 
 
@@ -54,30 +50,23 @@ class _Commands(LazyGroup):
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click's own; and it ends quietly where who reads has read enough
         except Exception as error:
-            if debugging():
+            telling = Telling.of_call()
+            if telling.whole:
                 traceback.print_exc()
-            raise click.ClickException(_line(error)) from error
+            raise click.ClickException(telling.line(error)) from error
         finally:
             signal.signal(signal.SIGTERM, before)
 
 
-def _line(error: Exception) -> str:
-    if isinstance(error, MdrtError):
-        return str(error)
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}"
-    return surprise(error)
-
-
 @click.group(cls=_Commands, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mdrt")
-@debug_option
+@click.option("--debug", **DEBUG)
 def main() -> None:
     """Segment any picture into classes you name, with a frozen Stable Diffusion model.
 
     \b
     mdrt segment photo.jpg --classes "sky, grass, traffic light"
     mdrt segment photo.jpg --unsupervised
-    mdrt export runwayml/stable-diffusion-v1-5 -o sd15
+    mdrt export stable-diffusion-v1-5/stable-diffusion-v1-5 --out sd15
+    mdrt segment photo.jpg --classes "dog, street" --engine sd15
     """

@@ -1,96 +1,123 @@
-"""`mdrt bench`: every measurement, each imported when it is asked for."""
+"""`mdrt bench`: the measurements, and what their commands have in common."""
 
 from __future__ import annotations
 
-from typing import Final
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Final
 
 import click
+from rich.console import Console
+from rich.table import Table
 
+from ..benchmarks.speed.task import Task, names
+from ..runtime.bundle.loading import load_bundle
+from ..runtime.disk.atomic import write_atomically
+from ..runtime.disk.hashes import cache_folder
+from ..runtime.errors import MdrtError
+from ..runtime.segmenter import EMBEDDED
+from .groups import option
 from .lazy import Lazy, LazyGroup
-
-_SPEED: Final = "mdrt.cli.bench_speed"
+from .tables import print_whole
 
 BENCHES: Final = {
-    "curve": Lazy(
-        "mdrt.benchmarks.lab.scenes.curve",
-        "main",
-        "The curve of a training run, done or not.",
-        "bench",
-    ),
-    "device": Lazy(
-        "mdrt.benchmarks.lab.device.command",
-        "main",
-        "Work and compiled kernels of the GPU path, counted without a GPU.",
-        "export",
-    ),
-    "embedded": Lazy(
-        "mdrt.benchmarks.lab.embedded", "main", "The embedded model: cold, warm, and its memory."
-    ),
-    "gallery": Lazy(
-        "mdrt.benchmarks.lab.scenes.gallery",
-        "main",
-        "A page of held-out scenes under every method.",
-        "bench",
-    ),
-    "gpu": Lazy(
-        "mdrt.benchmarks.lab.device.latency",
-        "main",
-        "Stage by stage on a GPU, by its own events.",
-    ),
+    "latency": Lazy("mdrt.cli.latency", "latency_command", "Stage by stage beside other runtimes."),
     "growth": Lazy(
-        _SPEED, "growth_command", "Time and memory against classes, size and pictures.", "bench"
+        "mdrt.cli.growth", "growth_command", "Time and memory against classes, size and pictures."
     ),
-    "kernels": Lazy(
-        "mdrt.benchmarks.lab.kernels_bench",
-        "main",
-        "What comes after the network, beside the naive way.",
-    ),
-    "latency": Lazy(_SPEED, "latency_command", "Stage by stage beside other runtimes.", "bench"),
-    "parity": Lazy(
-        _SPEED, "parity_command", "A bundle beside its pipeline in PyTorch.", "export,bench"
-    ),
-    "pipeline": Lazy(
-        "mdrt.benchmarks.lab.random_pipeline",
-        "main",
-        "Write a Stable Diffusion pipeline of real size with random weights.",
-        "export",
-    ),
-    "quantise": Lazy(
-        "mdrt.benchmarks.lab.quantise",
-        "main",
-        "Write a bundle with 8-bit matrix products, to compare.",
-        "export",
-    ),
-    "robustness": Lazy(
-        "mdrt.benchmarks.lab.scenes.robustness",
-        "main",
-        "The embedded model with other words, orders, sizes and shapes.",
-        "bench",
-    ),
-    "scenes": Lazy(
-        "mdrt.benchmarks.lab.scenes.score",
-        "main",
-        "Accuracy of the embedded model on held-out scenes.",
-        "bench",
-    ),
-    "scoring": Lazy(
-        "mdrt.benchmarks.lab.scoring",
-        "main",
-        "What scoring a picture costs beside the networks.",
-        "bench",
-    ),
+    "parity": Lazy("mdrt.cli.parity", "parity_command", "A bundle beside its pipeline in PyTorch."),
 }
 
 
 @click.group("bench", cls=LazyGroup, lazy=BENCHES)
 def bench_command() -> None:
-    """Measure speed, memory, parity and accuracy.
+    """Measure speed, memory and parity.
 
     \b
     mdrt bench latency
     mdrt bench latency -e sd15 --pipeline ./sd15-diffusers --against torch,mnn --out bench
     mdrt bench growth -e sd15 --sizes-at 512,1024 --out bench
     mdrt bench parity -e sd15 --pipeline ./sd15-diffusers
-    mdrt bench scenes
-    mdrt bench gallery -o gallery.png
     """
+
+
+_FOLDER: Any = click.Path(path_type=Path, exists=True, file_okay=False)
+
+
+def pipeline_option(**settings: Any) -> Callable[[Any], Any]:
+    """`--pipeline`, required or not."""
+    return option(
+        "--pipeline",
+        type=_FOLDER,
+        help="The diffusers pipeline that the bundle was exported from.",
+        **settings,
+    )
+
+
+vae_option = option(
+    "--vae",
+    type=_FOLDER,
+    help="The VAE that the bundle was exported with.  [default: the pipeline's]",
+)
+size_option = option("--size", type=click.IntRange(min=8), help="Side of the square picture.")
+count_option = option(
+    "--classes",
+    "count",
+    type=click.IntRange(1, 1000),
+    default=19,
+    show_default=True,
+    help="Number of classes: Cityscapes' 19, then invented ones.",
+)
+
+
+def task_of(
+    engine: Path | None,
+    size: int | None,
+    count: int,
+    *,
+    threads: int | None = None,
+    pipeline: Path | None = None,
+    vae: Path | None = None,
+) -> Task:
+    """What is measured, by a command's options.
+
+    Raises:
+        click.UsageError: the bundle does not take pictures of this size.
+        MdrtError: there is no place for what has to be converted.
+    """
+    bundle = load_bundle(engine or EMBEDDED, verify=False)
+    manifest = bundle.manifest
+    size = size or manifest.native_size
+    if size % manifest.size_multiple:
+        raise click.UsageError(
+            f"--size {size}: expected a multiple of {manifest.size_multiple} for this bundle"
+        )
+    cache = cache_folder()
+    if cache is None:
+        raise MdrtError("there is no home to keep what is exported for it; set XDG_CACHE_HOME")
+    source, encoder = (None if path is None else str(path.resolve()) for path in (pipeline, vae))
+    folder = str(bundle.path.resolve())
+    return Task(folder, source, size, names(count), str(cache / "bench"), threads, encoder)
+
+
+def show(report: dict[str, Any], tables: Sequence[Table], as_json: bool) -> None:
+    """Print a report, for machines or for people."""
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+        return
+    for table in tables:
+        print_whole(Console(), table)
+
+
+def write(
+    report: dict[str, Any], draw: Callable[[BinaryIO], object], folder: Path | None, name: str
+) -> None:
+    """Put a report and its chart into `folder`, if there is one."""
+    if folder is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(report, indent=2) + "\n"
+    write_atomically(folder / f"{name}.json", lambda file: file.write(text.encode()))
+    write_atomically(folder / f"{name}.png", draw)
+    click.echo(f"wrote {folder / name}.json and {folder / name}.png", err=True)

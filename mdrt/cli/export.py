@@ -5,194 +5,157 @@ from __future__ import annotations
 import json
 import resource
 import sys
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from ..export.engines.options import EngineOptions
 from ..export.engines.profiles import parse_profiles
 from ..export.options import BFLOAT16_OPSET, DEFAULT_OPSET, OPSETS, WEIGHTS, ExportOptions
-from ..runtime.bundle.contract import MODES, POOLINGS, PRECISIONS, Recommended
+from ..runtime.bundle.contract import PRECISIONS
 from ..runtime.bundle.plan import LIBRARIES
-from ..runtime.errors import ExportError, MdrtError
+from ..runtime.errors import ExportError
 from ..runtime.look.prompts import load_classes, synonyms
 from ..runtime.sessions.library import open_library
-from .build import build, engine_table, profile_option
-from .tables import print_whole
+from .build import build
+from .groups import Command, experts, group, option
+from .options import PATH, json_option, out_option, profile_option
+from .tables import engine_table, print_whole, proof_table
 
 if TYPE_CHECKING:
     from ..export.exporter import ExportReport
-    from ..export.proof import Row
 
 _INSTALLED: Final = "installed"
 
+GONE: Final[Mapping[str, str]] = {
+    "--output": "--out",
+    **{
+        f"--{name}": f"a setting in a --recommend file, as: [{head}] {setting} = …"
+        for name, head, setting in (
+            ("mode", "maskdiffusion", "mode"),
+            ("pooling", "maskdiffusion", "pooling"),
+            ("timestep", "maskdiffusion", "timestep"),
+            ("presence", "maskdiffusion", "presence"),
+            ("sharpness", "maskdiffusion", "map_power"),
+            ("attention", "maskdiffusion", "attention"),
+            ("refine", "maskdiffusion", "refine"),
+            ("no-refine", "maskdiffusion", "refine"),
+            ("segments-timestep", "spectral", "timestep"),
+            ("segments-sharpness", "spectral", "affinity_power"),
+        )
+    },
+}
 
-@click.command("export", short_help="Turn a Stable Diffusion pipeline into a bundle.")
+
+@click.command("export", cls=Command, gone=GONE, extra="export")
 @click.argument("model")
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The bundle's directory."
+@group(
+    "What heads may read",
+    option(
+        "--feature-strides",
+        default="64,32,16",
+        show_default=True,
+        help="Image pixels per cell of the features to return.",
+    ),
+    option(
+        "--attention-strides",
+        default="64,32",
+        show_default=True,
+        help="Image pixels per cell of the cross-attention layers to return.",
+    ),
+    option(
+        "--self-attention-strides",
+        default="",
+        help="The same of self-attention layers, their heads averaged, for head diffseg: "
+        "64,32,16,8 as published.  [default: none]",
+    ),
 )
-@click.option(
-    "--feature-strides",
-    default="64,32,16",
-    show_default=True,
-    help="Image pixels per cell of the features to return.",
+@group(
+    "How it is stored",
+    option(
+        "--precision",
+        type=click.Choice(PRECISIONS),
+        default="fp32",
+        show_default=True,
+        help="Arithmetic inside; norms, softmax, logits and outputs stay float32.",
+    ),
+    option(
+        "--weights",
+        type=click.Choice(WEIGHTS),
+        default="same",
+        show_default=True,
+        help="fp16: store weights in half and compute in float32.",
+    ),
+    option("--vae", type=PATH, help="Another VAE's directory, as a TAESD's."),
 )
-@click.option(
-    "--attention-strides",
-    default="64,32",
-    show_default=True,
-    help="Image pixels per cell of the cross-attention layers to return.",
+@group(
+    "What it tells",
+    option(
+        "--recommend",
+        type=PATH,
+        metavar="FILE.toml",
+        help="Settings that the bundle recommends, a table for each head, as `mdrt heads` lists "
+        "them.  [default: none, the paper's]",
+    ),
+    option(
+        "--classes",
+        default="",
+        metavar="NAMES|FILE",
+        help="Names a closed-vocabulary model knows: comma-separated, or a file with one a line "
+        "and commas between synonyms.",
+    ),
 )
-@click.option(
-    "--self-attention-strides",
-    default="",
-    help="The same of self-attention layers, their heads averaged, for `mdrt eval --method "
-    "diffseg`: 64,32,16,8 as published.  [default: none]",
+@group(
+    "Results",
+    out_option("the bundle", required=True),
+    option("--overwrite", is_flag=True, help="Replace an existing bundle."),
+    option(
+        "--trt",
+        type=click.Choice([_INSTALLED, *LIBRARIES]),
+        is_flag=False,
+        flag_value=_INSTALLED,
+        help="Then build TensorRT engines, as `mdrt build` does; --trt=LIBRARY says with what.",
+    ),
+    json_option,
 )
-@click.option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    default="fp32",
-    show_default=True,
-    help="Arithmetic inside; norms, softmax, logits and outputs stay float32.",
+@experts(
+    option(
+        "--opset",
+        type=click.IntRange(*OPSETS),
+        metavar="INT",
+        help=f"ONNX opset version; {DEFAULT_OPSET} by default, {BFLOAT16_OPSET} for bf16.",
+    ),
+    profile_option,
 )
-@click.option(
-    "--weights",
-    type=click.Choice(WEIGHTS),
-    default="same",
-    show_default=True,
-    help="fp16: store weights in half and compute in float32.",
-)
-@click.option(
-    "--opset",
-    type=click.IntRange(*OPSETS),
-    metavar="INT",
-    help=f"ONNX opset version; {DEFAULT_OPSET} by default, {BFLOAT16_OPSET} for bf16.",
-)
-@click.option(
-    "--vae", type=click.Path(path_type=Path), help="Another VAE's directory, as a TAESD's."
-)
-@click.option(
-    "--pooling",
-    type=click.Choice(POOLINGS),
-    default="exp",
-    show_default=True,
-    help="What the bundle recommends for turning logits into class maps.",
-)
-@click.option(
-    "--timestep",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    metavar="INT",
-    help="The timestep index the bundle recommends; the paper's t = 1 is 0.",
-)
-@click.option(
-    "--mode",
-    type=click.Choice(MODES),
-    default="paper",
-    show_default=True,
-    help="The prototype formula the bundle recommends.",
-)
-@click.option(
-    "--presence",
-    type=click.FloatRange(0, 1, max_open=True),
-    default=0.0,
-    show_default=True,
-    metavar="SHARE",
-    help="The share of the attention's cells a name must win to be taken as present, which the "
-    "bundle recommends; 0 takes every name, others need --pooling softmax.",
-)
-@click.option(
-    "--sharpness",
-    type=click.FloatRange(0, min_open=True),
-    default=1.0,
-    show_default=True,
-    metavar="POWER",
-    help="The power of class maps the bundle recommends; 1 is the paper's.",
-)
-@click.option(
-    "--attention",
-    type=click.FloatRange(0, 1),
-    default=0.0,
-    show_default=True,
-    metavar="SHARE",
-    help="The share of class maps in the scores that the bundle recommends; 0 is the paper's.",
-)
-@click.option(
-    "--refine/--no-refine",
-    default=False,
-    show_default=True,
-    help="Whether the bundle recommends that boundaries follow the picture's edges.",
-)
-@click.option(
-    "--segments-timestep",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    metavar="INT",
-    help="The timestep index the bundle recommends for unnamed segments.",
-)
-@click.option(
-    "--segments-sharpness",
-    type=click.FloatRange(0, min_open=True),
-    default=1.0,
-    show_default=True,
-    metavar="POWER",
-    help="The power of the affinity the bundle recommends for them; 1 is the paper's.",
-)
-@click.option(
-    "--classes",
-    default="",
-    help="Names a closed-vocabulary model knows: comma-separated, or a file with one a line and "
-    "commas between synonyms.",
-)
-@click.option(
-    "--trt",
-    type=click.Choice([_INSTALLED, *LIBRARIES]),
-    is_flag=False,
-    flag_value=_INSTALLED,
-    help="Then build TensorRT engines, as `mdrt build` does; --trt=LIBRARY says with what.",
-)
-@profile_option
-@click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
-@click.option("--json", "as_json", is_flag=True, help="Print the proof as JSON.")
 def export_command(
     model: str,
-    output: Path,
     feature_strides: str,
     attention_strides: str,
     self_attention_strides: str,
     precision: str,
     weights: str,
-    opset: int | None,
     vae: Path | None,
-    pooling: str,
-    timestep: int,
-    mode: str,
-    presence: float,
-    sharpness: float,
-    attention: float,
-    refine: bool,
-    segments_timestep: int,
-    segments_sharpness: float,
+    recommend: Path | None,
     classes: str,
-    trt: str | None,
-    profiles: tuple[str, ...],
+    out: Path,
     overwrite: bool,
+    trt: str | None,
     as_json: bool,
+    opset: int | None,
+    profiles: tuple[str, ...],
 ) -> None:
     """Turn MODEL, a diffusers pipeline directory or hub id, into a bundle.
 
     Every graph is proved against PyTorch before the bundle appears.
+
+    \b
+    mdrt export stable-diffusion-v1-5/stable-diffusion-v1-5 --out sd15
+    mdrt export ./pipeline --out small --weights fp16 --recommend best.toml
     """
-    if presence and pooling != "softmax":
-        raise click.UsageError(f"--presence needs --pooling softmax, not {pooling}")
     options = ExportOptions(
         feature_strides=_strides(feature_strides),
         attention_strides=_strides(attention_strides),
@@ -201,36 +164,21 @@ def export_command(
         weights=weights,
         opset=opset,
         vae=vae,
-        recommended=Recommended(
-            pooling=pooling,
-            timestep=timestep,
-            mode=mode,
-            presence=presence,
-            sharpness=sharpness,
-            attention=attention,
-            refine=refine,
-            segments_timestep=segments_timestep,
-            segments_sharpness=segments_sharpness,
-        ),
+        recommended={} if recommend is None else _tables(recommend),
         classes=_names(classes),
         overwrite=overwrite,
     )
     if profiles and trt is None:
         raise click.UsageError("--profile goes with --trt")
     engines = EngineOptions(profile=parse_profiles(profiles))
-    try:
-        from ..export import exporter
-    except ImportError as error:
-        raise MdrtError(
-            f"mdrt export needs {error.name}, which is not installed; "
-            "run `pip install '.[export]'` in mdrt's own folder"
-        ) from error
+    from ..export import exporter
+
     # what is missing is said before the export, which takes minutes
     library = None if trt is None else open_library(None if trt == _INSTALLED else trt)
     errors = Console(stderr=True)
     try:
         with errors.status("exporting") as status:
-            report = exporter.export(model, output, options, progress=status.update)
+            report = exporter.export(model, out, options, progress=status.update)
     except exporter.ProofError as error:
         print_whole(errors, proof_table(error.rows))
         raise
@@ -256,19 +204,6 @@ def export_command(
             print_whole(Console(), engine_table(records))
     if as_json:
         click.echo(json.dumps(values, indent=2))
-
-
-def proof_table(rows: Sequence[Row]) -> Table:
-    """The proof for people: tensor, shape of the largest case, error, tolerance, verdict."""
-    table = Table("graph", "tensor", "shape", "max error", "tolerance", "verdict")
-    for row in rows:
-        shape = " × ".join(map(str, max(row.shapes)))
-        verdict = "[green]pass[/]" if row.passed else "[red]FAIL[/]"
-        cells = (row.graph, row.tensor, shape, f"{row.error:.1e}", f"{row.tolerance:.0e}")
-        table.add_row(*cells, verdict)
-    notes = sorted({f"{row.graph}: {row.note}" for row in rows if row.note})
-    table.caption = "\n".join(notes) or None
-    return table
 
 
 def _record(report: ExportReport) -> dict[str, Any]:
@@ -316,3 +251,17 @@ def _names(text: str) -> tuple[tuple[str, ...], ...]:
         return ()
     classes = (tuple(filter(None, synonyms(name))) for name in load_classes(text))
     return tuple(names for names in classes if names)
+
+
+def _tables(path: Path) -> Mapping[str, Any]:
+    """What a file recommends: a table for each head.
+
+    Raises:
+        ExportError: it cannot be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ExportError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ExportError(f"{path} is no TOML: {' '.join(str(error).split())}") from error

@@ -15,33 +15,40 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
+from rich.progress import Progress
 from rich.text import Text
 
-from ..runtime.errors import MdrtError
+from ..runtime.heads import Head
 from ..runtime.look.prompts import ClassName
 from ..runtime.pictures.images import read_image
 from ..runtime.pictures.output import printable, record, write_result
-from ..runtime.segmenter import Options, Segmentation, Segmenter
+from ..runtime.segmentation import Segmentation
+from ..runtime.segmenter import Segmenter
 from ..runtime.sessions.trace import Trace
-from .debug import surprise
+from .errors import Telling
+from .progress import say
+from .tables import picture_table
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every picture of one call has in common."""
+    """What every picture of one call has in common.
 
+    Attributes:
+        head, settings: how pictures are read, every setting given.
+        classes: of a named head; None of another.
+        segments: how many, of an unnamed head.
+        background: the class left uncoloured.
+        max_size: longer side in pixels that pictures are reduced to for the network.
+        out, overlay: where results go, and whether overlays are among them.
+    """
+
+    head: Head
+    settings: Mapping[str, Any]
     classes: Sequence[ClassName] | None
-    segments: int | Literal["auto"] | None
+    segments: int | Literal["auto"]
     background: str | None
+    max_size: int | None
     out: Path
     overlay: bool
 
@@ -53,21 +60,19 @@ class Batch:
         self,
         segmenter: Segmenter,
         job: Job,
-        options: Options,
         stems: Mapping[Path, str],
         progress: Progress,
         as_json: bool,
         trace: Trace | None,
-        debug: bool,
+        telling: Telling,
     ) -> None:
         self.segmenter = segmenter
         self.job = job
-        self.options = options
         self.stems = stems
         self.progress = progress
         self.as_json = as_json
         self.trace = trace
-        self.debug = debug
+        self.telling = telling
         total = len(stems)
         self.overall = progress.add_task("pictures", total=total, visible=total > 1)
 
@@ -81,22 +86,24 @@ class Batch:
         self, path: Path, arrived: tuple[NDArray[np.uint8], float]
     ) -> tuple[NDArray[np.uint8], Segmentation]:
         """The picture with its result."""
-        pixels, seconds = arrived
+        (pixels, seconds), job = arrived, self.job
         task = self.progress.add_task(printable(path.name), total=None)
         try:
             with self._span("segment", path):
-                result = self.segmenter(
+                look = self.segmenter.look(
                     pixels,
-                    self.job.classes,
-                    segments=self.job.segments,
-                    options=self.options,
+                    max_size=job.max_size,
                     progress=lambda done, total: self.progress.update(
                         task, completed=done, total=total
                     ),
                 )
+                if job.classes is not None:
+                    result = look.segment(job.classes, job.head, **job.settings)
+                else:
+                    result = look.segments(job.segments, job.head, **job.settings)
         finally:
             self.progress.remove_task(task)
-        result.timings["image"] += seconds
+        result.timings["image"] = result.timings.get("image", 0.0) + seconds
         return pixels, result
 
     def finish(
@@ -110,11 +117,10 @@ class Batch:
             with self._span("write", path):
                 values = self._write(path, *outcome)
         except Exception as error:  # one picture's surprise must not cost the others
-            if self.debug:
+            if self.telling.whole:
                 lines = "".join(traceback.format_exception(error)).rstrip()
                 console.print(Text(printable(lines)), soft_wrap=True)
-            reason = str(error) if isinstance(error, MdrtError) else f"{path}: {surprise(error)}"
-            say(console, "error", reason)
+            say(console, "error", self.telling.line(error, where=f"{path}: "))
             return False
         finally:
             self.progress.advance(self.overall)
@@ -141,45 +147,17 @@ class Batch:
         return self.trace.span(name, picture=printable(path))
 
 
-def progress_bar(console: Console) -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,  # an empty line is all that a log would get of it
-    )
-
-
-def say(console: Console, kind: str, text: str) -> None:
-    """A warning or an error: one line; names in it are text, never markup."""
-    style = "red" if kind == "error" else "yellow"
-    console.print(Text(f"{kind}: ", style).append(printable(text), "default"), soft_wrap=True)
-
-
 def _show(values: dict[str, Any], as_json: bool, console: Console) -> None:
     if as_json:
         sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
         sys.stdout.flush()
         return
-    title = Text(f"{values['image']}  {values['size'][1]}×{values['size'][0]}")
-    table = Table(title=title, title_justify="left")
-    for name in ("class", "share", "confidence"):
-        table.add_column(name, justify="left" if name == "class" else "right")
-    for entry in sorted(values["classes"], key=lambda entry: -entry["share"]):
-        if entry["pixels"]:
-            table.add_row(
-                Text(entry["name"]), f"{entry['share']:.1%}", f"{entry['confidence']:.3f}"
-            )
-    console.print(table)
+    console.print(picture_table(values))
     settings, seconds = values["settings"], sum(values["seconds"].values())
     console.print(
-        f"{values['model']}, {settings['mode']}, {settings['pooling'] or settings['method']}, "
-        f"timestep {settings['timestep']}, {settings['tiles']} tile(s), {settings['backend']}, "
-        f"{'Winograd, ' if settings['winograd'] else ''}{seconds:.2f} s",
+        f"{values['model']}, {settings['head']}, {settings['backend']}, "
+        f"{'Winograd, ' if settings['winograd'] else ''}{settings['tiles']} tile(s), "
+        f"{seconds:.2f} s",
         highlight=False,
         markup=False,
     )

@@ -86,8 +86,9 @@ class Network:
         if isinstance(self.device, Gpu) and len(self.manifest.features) > MOST_LEVELS:
             raise BundleError(
                 f"{bundle.path} has features of {len(self.manifest.features)} strides, and a GPU "
-                f"takes at most {MOST_LEVELS}; export it again with fewer --feature-strides, or "
-                "run it with --provider cpu"
+                f"takes at most {MOST_LEVELS}; export it again with fewer feature strides, or use "
+                "provider cpu",
+                provider="cpu",
             )
         self.vae, text, self.unet = map(backend.open, backend.files)
         _check_axes(bundle, self.vae, text, self.unet)

@@ -148,7 +148,7 @@ class PromptTokenizer:
 
 
 def load_classes(text: str) -> Sequence[ClassName]:
-    """Classes from a `--classes` value: a file's, or the names it lists itself.
+    """Classes that a text stands for: a file's, or the names it lists itself.
 
     Raises:
         PromptError: the file cannot be read, or one was clearly meant and is not there.
@@ -165,7 +165,7 @@ def load_classes(text: str) -> Sequence[ClassName]:
 
 
 def parse_classes(text: str) -> list[str]:
-    """Split `--classes "sky, grass, traffic light"` at its commas."""
+    """The names of "sky, grass, traffic light", split at its commas."""
     return [name.strip() for name in text.split(",")]
 
 

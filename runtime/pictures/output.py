@@ -21,7 +21,7 @@ from ..errors import OutputError
 from ..segmentation import Segmentation
 from . import render
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the JSON record's layout."""
 
 
@@ -41,8 +41,8 @@ def output_folder(folder: Path) -> Iterator[None]:
             probe.unlink()
         except OSError as error:
             raise OutputError(
-                f"output folder {folder} cannot be written to: {error.strerror}; "
-                "choose another with --out"
+                f"output folder {folder} cannot be written to: {error.strerror}; choose another",
+                out=...,
             ) from error
         yield
     finally:
@@ -92,13 +92,16 @@ def check_targets(
             if source is not None:
                 raise OutputError(
                     f"results in {path.parent} would replace the input {source}; "
-                    "choose another folder with --out"
+                    "choose another folder",
+                    out=...,
                 )
         taken = [path for path in files.values() if os.path.lexists(path)]
         if taken and not overwrite and not _is_record(files["record"]):
             raise OutputError(
                 f"{taken[0]} exists and is no earlier result of mdrt; "
-                "choose another folder with --out, or replace it with --overwrite"
+                "choose another folder, or allow it to be overwritten",
+                out=...,
+                overwrite=True,
             )
 
 

@@ -59,10 +59,10 @@ def choose_backend(
     """
     if bundle.plans:
         if provider is not None or winograd:
-            option = "--winograd" if provider is None else f"--provider {provider}"
+            asked = "Winograd" if provider is None else f"provider {provider}"
             raise ProviderError(
-                f"{option} is for ONNX Runtime, and {bundle.path} was opened by its engine "
-                f"{plan_name('unet')}; drop the option, or open {bundle.unet}"
+                f"{asked} is for ONNX Runtime, and {bundle.path} was opened by its engine "
+                f"{plan_name('unet')}; leave it out, or open {bundle.unet}"
             )
         return _engines(bundle, cuda_graphs)
     provider = provider or "cpu"

@@ -19,8 +19,8 @@ from ...kernels import Array
 from ..errors import DeviceMemoryError, MdrtError, ProviderError
 
 REMEDY: Final = (
-    "lower --max-size, give fewer classes at once, or free the device of other work; "
-    "engines built with a smaller --profile batch need less"
+    "reduce pictures to a lower size for the network, give fewer classes at once, or free the "
+    "device of other work; engines built for a smaller batch need less"
 )
 
 
@@ -237,7 +237,8 @@ def open_gpu() -> Gpu:
     except api.CUDARuntimeError as error:
         raise ProviderError(
             f"CuPy {cupy.__version__} finds no GPU ({error}); check that `nvidia-smi` lists one, "
-            "or use --provider cpu with the bundle's unet.onnx"
+            "or use provider cpu with the bundle's unet.onnx",
+            provider="cpu",
         ) from error
     return Gpu(cupy)
 
@@ -245,5 +246,5 @@ def open_gpu() -> Gpu:
 def _not_finite(what: str) -> MdrtError:
     return MdrtError(
         f"{what} holds NaN or infinity: half precision overflows on this model; export it with "
-        "--precision fp32 or bf16"
+        "precision fp32 or bf16"
     )

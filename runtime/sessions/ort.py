@@ -93,14 +93,16 @@ class OrtSession(Session):
             if elsewhere and isinstance(error, RuntimeError | ValueError):  # and are none of these
                 raise ProviderError(
                     f"ONNX Runtime cannot start {chosen.name} ({first_line(error)}); "
-                    f"{missing or 'check its libraries'}, or use --provider cpu"
+                    f"{missing or 'check its libraries'}, or use provider cpu",
+                    provider="cpu",
                 ) from error
             raise BundleError(f"ONNX Runtime cannot load {path}: {first_line(error)}") from error
         found = self._session.get_providers()[0]
         if found != chosen.name:
             raise ProviderError(
                 f"ONNX Runtime has {chosen.name} but could not start it and would run on "
-                f"{found}; {missing or 'check its libraries (CUDA, cuDNN)'}, or use --provider cpu"
+                f"{found}; {missing or 'check its libraries (CUDA, cuDNN)'}, or use provider cpu",
+                provider="cpu",
             )
         self.nodes: dict[str, int] = {}
         """Provider → how many nodes of the graph it has; empty on the CPU, which has them all."""

@@ -17,7 +17,6 @@ ASK: Final = "session.record_ep_graph_assignment_info"
 CPU: Final = "CPUExecutionProvider"
 
 _FIRST: Final = 3
-_ALLOW: Final = "`mdrt segment --allow-cpu-nodes` or Segmenter(allow_cpu_nodes=True)"
 
 # Its transpose optimiser reorders sizes, of a Shape or for a Resize, by a Gather of its own.
 _OF_ITS_OWN: Final = re.compile(r"Gather(_token_\d+)?")
@@ -46,7 +45,8 @@ def node_counts(
     if not placed and not allow_cpu:
         raise ProviderError(
             f"ONNX Runtime {version} does not say which nodes of {path.name} {provider} leaves to "
-            f"the CPU; install 1.24 or newer, or allow any with {_ALLOW}"
+            f"the CPU; install 1.24 or newer, or allow any",
+            allow_cpu_nodes=True,
         )
     on_cpu = [node for name, node in placed if name == CPU]
     strays = [] if allow_cpu or not on_cpu else _strays(on_cpu, path)
@@ -56,8 +56,9 @@ def node_counts(
         raise ProviderError(
             f"{provider} leaves {len(strays)} node{'s' * (len(strays) > 1)} of {path.name} to the "
             f"CPU: {', '.join(f'{count} {kind}' for kind, count in kinds.most_common())} "
-            f"({names}{', …' if len(strays) > _FIRST else ''}); allow it with {_ALLOW}, "
-            "or use --provider cpu"
+            f"({names}{', …' if len(strays) > _FIRST else ''}); allow it, or use provider cpu",
+            allow_cpu_nodes=True,
+            provider="cpu",
         )
     return dict(Counter(name for name, _ in placed))
 

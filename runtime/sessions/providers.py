@@ -73,7 +73,7 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
         plugin="onnxruntime_ep_openvino",
     ),
 }
-"""`--provider` → what it is."""
+"""By the name it is asked for with."""
 
 
 def resolve_provider(provider: str) -> Provider:
@@ -91,12 +91,13 @@ def resolve_provider(provider: str) -> Provider:
     ):
         raise ProviderError(
             f"provider {provider!r} is not in the installed ONNX Runtime; "
-            f"run {install_command(found.extra)}, or use --provider cpu"
+            f"run {install_command(found.extra)}, or use provider cpu",
+            provider="cpu",
         )
     if found.plugin and plugin_device(found) is None:
         raise ProviderError(
-            f"{found.plugin} is installed and finds no device that it can run on; "
-            "use --provider cpu"
+            f"{found.plugin} is installed and finds no device that it can run on; use provider cpu",
+            provider="cpu",
         )
     return found
 
@@ -118,7 +119,8 @@ def _plug_in(module: str) -> bool:
     except Exception as error:  # ONNX Runtime's exceptions share no other base
         raise ProviderError(
             f"{module} is installed but cannot be loaded: {first_line(error)}; "
-            "check its libraries (for a GPU: the driver and CUDA), or use --provider cpu"
+            "check its libraries (for a GPU: the driver and CUDA), or use provider cpu",
+            provider="cpu",
         ) from error
     return True
 
@@ -156,8 +158,9 @@ def check_precision(precision: str, provider: str) -> None:
     """
     if precision == "bf16" and provider == "cpu":
         raise ProviderError(
-            "the bundle computes in bf16, which ONNX Runtime cannot on a CPU; use --provider cuda "
-            "or tensorrt, or export with --precision fp32 (half as large with --weights fp16)"
+            "the bundle computes in bf16, which ONNX Runtime cannot on a CPU; use provider cuda or "
+            "tensorrt, or export it in precision fp32 (half as large with weights in fp16)",
+            provider="cuda",
         )
 
 
@@ -172,7 +175,7 @@ def wants_winograd(asked: bool | None, bundle: Bundle, provider: str) -> bool:
     reasons = {
         f"{bundle.path} has no graphs for them; run `mdrt export` again": bundle.graphs(True)
         == bundle.graphs(False),
-        "they run on the CPU; use --provider cpu": provider != "cpu",
+        "they run on the CPU; use provider cpu": provider != "cpu",
         "mdrt was installed without a C++ compiler; install one, then mdrt again": (
             operator_library() is None
         ),

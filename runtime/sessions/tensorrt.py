@@ -240,8 +240,8 @@ class TrtSession(Session):
             with suppress(Exception):  # the capture is already broken; the first error tells why
                 stream.end_capture()
             raise EngineError(
-                f"{self.path.name} cannot be captured as a CUDA graph ({error}); "
-                "use --no-cuda-graphs"
+                f"{self.path.name} cannot be captured as a CUDA graph ({error}); run it without",
+                cuda_graphs=False,
             ) from error
 
     def _execute(self, bound: _Bound) -> None:

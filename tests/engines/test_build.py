@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from rich.progress import Progress
 
 from mdrt.cli import main
+from mdrt.cli.progress import PhaseBars
 from mdrt.export.engines import build as build_module
 from mdrt.export.engines.build import build_engines
 from mdrt.export.engines.options import EngineOptions
@@ -35,8 +36,6 @@ pytest.importorskip(
     "tensorrt_rtx", reason="tensorrt-rtx is not installed (`pip install tensorrt-rtx`)"
 )
 
-STORYBOOK = Path(__file__).parents[2] / "benchmarks" / "scenes" / "storybook"
-
 
 @pytest.fixture(scope="module")
 def library() -> Library:
@@ -44,9 +43,7 @@ def library() -> Library:
 
 
 def build(bundle: Path, library: Library, **options: Any) -> dict[str, PlanRecord]:
-    return build_engines(
-        load_bundle(bundle), library, EngineOptions(**options), Progress(disable=True)
-    )
+    return build_engines(load_bundle(bundle), library, EngineOptions(**options))
 
 
 def plans(bundle: Path) -> set[str]:
@@ -74,12 +71,12 @@ def fp32(tmp_path_factory: pytest.TempPathFactory, library: Library) -> Path:
 
 
 @pytest.fixture(scope="module")
-def fp16(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def fp16(tmp_path_factory: pytest.TempPathFactory, storybook: Path) -> tuple[Path, str]:
     """The embedded model exported again in half precision, by the command that builds too."""
     pytest.importorskip("torch")
     bundle = tmp_path_factory.mktemp("fp16") / "bundle"
     arguments = (
-        f"export {STORYBOOK} -o {bundle} --precision fp16 --attention-strides 16 "
+        f"export {storybook} -o {bundle} --precision fp16 --attention-strides 16 "
         "--feature-strides 16 --profile batch=2 --json --trt=tensorrt-rtx"
     )
     result = CliRunner().invoke(main, arguments.split())
@@ -181,7 +178,7 @@ def test_build_prints_a_row_an_engine(bundle: Path) -> None:
         ({"compute_capabilities": ("9.0",)}, "no kernels for data-centre GPUs"),
         ({"compute_capabilities": ("x",)}, "cannot target compute capability x"),
         ({"profile": {"size": Range(100, 100, 100)}}, "expected multiples of 64 pixels"),
-        ({"timing_cache": Path("cache")}, "drop --timing-cache"),
+        ({"timing_cache": Path("cache")}, "build with library tensorrt"),
     ],
 )
 def test_what_is_refused_leaves_nothing(
@@ -207,7 +204,7 @@ def test_a_graph_the_library_cannot_read(bundle: Path, library: Library) -> None
     write_manifest(bundle, dataclasses.replace(manifest, files=files))
     checked = load_bundle(bundle)
     with pytest.raises(EngineError, match=r"cannot read vae_encoder\.onnx: \S") as caught:
-        build_engines(checked, library, EngineOptions(), Progress(disable=True))
+        build_engines(checked, library, EngineOptions())
     assert "\n" not in str(caught.value)
     assert not plans(bundle)
 
@@ -225,7 +222,7 @@ def test_a_graph_that_changes_meanwhile(
     real = build_module.build_engine
     monkeypatch.setattr(build_module, "build_engine", replace)
     with pytest.raises(BundleError, match=r"unet\.onnx changed while it was read"):
-        build_engines(checked, library, EngineOptions(), Progress(disable=True))
+        build_engines(checked, library, EngineOptions())
     assert not plans(bundle)
 
 
@@ -236,23 +233,30 @@ def test_a_graph_the_library_cannot_build(bundle: Path, library: Library) -> Non
     manifest = dataclasses.replace(checked.manifest, tokenizer=tokens)
     wrong = dataclasses.replace(checked, manifest=manifest)
     with pytest.raises(EngineError, match=r"cannot build text_encoder\.onnx: \S"):
-        build_engines(wrong, library, EngineOptions(), Progress(disable=True))
+        build_engines(wrong, library, EngineOptions())
     assert not plans(bundle)
 
 
 def test_progress_is_the_builders(bundle: Path, library: Library) -> None:
     """Phases appear with their steps while it builds, and are gone when it is done."""
-    seen: dict[str, float | None] = {}
+    seen: dict[str, int | None] = {}
+    under_way: list[str] = []
 
-    class Spy(Progress):
-        def add_task(self, description: str, *rest: Any, **options: Any) -> Any:
-            seen[description] = options["total"]
-            return super().add_task(description, *rest, **options)
+    class Spy(PhaseBars):
+        def begin(self, name: str, steps: int | None) -> None:
+            seen[name] = steps
+            under_way.append(name)
+            super().begin(name, steps)
 
-    bars = Spy(disable=True)
-    build_engines(load_bundle(bundle), library, EngineOptions(), bars)
+        def end(self, name: str) -> None:
+            under_way.remove(name)
+            super().end(name)
+
+    bars = Progress(disable=True)
+    build_engines(load_bundle(bundle), library, EngineOptions(), Spy(bars))
     assert len(seen) > 1
-    assert all(total is not None and total > 0 for total in seen.values())
+    assert all(steps is not None and steps > 0 for steps in seen.values())
+    assert not under_way
     assert not bars.tasks
 
 

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from rich.progress import Progress
 
 import mdrt
+from mdrt.benchmarks.lab.device.stages import main as gpu
 from mdrt.benchmarks.lab.scenes.renderer import CLASSES, render
-from mdrt.cli import main
 from mdrt.export.engines.build import build_engines
 from mdrt.export.engines.options import EngineOptions
 from mdrt.export.engines.profiles import parse_profiles
@@ -41,7 +40,7 @@ def engines(
     bundle = shutil.copytree(EMBEDDED, tmp_path_factory.mktemp(request.param) / "bundle")
     options = EngineOptions(profile=parse_profiles(["batch=1:1:4", "size=128:384:384"]))
     library = open_library(request.param)
-    build_engines(load_bundle(bundle), library, options, Progress(disable=True))
+    build_engines(load_bundle(bundle), library, options)
     return bundle / "unet.plan"
 
 
@@ -49,12 +48,13 @@ def engines(
 @pytest.mark.parametrize("pooling", ["exp", "softmax"])
 @pytest.mark.parametrize("mode", ["paper", "released"])
 def test_engines_beside_onnx_runtime(engines: Path, mode: Any, pooling: Any, graphs: bool) -> None:
-    options = mdrt.Options(mode=mode, pooling=pooling)
     segmenter, oracle = mdrt.Segmenter(engines, cuda_graphs=graphs), mdrt.Segmenter()
     scenes = [render(seed).image for seed in (0, 1, 2)]
     wide = np.concatenate(scenes, axis=1)
     for image in (*scenes, wide, scenes[0][:150]):
-        ours, theirs = (model(image, CLASSES, options=options) for model in (segmenter, oracle))
+        ours, theirs = (
+            model(image, CLASSES, mode=mode, pooling=pooling) for model in (segmenter, oracle)
+        )
         assert (ours.labels == theirs.labels).mean() > 0.995
         np.testing.assert_allclose(ours.weights.values, theirs.weights.values, atol=1e-2)
 
@@ -67,6 +67,6 @@ def test_unnamed_segments(engines: Path) -> None:
 
 def test_latency(engines: Path) -> None:
     """Prints the table; what it says is no test."""
-    done = CliRunner().invoke(main, ["bench", "gpu", "--classes", "14", "-e", str(engines)])
+    done = CliRunner().invoke(gpu, ["--classes", "14", "-e", str(engines)])
     assert done.exit_code == 0, done.output
     print(done.stdout)

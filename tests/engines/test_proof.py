@@ -9,10 +9,9 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
-from rich.progress import Progress
 from standins import tensorrt
 
-from mdrt.cli.build import engine_table
+from mdrt.cli.tables import engine_table
 from mdrt.export.engines import build as building
 from mdrt.export.engines.build import build_engines
 from mdrt.export.engines.builder import Engine
@@ -115,7 +114,7 @@ def builder(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Library:
 
 def build(bundle: Path, builder: Library) -> None:
     options = EngineOptions(profile=PROFILE)
-    records = build_engines(load_bundle(bundle), builder, options, Progress(disable=True))
+    records = build_engines(load_bundle(bundle), builder, options)
     caption = str(engine_table(records).caption)
     for graph, record in records.items():
         said = json.loads((bundle / f"{plan_name(graph)}.json").read_text())["proof"]

@@ -16,7 +16,6 @@ import random_models
 
 from mdrt.export.exporter import ExportReport, export
 from mdrt.export.options import ExportOptions
-from mdrt.runtime.bundle.contract import Recommended
 
 Export = Callable[..., ExportReport]
 
@@ -52,7 +51,7 @@ def sd2_report(sd2: Path, workspace: Path) -> ExportReport:
     """SD 2.x-shaped with a TAESD-shaped VAE, float16 arithmetic."""
     options = ExportOptions(
         precision="fp16",
-        recommended=Recommended(pooling="softmax", timestep=40),
+        recommended={"maskdiffusion": {"pooling": "softmax", "timestep": 40}},
         classes=(("sky",), ("traffic light", "signal")),
     )
     return export(sd2, workspace / "sd2.bundle", options)

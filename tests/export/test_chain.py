@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -18,9 +17,10 @@ from mdrt.benchmarks.lab.scenes.renderer import render
 from mdrt.benchmarks.reference import Reference
 from mdrt.export.exporter import export
 from mdrt.runtime.bundle.loading import load_bundle
-from mdrt.runtime.segmenter import EMBEDDED, PAPER
+from mdrt.runtime.heads import HEADS
+from mdrt.runtime.heads.maskdiffusion import MaskDiffusionOptions
+from mdrt.runtime.segmenter import EMBEDDED
 
-PIPELINE = Path(__file__).parents[2] / "benchmarks" / "scenes" / "storybook"
 NAMES = ("sky", "water", "boat", "tree")
 
 
@@ -32,13 +32,15 @@ def pair_for(pipeline: Path, bundle: Path) -> tuple[Reference, Segmenter]:
 
 
 @pytest.fixture(scope="module")
-def load(sd2: Path, workspace: Path) -> Callable[[str], tuple[Reference, Segmenter]]:
+def load(
+    sd2: Path, storybook: Path, workspace: Path
+) -> Callable[[str], tuple[Reference, Segmenter]]:
     """Reference and segmenter of a model by its name, each loaded once."""
 
     @cache
     def pair_of(name: str) -> tuple[Reference, Segmenter]:
         if name == "embedded":
-            return pair_for(PIPELINE, EMBEDDED)
+            return pair_for(storybook, EMBEDDED)
         bundle = workspace / "chain.bundle"
         export(sd2, bundle)
         return pair_for(sd2, bundle)
@@ -60,7 +62,7 @@ def pair(
 def test_named_labels_are_the_references(pair, mode, pooling):
     reference, segmenter, image = pair
     # Eq. 5 and 6 as they are, over all names, whatever the bundle recommends
-    ours = segmenter(image, NAMES, options=replace(PAPER, mode=mode, pooling=pooling))
+    ours = segmenter(image, NAMES, **vars(MaskDiffusionOptions(mode=mode, pooling=pooling)))
     noise = segmenter.bundle.noise()
     theirs = reference.segment(image, NAMES, noise, mode=mode, pooling=pooling, timestep=0)
     assert len(np.unique(theirs)) > 1
@@ -88,7 +90,7 @@ def test_unnamed_segments_are_the_references(load, model, method, k, seed):
     reference, segmenter = load(model)
     image = render(seed, size=segmenter.manifest.native_size).image
     ours = {
-        mode: segmenter(image, segments=k, options=replace(PAPER, method=method, mode=mode))
+        mode: segmenter(image, segments=k, head=method, **vars(HEADS[method].options(mode=mode)))
         for mode in ("paper", "released")
     }
     clusters = torch.from_numpy(ours["paper"].weights.values.argmax(axis=0).ravel())

@@ -76,8 +76,7 @@ def test_sd1_manifest(sd1_report: ExportReport) -> None:
 def test_sd2_manifest(sd2_report: ExportReport) -> None:
     manifest = sd2_report.manifest
     assert manifest.prediction_type == "v_prediction"
-    assert manifest.recommended.pooling == "softmax"
-    assert manifest.recommended.timestep == 40
+    assert manifest.recommended == {"maskdiffusion": {"pooling": "softmax", "timestep": 40}}
     assert manifest.classes == ("sky", "traffic light")
     assert manifest.synonyms == ("signal",)
     assert manifest.scaling_factor == 1.0  # a TAESD's

@@ -19,7 +19,6 @@ from mdrt.export.components import open_pipeline
 from mdrt.export.exporter import ProofError, export
 from mdrt.export.options import ExportOptions
 from mdrt.export.staging import staged
-from mdrt.runtime.bundle.contract import Recommended
 from mdrt.runtime.errors import ExportError
 
 
@@ -92,8 +91,8 @@ def test_component_is_missing(broken: Path, output: Path) -> None:
 def test_stride_with_nothing_at_it(sd1: Path, output: Path, kind: str) -> None:
     text = message(sd1, output, **{f"{kind}_strides": (64, 48)})
     assert f"{kind} stride 48" in text
-    assert "--feature-strides 64,32,16,8" in text  # both: the next try should be the last
-    assert "--attention-strides 64,32,16,8" in text
+    assert "feature strides 64,32,16,8" in text  # both: the next try should be the last
+    assert "attention strides 64,32,16,8" in text
 
 
 def test_no_attention_at_the_deepest_down_block_alone(sd1: Path, output: Path) -> None:
@@ -202,7 +201,7 @@ def test_unet_of_other_channels(broken: Path, output: Path) -> None:
 
 def test_vae_is_nowhere(sd1: Path, tmp_path: Path, output: Path) -> None:
     text = message(sd1, output, vae=tmp_path / "nowhere")
-    assert f"--vae {tmp_path / 'nowhere'} does not exist" in text
+    assert f"VAE {tmp_path / 'nowhere'} does not exist" in text
     assert "nowhere/vae" not in text
     (tmp_path / "file").write_text("")
     assert "is a file, expected" in message(sd1, output, vae=tmp_path / "file")
@@ -235,10 +234,15 @@ def test_prediction_of_another_kind(broken: Path, output: Path, kind: str | None
     assert "epsilon, v_prediction, sample" in text
 
 
-@pytest.mark.parametrize("name", ["timestep", "segments_timestep"])
-def test_timestep_beyond_the_schedule(sd1: Path, output: Path, name: str) -> None:
-    text = message(sd1, output, recommended=Recommended(**{name: 1000}))
-    assert f"--{name.replace('_', '-')} is 1000, expected 0 to 999" in text
+@pytest.mark.parametrize("head", ["maskdiffusion", "spectral"])
+def test_a_recommended_timestep_beyond_the_schedule(sd1: Path, output: Path, head: str) -> None:
+    text = message(sd1, output, recommended={head: {"timestep": 1000}})
+    assert f"{head}: timestep is 1000, expected 0 to 999" in text
+
+
+def test_recommended_strides_that_are_not_exported(sd1: Path, output: Path) -> None:
+    text = message(sd1, output, recommended={"kmeans": {"feature_strides": (32, 8)}})
+    assert "kmeans: feature_strides holds 8, and only 64, 32, 16 are exported" in text
 
 
 def test_corrupt_weights(broken: Path, output: Path) -> None:
@@ -301,7 +305,7 @@ def test_existing_target_is_kept(sd1: Path, tmp_path: Path) -> None:
     target = tmp_path / "bundle"
     target.mkdir()
     (target / "manifest.json").write_text("old")
-    with pytest.raises(ExportError, match="--overwrite"):
+    with pytest.raises(ExportError, match="to be overwritten"):
         export(sd1, target)
     assert (target / "manifest.json").read_text() == "old"
 

@@ -53,7 +53,7 @@ def test_the_vae_must_be_the_bundles(bundle: Path, sd2: Path, tmp_path: Path) ->
     done = parity(bundle, sd2)
     assert done.exit_code == 1
     assert "another VAE" in done.stderr
-    assert "give it by --vae" in done.stderr
+    assert "give the one it was exported with (--vae)" in done.stderr
     assert done.stderr.count("\n") == 1
     done = parity(bundle, sd2, "--vae", tmp_path)
     assert done.exit_code == 1

@@ -1,4 +1,4 @@
-"""`mdrt bench quantise`: a bundle like any other, its UNet's matrix products in integers."""
+"""A quantised copy: a bundle like any other, its UNet's matrix products in integers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 import mdrt
+from mdrt.benchmarks.lab.__main__ import main
 from mdrt.benchmarks.lab.scenes.renderer import render
-from mdrt.cli import main
 from mdrt.export.exporter import ExportReport
 
 
@@ -22,7 +22,7 @@ def test_a_quantised_bundle_segments(
     sd1_report: ExportReport, tmp_path: Path, flag: str, operator: str
 ) -> None:
     target = tmp_path / "int8"
-    arguments = ["bench", "quantise", str(sd1_report.path), "--output", str(target), flag]
+    arguments = ["quantise", str(sd1_report.path), "--output", str(target), flag]
     done = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     nodes = onnx.load(target / "unet.onnx", load_external_data=False).graph.node

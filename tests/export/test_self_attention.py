@@ -9,7 +9,6 @@ import pytest
 from click.testing import CliRunner
 
 import mdrt
-from mdrt.benchmarks.accuracy.looks import Look
 from mdrt.cli import main
 from mdrt.export.exporter import ExportReport, export
 from mdrt.export.options import ExportOptions
@@ -38,9 +37,8 @@ def test_every_layer_is_proved(report: ExportReport, sd1_report: ExportReport) -
 
 
 def test_maps_are_probabilities_averaged_over_heads(report: ExportReport) -> None:
-    network = mdrt.Segmenter(report.path).network
     image = np.random.default_rng(0).integers(0, 255, (90, 160, 3), dtype=np.uint8)
-    layers = Look(network, image).self_attention(299)
+    layers = mdrt.Segmenter(report.path).look(image).taps.self_attention(299)
     assert [layer.shape for layer in layers] == [
         (n, n) for n in [4] + [16] * 5 + [64] * 5 + [256] * 5
     ]
@@ -50,12 +48,12 @@ def test_maps_are_probabilities_averaged_over_heads(report: ExportReport) -> Non
 
 
 def test_diffseg_segments_with_it(report: ExportReport, tmp_path: Path) -> None:
-    arguments = ["eval", "run", "scenes", "--limit", "2", "--method", "diffseg"]
+    arguments = ["eval", "run", "scenes", "--limit", "2", "--head", "diffseg"]
     done = CliRunner().invoke(main, [*arguments, "-e", str(report.path), "-o", str(tmp_path)])
     assert done.exit_code == 0, done.output
-    assert "| diffseg | timestep 299, threshold 1.1 |" in (tmp_path / "report.md").read_text()
+    assert "| diffseg | defaults |" in (tmp_path / "report.md").read_text()
 
 
 def test_a_stride_without_layers_lists_those_with(sd1: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"stride 4 .*--self-attention-strides 64,32,16,8"):
+    with pytest.raises(ExportError, match=r"stride 4 .*self-attention strides 64,32,16,8"):
         export(sd1, tmp_path / "bundle", ExportOptions(self_attention_strides=(4,)))

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from mdrt.benchmarks.accuracy.methods.diffseg import (
-    aggregate,
-    anchors,
-    divergence,
-    merge,
-    propose,
-)
-from mdrt.cli import main
+from mdrt.kernels.diffseg import aggregate, anchors, divergence, merge, propose
 
 Maps = NDArray[np.float32]
 
@@ -99,11 +89,3 @@ def test_proposals_and_merging_one_at_a_time() -> None:
         left = [j for j in left if j not in group]
     np.testing.assert_allclose(merged, expected, rtol=1e-4)
     assert len(merge(merged, 0.3)) == 4  # the kinds that were put in
-
-
-def test_a_bundle_without_self_attention_is_refused_at_once(tmp_path: Path) -> None:
-    arguments = ["eval", "run", "scenes", "--method", "diffseg", "-o", str(tmp_path)]
-    done = CliRunner().invoke(main, arguments)
-    assert done.exit_code == 1
-    assert "--self-attention-strides 64,32,16,8" in done.stderr
-    assert "Traceback" not in done.output

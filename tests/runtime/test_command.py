@@ -316,12 +316,23 @@ def test_unknown_names_are_warned_of(picture_file, tmp_path):
         (["--unsupervised", "--segments", "many"], ["auto"]),
         (["--unsupervised", "--background", "sky"], ["needs class names"]),
         (["--classes", "sky", "--background", " "], ["background has no name"]),
-        (["--classes", "sky", "--timestep", "1000"], ["timestep is 1000", "999"]),
-        (["--classes", "sky", "--timestep", "-1"], ["timestep is -1"]),
+        (["--classes", "sky", "--set", "timestep=1000"], ["timestep is 1000", "999"]),
+        (["--classes", "sky", "--set", "timestep=-1"], ["timestep is -1"]),
+        (["--classes", "sky", "--set", "timestep"], ["'timestep'", "NAME=VALUE"]),
+        (["--set", "mode=paper", "--set", "mode=released"], ["mode is given twice"]),
+        (["--set", "refine=no", "--refine"], ["--refine", "give one"]),
+        (["--set", "sharpness=2"], ["no setting sharpness", "map_power"]),
+        (["--head", "watershed"], ["'watershed'", "maskdiffusion", "kmeans"]),
+        (["--head", "kmeans", "--classes", "sky"], ["--classes", "attention", "kmeans"]),
+        (["--head", "attention", "--unsupervised"], ["--unsupervised", "spectral", "kmeans"]),
+        (["--head", "attention", "--segments", "3"], ["goes with --unsupervised"]),
+        (["--head", "kmeans", "--background", "sky"], ["needs class names"]),
+        (["--head", "diffseg", "--segments", "3"], ["diffseg finds how many"]),
+        (["--head", "diffseg"], ["diffseg reads self-attention maps", "export it again"]),
         (["--classes", "sky", "--provider", "tpu"], ["unknown provider", "cpu"]),
         (["--classes", "sky", "--engine", "nowhere"], ["no bundle at nowhere"]),
         (["--classes", "sky", "--engine", "unet.plan"], ["no bundle", "mdrt export"]),
-        (["--classes", "sky", "--mode", "fast"], ["paper"]),
+        (["--classes", "sky", "--set", "mode=fast"], ["mode is 'fast'", "paper"]),
         (["--classes", "sky", "--max-size", "0"], ["max-size"]),
     ],
 )
@@ -335,7 +346,7 @@ def test_bad_options(picture_file, tmp_path, options, words):
 def test_a_bad_timestep_fails_once_before_any_picture(picture_file, tmp_path, naming):
     out = tmp_path / "out"
     paths = [picture_file, tmp_path / "missing.png"]
-    result = run(*paths, *naming, "--timestep", 1000, "--out", out)
+    result = run(*paths, *naming, "--set", "timestep=1000", "--out", out)
     assert_one_line_error(result, "timestep is 1000", "0 to 999")
     assert result.output.count("timestep is 1000") == 1
     assert "missing.png" not in result.output
@@ -473,8 +484,46 @@ def test_export_without_its_extra_names_it(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "now"),
+    [
+        (["--pooling", "exp"], "--set pooling=…"),
+        (["--timestep=5"], "--set timestep=…"),
+        (["--method", "kmeans"], "--head, as in --head kmeans"),
+        (["--sharpness", "2"], "--set map_power=…, and of unnamed segments --set affinity_power"),
+    ],
+)
+def test_an_option_of_earlier_versions_names_its_successor(picture_file, option, now):
+    result = run(picture_file, *option)
+    assert result.exit_code == 2
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert f"is now {now}" in line
+
+
+def test_settings_are_those_of_the_head(picture_file, tmp_path):
+    settings = ["--set", "mode=released", "--set", "map_power=3", "--no-refine"]
+    out = ["--json", "--out", tmp_path / "o"]
+    found = json.loads(run(picture_file, "--classes", "sky, water", *settings, *out).stdout)
+    assert found["schema"] == 2
+    used = found["settings"]
+    assert (used["head"], used["mode"], used["map_power"]) == ("maskdiffusion", "released", 3)
+    assert used["refine"] is False
+    assert run(picture_file, "--head", "kmeans", *out).exit_code == 0
+    used = json.loads((tmp_path / "o" / "scene.json").read_text())["settings"]
+    assert used["head"] == "kmeans"
+    assert "map_power" not in used
+
+
+def test_a_summary_says_what_did_it(picture_file, tmp_path):
+    result = run(picture_file, "--classes", "sky, water", "--out", tmp_path / "o")
+    assert "storybook, maskdiffusion, cpu, 1 tile(s)" in result.stdout
+
+
 def test_help_teaches():
     result = run("--help")
     assert result.exit_code == 0
-    for option in ("--classes", "--unsupervised", "--engine", "--pooling", "--background"):
+    for option in ("--classes", "--unsupervised", "--engine", "--set", "--background"):
         assert option in result.output
+    for option in ("--max-size", "--threads", "--debug"):
+        assert option not in result.output
+        assert option in run("--help-all").output

@@ -79,7 +79,7 @@ def test_one_node_that_computes_with_pixels_is_an_error_that_names_it() -> None:
     assert text.startswith(f"{CUDA} leaves 5 nodes of unet.onnx to the CPU: ")
     assert all(nodes[i][1] in text for i in moved[:3])
     assert nodes[moved[3]][1] not in text
-    assert "--allow-cpu-nodes" in text
+    assert caught.value.remedy == {"allow_cpu_nodes": True, "provider": "cpu"}
     counts = node_counts(session, UNET, CUDA, ort.__version__, allow_cpu=True)
     assert sum(counts.values()) == len(nodes)
 
@@ -195,6 +195,7 @@ def test_a_result_and_its_record_count_the_nodes(
     (line,) = refused.stderr.splitlines()
     assert "nodes of vae_encoder.onnx to the CPU: " in line
     assert "Conv" in line
+    assert line.endswith("(--allow-cpu-nodes or --provider cpu)")
     allowed = json.loads(run("--allow-cpu-nodes").stdout)["settings"]["nodes"]
     assert all(allowed[name].keys() == {CUDA, CPU} for name in ("vae_encoder.onnx", "unet.onnx"))
 

@@ -56,7 +56,7 @@ def test_what_is_missing_is_the_reason_that_a_provider_does_not_start(
     monkeypatch.setattr(ort, "get_available_providers", lambda: available)
     with pytest.raises(mdrt.ProviderError) as caught:
         OrtSession(GRAPH, provider="cuda")
-    assert "Failed to load libcudart.so.13: cannot open, or use --provider cpu" in str(caught.value)
+    assert "Failed to load libcudart.so.13: cannot open, or use provider cpu" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert capsys.readouterr().out == ""  # where --json goes
 

@@ -371,7 +371,7 @@ def test_a_bfloat16_bundle_on_a_cpu_names_the_remedies(tmp_path):
     manifest = load_bundle(bundle).manifest
     plain = {"files": dict(manifest.files), "created_by": dict(manifest.created_by)}
     write_manifest(bundle, dataclasses.replace(manifest, precision="bf16", **plain))
-    with pytest.raises(ProviderError, match=r"bf16.*cuda.*--precision fp32.*--weights fp16"):
+    with pytest.raises(ProviderError, match=r"bf16.*cuda.*precision fp32.*weights in fp16"):
         mdrt.Segmenter(bundle)
 
 

@@ -1,0 +1,53 @@
+"""What a command shows while it runs: bars, a line, warnings."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from ..runtime.pictures.output import printable
+
+
+def progress_bar(console: Console) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,  # an empty line is all that a log would get of it
+    )
+
+
+class PhaseBars:
+    """A bar for each phase of a build, while it is under way: see `export.engines.monitor`."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def begin(self, name: str, steps: int | None) -> None:
+        self._tasks[name] = self._bars.add_task(name, total=steps)
+
+    def step(self, name: str, done: int) -> None:
+        self._bars.update(self._tasks[name], completed=done)
+
+    def end(self, name: str) -> None:
+        self._bars.remove_task(self._tasks.pop(name))
+
+
+def say(console: Console, kind: str, text: str) -> None:
+    """A warning or an error: one line; names in it are text, never markup."""
+    style = "red" if kind == "error" else "yellow"
+    console.print(Text(f"{kind}: ", style).append(printable(text), "default"), soft_wrap=True)
