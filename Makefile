@@ -88,7 +88,7 @@ INSTALLED_run = .[cpu]
 INSTALLED_dev = .[cpu,export,dev]
 INSTALLED_bench = .[cpu,export,bench]
 # The laboratory is not in the wheel: where it is worked in, it stands beside what is installed.
-LINK_dev = ln -sfn $(CURDIR)/benchmarks/lab .venv-dev/lib/python3*/site-packages/mdrt/benchmarks/lab
+LINK_dev = cd .venv-dev/lib/python3*/site-packages/mdrt/benchmarks && ln -sfn $(CURDIR)/benchmarks/lab lab
 LINK_bench = $(subst -dev,-bench,$(LINK_dev))
 .venv-%/installed: constraints.txt $(SOURCES)
 	@test -x .venv-$*/bin/python || { $(NEW_VENV) .venv-$*; }

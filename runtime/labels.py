@@ -6,6 +6,9 @@ boundaries follow the picture's edges.
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
+
 import numpy as np
 
 from .. import kernels
@@ -33,7 +36,7 @@ def label_pixels(
         if features:
             fine = kernels.fine_scores(scores, features, grid, reading.maps, reading.attention)
         else:
-            fine = sum(kernels.resize(level, grid) for level in scores)
+            fine = reduce(add, (kernels.resize(level, grid) for level in scores))
         if refine:
             edges = _guide(taps, grid)
             full = kernels.scores_along_edges(fine, edges) if keep else None

@@ -218,7 +218,7 @@ class Segmenter:
             ("feature_strides", manifest.features),
             ("attention_strides", manifest.attention),
         ):
-            known = {output.stride for output in outputs}  # type: ignore[attr-defined]
+            known = {output.stride for output in outputs}
             for stride in getattr(options, name, None) or ():
                 if stride not in known:
                     raise MdrtError(

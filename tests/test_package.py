@@ -47,6 +47,16 @@ def test_a_checkout_that_is_not_installed_can_be_imported_at_its_root(tmp_path):
     assert Path(kernels).resolve() == ROOT / "kernels" / "__init__.py"
 
 
+@pytest.mark.parametrize("room", ROOMS[1:])
+def test_rooms_leave_the_terminal_to_the_command_line(room):
+    """Commands, tables and bars are in mdrt/cli; the laboratory has small commands of its own."""
+    for path in (ROOT / room).rglob("*.py"):
+        if "lab" not in path.relative_to(ROOT).parts:
+            assert not re.search(
+                r"^\s*(import|from) (click|rich)\b", path.read_text(), re.MULTILINE
+            )
+
+
 def test_the_embedded_bundle_is_whole_and_small():
     bundle = load_bundle(EMBEDDED, verify=True)
     assert len(bundle.manifest.classes) == 14

@@ -4,13 +4,13 @@ scored."""
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import Progress
 
 from ...kernels import Array
 from ...runtime.errors import DatasetError
@@ -23,6 +23,8 @@ from .protocols import PROTOCOLS, boundary_counts
 from .prototypes_gt import GroundTruth, fitted
 from .settings import Entry, Setting, find_head
 from .store import Store
+
+Progress = Callable[[str, int, int], None]
 
 
 def label(
@@ -45,8 +47,8 @@ def label(
     every = list(range(len(classes)))
     present = [int(c) for c in np.unique(truth) if c < len(classes)] or every
     if head.kind == "unnamed":
-        count = len(present) if setting.segments == "present" else setting.segments
-        return look.segments(count if head.counts else "auto", head=head, **options).labels
+        wanted = len(present) if setting.segments == "present" else setting.segments
+        return look.segments(wanted if head.counts else "auto", head=head, **options).labels
     if prototypes is not None:
         head = fitted(prototypes, classes)
     prompted = present if setting.dynamic else every
@@ -90,6 +92,10 @@ class Evaluation:
     def run(self, indices: Sequence[int], progress: Progress) -> None:
         """Score the pictures at `indices` that are not scored yet.
 
+        Args:
+            indices: into the data set.
+            progress: told what is gone through, how much of it is done, and of how much.
+
         Raises:
             DatasetError: a picture cannot be read and `on_error` is "fail".
         """
@@ -97,8 +103,8 @@ class Evaluation:
         keys = {entry.key for entry in self.entries}
         done = self.store.done({e.key for e in self.entries if self._has_boundaries(e)})
         left = [i for i in indices if keys - done.get(self.dataset.ids[i], set())]
-        bar = progress.add_task(self.dataset.name, total=len(indices))
-        progress.update(bar, completed=len(indices) - len(left))
+        scored = count(len(indices) - len(left))
+        progress(self.dataset.name, next(scored), len(indices))
 
         def work(index: int, sample: Sample) -> dict[Entry, tuple[NDArray[np.uint8], Labels]]:
             start = time.perf_counter()
@@ -111,7 +117,7 @@ class Evaluation:
             self._keep(index, outcome)
             self.spent.scoring += time.perf_counter() - start
             self.spent.pictures += 1
-            progress.advance(bar)
+            progress(self.dataset.name, next(scored), len(indices))
 
         overlap(left, self.dataset.load, work, finish)
 
@@ -165,7 +171,6 @@ class Evaluation:
             return prototypes
         if self.train is None:
             raise DatasetError("prototypes-gt needs a training split", train_root=...)
-        bar = progress.add_task(f"{self.train.name}, training split", total=len(self.train))
         for index in range(len(self.train)):
             sample = self.train.load(index)
             with self.segmenter.network.device.active():
@@ -173,7 +178,7 @@ class Evaluation:
                 for setting, total in sums.items():
                     options: Any = setting.options
                     total.add(taps, options, sample.truth)
-            progress.advance(bar)
+            progress(f"{self.train.name}, training split", index + 1, len(self.train))
         for setting, total in sums.items():
             prototypes[setting] = total.prototypes()
             self.store.add_fitted(setting.key, prototypes[setting])

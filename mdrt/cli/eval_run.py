@@ -23,7 +23,7 @@ from ..benchmarks.accuracy.sweep import SweepTable
 from ..runtime.disk.atomic import write_atomically
 from ..runtime.errors import DatasetError
 from ..runtime.segmenter import Segmenter
-from .progress import progress_bar, say
+from .progress import progress_bar, say, tell_bars
 from .tables import print_whole
 
 
@@ -95,8 +95,8 @@ class EvaluationRun:
             self.on_error,
         )
         console, start = Console(stderr=True), time.perf_counter()
-        with progress_bar(console) as progress:
-            evaluation.run(self.indices, progress)
+        with progress_bar(console) as bars:
+            evaluation.run(self.indices, tell_bars(bars))
         spent = evaluation.spent
         if spent.pictures:
             console.print(

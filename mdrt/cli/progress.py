@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -28,6 +30,18 @@ def progress_bar(console: Console) -> Progress:
         transient=True,
         disable=not console.is_terminal,  # an empty line is all that a log would get of it
     )
+
+
+def tell_bars(bars: Progress) -> Callable[[str, int, int], None]:
+    """Told what is gone through, how much of it is done, and of how much: a bar for each."""
+    tasks: dict[str, TaskID] = {}
+
+    def tell(what: str, done: int, total: int) -> None:
+        if what not in tasks:
+            tasks[what] = bars.add_task(what, total=total)
+        bars.update(tasks[what], completed=done)
+
+    return tell
 
 
 class PhaseBars:

@@ -10,8 +10,7 @@ import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, cast
 
 import numpy as np
 
@@ -109,7 +108,8 @@ class Declared:
         Raises:
             MdrtError: it stands for none.
         """
-        text, value = text.strip(), None
+        text = text.strip()
+        value: Value
         try:
             if self.type == "choice":
                 value = text
@@ -175,7 +175,6 @@ class HeadOptions:
             object.__setattr__(self, declaration.name, value)
 
 
-@cache
 def declared(options: type[HeadOptions]) -> tuple[Declared, ...]:
     """The options of a head, in the order of their declaration."""
     hints = typing.get_type_hints(options)
@@ -186,7 +185,13 @@ def declared(options: type[HeadOptions]) -> tuple[Declared, ...]:
         kinds = {bool: "yes/no", int: "whole number", float: "number"}
         kind: Any = "choice" if choices else kinds.get(hint, "strides")
         found.append(
-            Declared(entry.name, kind, entry.default, choices=choices, **entry.metadata[_KEY])
+            Declared(
+                entry.name,
+                kind,
+                cast("Value", entry.default),
+                choices=choices,
+                **entry.metadata[_KEY],
+            )
         )
     return tuple(found)
 

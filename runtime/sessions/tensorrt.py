@@ -165,7 +165,7 @@ class TrtSession(Session):
             ) from error
 
     def _allocate(self, shapes: Shapes) -> _Bound:
-        xp, stream = self.gpu.xp, self.device.stream
+        xp, stream = self.gpu.xp, self.gpu.stream
         self._log.errors.clear()
         context = self._engine.create_execution_context(self._how)
         if context is None:
@@ -179,7 +179,7 @@ class TrtSession(Session):
             raise self._refused(f"cannot tell the shapes of {missing} in {self.path.name}")
         buffers: dict[str, Array] = {
             name: xp.empty(tuple(context.get_tensor_shape(name)), spec.dtype)
-            for name, spec in (self.inputs | self.outputs).items()
+            for name, spec in {**self.inputs, **self.outputs}.items()
         }
         for name, buffer in buffers.items():
             if not context.set_tensor_address(name, address(buffer)):

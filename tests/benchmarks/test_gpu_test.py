@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def test_pytest_s_report_is_read_whole(tmp_path: Path) -> None:
     assert [(f.name, f.verdict, f.detail) for f in found] == [
         ("test_cuda: test_b[cupy]", "failed", "assert 1 == 2"),
         ("collection: tests.engines.test_torch_session", "failed", "collection failure"),
-        ("test_cuda", "passed", "1 tests"),
+        ("test_cuda", "passed", "1 tests, 0 s, the longest 0 s"),
         ("test_on_gpu", "skipped", "1 tests: tensorrt is not installed"),
     ]
 
@@ -76,6 +77,27 @@ def test_a_part_that_dies_or_hangs_is_a_failure_and_keeps_what_it_found(
         assert kept == Finding("tests", "one", "passed")
         assert failed.verdict == "failed"
         assert said in failed.detail
+
+
+def test_what_a_late_part_started_ends_with_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Else it would run beside what is timed next."""
+    monkeypatch.setattr(gpu_test.__spec__, "name", "part")
+    monkeypatch.setattr(gpu_test, "ROOT", tmp_path)
+    (tmp_path / "part.py").write_text(
+        "import pathlib, subprocess, time\n"
+        "started = subprocess.Popen(['sleep', '60'])\n"
+        "pathlib.Path('pid').write_text(str(started.pid))\n"
+        "time.sleep(60)\n"
+    )
+    assert [finding.verdict for finding in gpu_test.run_part("tests", 3)] == ["failed"]
+    process = Path("/proc", (tmp_path / "pid").read_text())
+    for _ in range(50):
+        if not process.exists() or "Z" in (process / "stat").read_text().rpartition(")")[2]:
+            return
+        time.sleep(0.1)
+    pytest.fail("it still runs")
 
 
 def test_a_failure_is_told_by_the_exit_status(
