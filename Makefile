@@ -36,7 +36,7 @@ STORYBOOK = --weights fp16 --attention-strides 16 --classes benchmarks/lab/scene
 DEVICE ?= cpu
 RECIPE ?= shipped
 model: .venv-dev/installed  ## train the embedded model from nothing (2.5 to 3 hours on two cores, minutes with DEVICE=cuda; resumes)
-	$(LAB) train --device $(DEVICE) --recipe $(RECIPE) --output $(PIPELINE)
+	$(LAB) train --device $(DEVICE) --recipe $(RECIPE) --out $(PIPELINE)
 	$(MAKE) embedded
 
 embedded: $(PIPELINE)  ## export it anew into the package
@@ -70,7 +70,7 @@ speed: $(SPEED)/sd14-onnx $(SPEED)/sd14-taesd $(SPEED)/sd14-int8  ## the figures
 	$(BENCH) growth --engine $(SPEED)/sd14-taesd --images-at 1,8 --out $(SPEED)
 
 $(SPEED)/sd14 $(SPEED)/taesd: $(SPEED)/%: | .venv-bench/installed
-	$(LAB_bench) pipeline $* --output $@
+	$(LAB_bench) pipeline $* --out $@
 
 $(SPEED)/sd14-onnx: | $(SPEED)/sd14
 	.venv-bench/bin/mdrt export $(SPEED)/sd14 --out $@
@@ -79,7 +79,7 @@ $(SPEED)/sd14-taesd: | $(SPEED)/sd14 $(SPEED)/taesd
 	.venv-bench/bin/mdrt export $(SPEED)/sd14 --vae $(SPEED)/taesd --out $@
 
 $(SPEED)/sd14-int8: | $(SPEED)/sd14-onnx
-	$(LAB_bench) quantise $(SPEED)/sd14-onnx --output $@
+	$(LAB_bench) quantise $(SPEED)/sd14-onnx --out $@
 
 clean:
 	rm -rf .venv-run .venv-dev .venv-bench build out work *.egg-info

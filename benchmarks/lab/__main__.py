@@ -33,7 +33,7 @@ COMMANDS: Final = {
 }
 
 
-@click.group(cls=type(mdrt), lazy=COMMANDS)
+@click.group(cls=type(mdrt), lazy=COMMANDS, context_settings=mdrt.context_settings)
 def main() -> None:
     """The laboratory: what trains, draws, counts and checks, for those who build mdrt.
 

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ... import kernels
+from ...cli.options import engine_option
 from ...kernels import MAX_SEGMENTS, Grid, Method
 from ...kernels.affinity import Affinity, CellAffinity, cosines
 from ...runtime.errors import DatasetError, MdrtError
@@ -243,9 +244,7 @@ def table(results: Sequence[Numbers], most: int) -> str:
 @click.option("--shard", "part", metavar="I/N", help="Every N-th picture of trees from the I-th.")
 @click.option("--scenes", default=0, show_default=True, help="How many scenes.")
 @click.option("--first", default=0, show_default=True, help="Seed of the first.")
-@click.option(
-    "-e", "--engine", type=click.Path(path_type=Path), help="Bundle for them; else the embedded."
-)
+@engine_option
 @click.option("--power", "powers", multiple=True, type=float, default=(1, 4, 8), show_default=True)
 @click.option("--most", default=10, show_default=True, help="Largest fixed number.")
 def main(

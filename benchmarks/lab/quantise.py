@@ -21,7 +21,7 @@ _BLOCK: Final = 128
 
 @click.command("quantise")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@click.option("-o", "--out", "output", type=click.Path(path_type=Path), required=True)
 @click.option(
     "--activations/--weights-alone",
     default=True,

@@ -159,7 +159,7 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 
 @click.command()
 @click.argument("shape", type=click.Choice([*SHAPES, TAESD]))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@click.option("-o", "--out", "output", type=click.Path(path_type=Path), required=True)
 @click.option("--seed", default=0, show_default=True)
 def main(shape: str, output: Path, seed: int) -> None:
     """Write a pipeline of SHAPE with random weights."""

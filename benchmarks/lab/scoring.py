@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from ...cli.options import engine_option
 from ...runtime.look.prompts import read_classes, synonyms
 from ...runtime.segmenter import Segmenter
 from ..accuracy.datasets.registry import class_file
@@ -70,9 +71,7 @@ def network_seconds(engine: Path | None, classes: int, side: int, runs: int) -> 
 
 
 @click.command()
-@click.option(
-    "-e", "--engine", type=click.Path(path_type=Path), help="[default: the embedded model]"
-)
+@engine_option
 @click.option("--classes", type=click.IntRange(1, 171), default=171, show_default=True)
 @click.option(
     "--size", "side", type=click.IntRange(16), default=512, show_default=True, help="Side."

@@ -30,7 +30,7 @@ def test_scoring_is_timed_beside_the_networks() -> None:
 
 
 def test_half_precision_weights_are_not_quantised(tmp_path: Path) -> None:
-    arguments = ["quantise", str(EMBEDDED), "--output", str(tmp_path / "int8")]
+    arguments = ["quantise", str(EMBEDDED), "--out", str(tmp_path / "int8")]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 1
     assert "export it with --weights fp32" in done.output

@@ -22,7 +22,7 @@ def test_a_quantised_bundle_segments(
     sd1_report: ExportReport, tmp_path: Path, flag: str, operator: str
 ) -> None:
     target = tmp_path / "int8"
-    arguments = ["quantise", str(sd1_report.path), "--output", str(target), flag]
+    arguments = ["quantise", str(sd1_report.path), "--out", str(target), flag]
     done = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     nodes = onnx.load(target / "unet.onnx", load_external_data=False).graph.node

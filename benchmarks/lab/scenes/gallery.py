@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.progress import track
 
+from ....cli.options import engine_option
 from ....runtime.disk.atomic import write_atomically
 from ....runtime.segmenter import Segmenter
 from ...metrics import NO_CLASS, Labels, match
@@ -88,9 +89,7 @@ def page(segmenter: Segmenter, chosen: list[int]) -> Image.Image:
 
 
 @click.command()
-@click.option(
-    "-e", "--engine", type=click.Path(path_type=Path), help="[default: the embedded model]"
-)
+@engine_option
 @click.option("--scenes", type=click.IntRange(min=1), default=12, show_default=True)
 @click.option("--first", type=click.IntRange(min=0), default=0, show_default=True, help="Seed.")
 @click.option(

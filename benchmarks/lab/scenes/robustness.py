@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from ....cli.options import engine_option
 from ....runtime.segmenter import Segmenter
 from ...accuracy.protocols import PROTOCOLS, figures
 from ...metrics import Counts, Labels
@@ -124,9 +125,7 @@ def robustness(
 
 
 @click.command()
-@click.option(
-    "-e", "--engine", type=click.Path(path_type=Path), help="[default: the embedded model]"
-)
+@engine_option
 @click.option("--scenes", type=click.IntRange(min=1), default=60, show_default=True)
 @click.option("--json", "to_json", is_flag=True, help="Print JSON instead of a table.")
 def main(engine: Path | None, scenes: int, to_json: bool) -> None:

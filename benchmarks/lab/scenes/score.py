@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from ....cli.options import set_option
+from ....cli.options import engine_option, set_option
 from ....runtime.segmenter import Segmenter
 from ...accuracy.evaluate import label
 from ...accuracy.protocols import IGNORE, PROTOCOLS, figures
@@ -168,9 +168,7 @@ def beside(value: float, bar: float | None) -> str:
 
 
 @click.command()
-@click.option(
-    "--engine", type=click.Path(path_type=Path), help="Bundle; the embedded one if not given."
-)
+@engine_option
 @click.option("--scenes", default=500, show_default=True)
 @click.option("--first", default=0, show_default=True, help="First seed.")
 @set_option

@@ -228,7 +228,8 @@ def save_snapshot(path: Path, work: Path, vae: AutoencoderTiny, model: Denoiser)
 )
 @click.option(
     "-o",
-    "--output",
+    "--out",
+    "output",
     type=click.Path(path_type=Path),
     default=Path("work/scenes/storybook"),
     show_default=True,
