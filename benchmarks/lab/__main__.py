@@ -6,7 +6,7 @@ from typing import Final
 
 import click
 
-from ...cli import main as mdrt
+from ...cli import Commands
 from ...cli.lazy import Lazy
 
 _LAB: Final = "mdrt.benchmarks.lab"
@@ -33,7 +33,7 @@ COMMANDS: Final = {
 }
 
 
-@click.group(cls=type(mdrt), lazy=COMMANDS, context_settings=mdrt.context_settings)
+@click.group(cls=Commands, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """The laboratory: what trains, draws, counts and checks, for those who build mdrt.
 

@@ -37,7 +37,7 @@ def _terminate(number: int, _frame: object) -> NoReturn:
     raise _Terminated(128 + number)  # the status of a process that the signal ended
 
 
-class _Commands(LazyGroup):
+class Commands(LazyGroup):
     """One line instead of a traceback for a user's mistake."""
 
     def invoke(self, context: click.Context) -> Any:
@@ -58,7 +58,7 @@ class _Commands(LazyGroup):
             signal.signal(signal.SIGTERM, before)
 
 
-@click.group(cls=_Commands, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mdrt")
 @click.option("--debug", **DEBUG)
 def main() -> None:
