@@ -8,7 +8,7 @@ from ...kernels import Mode, Pooling
 from ..look.network import EncodedText
 from ..look.taps import Taps
 from .base import Head, Reading
-from .maps import MODE_HELP, POOLING_HELP, class_maps
+from .maps import MODE_HELP, POOLING_HELP, class_maps, view
 from .options import HeadOptions, Strides, option
 
 
@@ -25,7 +25,8 @@ class AttentionOptions(HeadOptions):
 
 def read(taps: Taps, options: AttentionOptions, text: EncodedText) -> Reading:
     """The class map of every name."""
-    maps = class_maps(taps, options, text).maps
+    logits = taps.logits(text=text, **view(taps, options))
+    maps = class_maps(taps, options, text, logits).maps
     return Reading([maps], maps)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from ... import kernels
-from ...kernels import Method, Mode, Size
+from ...kernels import Grid, Method, Mode, Size
 from ..look.taps import Taps
 from .base import Reading
 from .maps import MODE_HELP
@@ -29,21 +29,22 @@ class ClusteringOptions(HeadOptions):
 
 def read_clusters(
     taps: Taps,
+    features: list[Grid],
     options: ClusteringOptions,
     count: int | Literal["auto"],
     method: Method,
     **choices: Any,
 ) -> Reading:
-    """Cluster the features of the empty prompt; each cluster's one-hot map stands for a_c in Eq. 5.
+    """Cluster features; each cluster's one-hot map stands for a_c in Eq. 5.
 
     Args:
+        features: of the empty prompt.
         count: how many segments; "auto" finds it in the features, one for a picture of one colour.
         method: what clusters, of `kernels.cluster`.
         choices: its others.
     """
     if count == "auto" and int(np.ptp(taps.image, axis=(0, 1)).max()) <= ONE_COLOUR:
         count = 1
-    features = taps.features(options.timestep, taps.empty, options.feature_strides)
     with taps.stage("segments"):
         labels, found = kernels.cluster(features, count, method, **choices)
         weights = kernels.cluster_weights(labels, found)

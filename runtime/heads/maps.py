@@ -46,19 +46,28 @@ class ClassMaps:
         return kernels.won_shares(self.logits, prompts.owner, len(prompts.classes), self.grid)
 
 
-def class_maps(taps: Taps, options: MapOptions, text: EncodedText) -> ClassMaps:
-    """a_c of every name. In mode "released" attention is of the picture as one square, without
-    noise: the official code's inversion is a single step, which returns the latent as it is."""
+def view(taps: Taps, options: MapOptions) -> dict[str, Any]:
+    """What of a look class maps are made from: arguments of `Taps.logits`.
+
+    In mode "released" attention is of the picture as one square, without noise: the official
+    code's inversion is a single step, which returns the latent as it is.
+    """
+    released = options.mode == "released"
+    return {
+        "canvas": taps.square if released else taps.canvas,
+        "timestep": options.timestep,
+        "strides": options.attention_strides,
+        "probabilities": options.pooling == "softmax",
+        "noise": not released,
+    }
+
+
+def class_maps(
+    taps: Taps, options: MapOptions, text: EncodedText, logits: list[Array]
+) -> ClassMaps:
+    """a_c of every name, from the logits that `view` asks for."""
     released = options.mode == "released"
     canvas = taps.square if released else taps.canvas
-    logits = taps.logits(
-        canvas,
-        options.timestep,
-        text,
-        options.attention_strides,
-        probabilities=options.pooling == "softmax",
-        noise=not released,
-    )
     with taps.stage("attention"):
         grid = squash_grid(taps.network.manifest.native_size) if released else None
         owner, count = text.prompts.owner, len(text.prompts.classes)

@@ -10,7 +10,7 @@ from ..errors import MdrtError
 from ..look.network import EncodedText
 from ..look.taps import Taps
 from .base import Head, Reading
-from .maps import MODE_HELP, POOLING_HELP, class_maps
+from .maps import MODE_HELP, POOLING_HELP, class_maps, view
 from .options import HeadOptions, Strides, option
 
 
@@ -60,7 +60,8 @@ def read(taps: Taps, options: MaskDiffusionOptions, text: EncodedText) -> Readin
     released = options.mode == "released"
     if released:  # features of the empty prompt
         features = taps.features(options.timestep, taps.empty, options.feature_strides)
-    found = class_maps(taps, options, text)
+    logits = taps.logits(text=text, **view(taps, options))
+    found = class_maps(taps, options, text, logits)
     if not released:  # of the same pass as the maps
         features = taps.features(options.timestep, text, options.feature_strides)
     with taps.stage("attention"):

@@ -10,7 +10,7 @@ import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias, TypeGuard, cast
 
 import numpy as np
 
@@ -94,10 +94,10 @@ class Declared:
                 return None
             if isinstance(value, list | tuple) and value and all(type(n) is int for n in value):
                 found = tuple(sorted({int(n) for n in value}, reverse=True))
-        elif isinstance(value, int | float | np.number) and not isinstance(value, bool):
-            number = float(value)
-            if self._inside(number) and (self.type == "number" or number == int(number)):
-                found = number if self.type == "number" else int(number)
+        elif self.type in ("number", "whole number") and _is_number(value):
+            number, whole = float(value), self.type == "whole number"
+            if self._inside(number) and (not whole or number == int(number)):
+                found = int(number) if whole else number
         if found is None:
             raise MdrtError(f"{self.name} is {value!r}, expected {self._expected}")
         return found
@@ -147,6 +147,10 @@ class Declared:
             and (self.above is None or number > self.above)
             and (self.below is None or number < self.below)
         )
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)

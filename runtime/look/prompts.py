@@ -220,7 +220,7 @@ def _phrases(classes: Sequence[ClassName]) -> list[tuple[int, str]]:
     if isinstance(classes, str):
         raise PromptError("classes is one string, expected a list of names; split it at commas")
     if not classes:
-        raise PromptError('no class names; give at least one, as in --classes "sky, grass"')
+        raise PromptError('no class names; give at least one, as in "sky, grass"')
     phrases = [(index, name) for index, names in enumerate(classes) for name in synonyms(names)]
     named = {index for index, name in phrases if name}
     for index in range(len(classes)):

@@ -115,6 +115,12 @@ def test_values_of_another_type_are_refused(wrong: Any) -> None:
         ToyOptions(width=wrong)
 
 
+def test_a_number_is_no_choice_and_no_yes() -> None:
+    for name in ("shape", "bright", "feature_strides"):
+        with pytest.raises(mdrt.MdrtError, match=f"{name} is 1, expected"):
+            ToyOptions(**{name: 1})
+
+
 def test_numbers_of_numpy_are_numbers() -> None:
     made = ToyOptions(width=np.int64(3), gain=np.float32(0.5), bright=np.bool_(True))  # type: ignore[arg-type]
     assert (made.width, made.gain, made.bright) == (3, 0.5, True)

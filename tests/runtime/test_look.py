@@ -160,8 +160,14 @@ def test_a_closed_segmenter_says_so(picture: NDArray[np.uint8]) -> None:
         look.segment(NAMES, timestep=7)
 
 
+@pytest.mark.parametrize(
+    "options", [[], ["--set", "mode=paper"], ["--unsupervised"], ["--head", "attention"]]
+)
 def test_the_command_reaches_the_session_in_eight_calls(
-    picture: NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    picture: NDArray[np.uint8],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
 ) -> None:
     from PIL import Image
 
@@ -175,9 +181,9 @@ def test_the_command_reaches_the_session_in_eight_calls(
         return infer(self, *arguments)
 
     monkeypatch.setattr(Session, "infer", traced)
-    out = str(tmp_path / "out")
-    done = CliRunner().invoke(main, ["segment", str(tmp_path / "scene.png"), "-o", out])
+    call = ["segment", str(tmp_path / "scene.png"), "-o", str(tmp_path / "out"), *options]
+    done = CliRunner().invoke(main, call)
     assert done.exit_code == 0, done.output
-    assert any(name.startswith("unet") for name in depths)
+    assert {name.partition(".")[0] for name in depths} >= {"unet", "vae_encoder"}
     for frames in depths.values():
         assert len(frames) <= 8, frames  # the last is this test's own stand-in for infer
