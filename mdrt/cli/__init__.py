@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 import click
 
 from .. import __version__
-from .errors import DEBUG, Telling
 from .lazy import Lazy, LazyGroup
+from .telling import DEBUG, Telling
 
 COMMANDS = {
     "segment": Lazy("mdrt.cli.segment", "segment_command", "Segment pictures."),

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from ..runtime.errors import MdrtError
-from .errors import DEBUG, note_command
+from .telling import DEBUG, note_command
 
 EXPERTS: Final = "Experts"
 """The title of the options that `--help-all` alone shows."""

@@ -10,9 +10,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from ..benchmarks.speed.chart import draw_race, seconds
 from ..benchmarks.speed.contenders import CONTENDERS, PYTORCH
 from ..benchmarks.speed.latency import race
-from ..benchmarks.speed.report import draw_race, seconds
 from ..benchmarks.speed.task import STAGES
 from ..runtime.bundle import contract
 from ..runtime.bundle.loading import load_bundle

@@ -25,9 +25,9 @@ from ..runtime.pictures.output import printable, record, write_result
 from ..runtime.segmentation import Segmentation
 from ..runtime.segmenter import Segmenter
 from ..runtime.sessions.trace import Trace
-from .errors import Telling
 from .progress import say
 from .tables import picture_table
+from .telling import Telling
 
 
 @dataclass(frozen=True)

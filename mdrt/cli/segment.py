@@ -16,7 +16,6 @@ from ..runtime.errors import MdrtError, PromptError
 from ..runtime.look.prompts import load_classes, with_background
 from ..runtime.overlap import overlap
 from ..runtime.pictures.output import check_targets, choose_stems, output_folder, result_files
-from .errors import Telling
 from .groups import Command, experts, group, option
 from .options import (
     engine_option,
@@ -26,6 +25,7 @@ from .options import (
     set_option,
     threads_option,
 )
+from .telling import Telling
 
 if TYPE_CHECKING:
     from ..runtime.heads import Head

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from mdrt.benchmarks.accuracy.datasets import NAMES, TREES, open_dataset, registry, tables
+from mdrt.benchmarks.accuracy.datasets import NAMES, TREES, open_dataset, raw_values, registry
 from mdrt.benchmarks.accuracy.datasets.trees import to_classes
 from mdrt.runtime.errors import DatasetError
 from mdrt.runtime.look.prompts import read_classes, synonyms
@@ -86,7 +86,7 @@ def potsdam_tiles(root: Path) -> None:
 def potsdam_original(root: Path) -> None:
     picture(root / "2_Ortho_RGB/top_potsdam_2_13_RGB.tif")
     picture(root / "2_Ortho_RGB/top_potsdam_2_10_RGB.tif")  # of the training split
-    colours = np.array([*tables.POTSDAM_COLOURS, (0, 0, 0)], np.uint8)
+    colours = np.array([*raw_values.POTSDAM_COLOURS, (0, 0, 0)], np.uint8)
     values = np.resize(colours, (SIZE[1], 3))[None].repeat(SIZE[0], axis=0)
     for area in ("2_10", "2_13"):
         mask(root / f"5_Labels_all/top_potsdam_{area}_label.tif", values)
@@ -163,11 +163,11 @@ def test_class_files(name: str) -> None:
 
 def test_cocos_tables_agree() -> None:
     """A pixel's class does not depend on which of the two kinds of maps it was read from."""
-    fine, of_train = tables.COCO_171_STUFFTHING, tables.COCO_27_TRAIN
+    fine, of_train = raw_values.COCO_171_STUFFTHING, raw_values.COCO_27_TRAIN
     for raw in range(182):
         if fine[raw] < 254:
-            assert of_train[fine[raw]] == tables.COCO_27_STUFFTHING[raw]
-    assert (fine[[11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90]] == tables.UNKNOWN).all()
+            assert of_train[fine[raw]] == raw_values.COCO_27_STUFFTHING[raw]
+    assert (fine[[11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90]] == raw_values.UNKNOWN).all()
 
 
 def generic(root: Path) -> Path:
@@ -274,7 +274,7 @@ def test_the_areas_of_potsdams_splits(tmp_path: Path) -> None:
     potsdam_original(tmp_path)
     ids = {split: list(open_dataset("potsdam6", tmp_path, split).ids) for split in ("val", "train")}
     assert ids == {"val": ["top_potsdam_2_13"], "train": ["top_potsdam_2_10"]}
-    assert {split: len(areas) for split, areas in tables.POTSDAM_MEMBERS.items()} == {
+    assert {split: len(areas) for split, areas in raw_values.POTSDAM_MEMBERS.items()} == {
         "train": 24,
         "val": 14,
     }
@@ -283,4 +283,4 @@ def test_the_areas_of_potsdams_splits(tmp_path: Path) -> None:
 def test_values_beyond_a_byte_are_unknown(tmp_path: Path) -> None:
     raw = np.array([[0, 300, -1]], np.int32)
     with pytest.raises(DatasetError, match="holds -1, 300"):
-        to_classes(raw, tables.shifted(3), tmp_path / "mask.png")
+        to_classes(raw, raw_values.shifted(3), tmp_path / "mask.png")

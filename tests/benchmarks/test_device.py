@@ -67,7 +67,7 @@ def test_the_document_holds_the_counts() -> None:
     pytest.importorskip("diffusers")
     from mdrt.benchmarks.lab.device.counts import GPUS, after_the_networks
     from mdrt.benchmarks.lab.device.document import work_table
-    from mdrt.benchmarks.lab.device.work import networks, unet
+    from mdrt.benchmarks.lab.device.layers import networks, unet
 
     before, after, whole = networks(), after_the_networks(), unet(whole=True)
     # 10⁹ multiply-adds that others counted: onnx-tool 566 for the VAE encoder; 339 for the UNet

@@ -10,7 +10,7 @@ from typing import Final
 
 from ....runtime.errors import DatasetError
 from ....runtime.look.prompts import read_classes, synonyms
-from . import tables
+from . import raw_values
 from .base import Dataset
 from .trees import Tree, TreeDataset, Variant
 
@@ -22,7 +22,7 @@ def class_file(name: str) -> Path:
     return _CLASSES / f"{name}.txt"
 
 
-def _cityscapes(classes: str, **tables_by_kind: tables.ValueTable) -> Tree:
+def _cityscapes(classes: str, **tables_by_kind: raw_values.ValueTable) -> Tree:
     variants = [
         Variant(
             "leftImg8bit/{split}/*/*_leftImg8bit.png",
@@ -35,7 +35,7 @@ def _cityscapes(classes: str, **tables_by_kind: tables.ValueTable) -> Tree:
     return Tree(classes, tuple(variants), ("", "cityscapes", "Cityscapes"))
 
 
-def _voc(classes: str, table: tables.ValueTable, sets: str, masks: str) -> Tree:
+def _voc(classes: str, table: raw_values.ValueTable, sets: str, masks: str) -> Tree:
     variant = Variant(
         "JPEGImages/{id}.jpg",
         masks + "/{id}.png",
@@ -46,7 +46,7 @@ def _voc(classes: str, table: tables.ValueTable, sets: str, masks: str) -> Tree:
     return Tree(classes, (variant,), ("", *bases))
 
 
-def _coco(classes: str, raw: tables.ValueTable, train_ids: tables.ValueTable) -> Tree:
+def _coco(classes: str, raw: raw_values.ValueTable, train_ids: raw_values.ValueTable) -> Tree:
     variants = [
         Variant(f"{images}{{split}}2017/*.jpg", f"{folder}/{{split}}2017/{{id}}{end}.png", table)
         for images in ("images/", "")
@@ -60,7 +60,7 @@ def _coco(classes: str, raw: tables.ValueTable, train_ids: tables.ValueTable) ->
     return Tree(classes, tuple(variants), ("", "coco", "cocostuff", "coco_stuff164k"))
 
 
-def _potsdam(classes: str, tiles: tables.ValueTable, colours: tables.ValueTable) -> Tree:
+def _potsdam(classes: str, tiles: raw_values.ValueTable, colours: raw_values.ValueTable) -> Tree:
     originals = [
         Variant(
             f"{images}top_potsdam_*_RGB.tif",
@@ -68,7 +68,7 @@ def _potsdam(classes: str, tiles: tables.ValueTable, colours: tables.ValueTable)
             colours,
             suffix="_RGB",
             colours=True,
-            members=tables.POTSDAM_MEMBERS,
+            members=raw_values.POTSDAM_MEMBERS,
         )
         for images, masks, end in (
             ("2_Ortho_RGB/", "5_Labels_all/", ""),
@@ -84,26 +84,30 @@ def _potsdam(classes: str, tiles: tables.ValueTable, colours: tables.ValueTable)
 
 TREES: Final[Mapping[str, Tree]] = {
     "cityscapes19": _cityscapes(
-        "cityscapes19", labelIds=tables.CITYSCAPES_19, labelTrainIds=tables.CITYSCAPES_19_TRAIN
+        "cityscapes19",
+        labelIds=raw_values.CITYSCAPES_19,
+        labelTrainIds=raw_values.CITYSCAPES_19_TRAIN,
     ),
-    "cityscapes27": _cityscapes("cityscapes27", labelIds=tables.CITYSCAPES_27),
-    "voc20": _voc("voc20", tables.VOC_20, "Segmentation", "SegmentationClass"),
-    "voc21": _voc("voc21", tables.VOC_21, "Segmentation", "SegmentationClass"),
-    "cocostuff171": _coco("cocostuff171", tables.COCO_171_STUFFTHING, tables.COCO_171_TRAIN),
-    "cocostuff27": _coco("cocostuff27", tables.COCO_27_STUFFTHING, tables.COCO_27_TRAIN),
-    "potsdam6": _potsdam("potsdam6", tables.POTSDAM_6_TILES, tables.POTSDAM_6),
-    "potsdam3": _potsdam("potsdam3", tables.POTSDAM_3_TILES, tables.POTSDAM_3),
+    "cityscapes27": _cityscapes("cityscapes27", labelIds=raw_values.CITYSCAPES_27),
+    "voc20": _voc("voc20", raw_values.VOC_20, "Segmentation", "SegmentationClass"),
+    "voc21": _voc("voc21", raw_values.VOC_21, "Segmentation", "SegmentationClass"),
+    "cocostuff171": _coco(
+        "cocostuff171", raw_values.COCO_171_STUFFTHING, raw_values.COCO_171_TRAIN
+    ),
+    "cocostuff27": _coco("cocostuff27", raw_values.COCO_27_STUFFTHING, raw_values.COCO_27_TRAIN),
+    "potsdam6": _potsdam("potsdam6", raw_values.POTSDAM_6_TILES, raw_values.POTSDAM_6),
+    "potsdam3": _potsdam("potsdam3", raw_values.POTSDAM_3_TILES, raw_values.POTSDAM_3),
     "ade150": Tree(
         "ade150",
-        (Variant("images/{split}/*.jpg", "annotations/{split}/{id}.png", tables.ADE_150),),
+        (Variant("images/{split}/*.jpg", "annotations/{split}/{id}.png", raw_values.ADE_150),),
         ("", "ADEChallengeData2016"),
         {"train": "training", "val": "validation"},
     ),
     "context59": _voc(
-        "context59", tables.CONTEXT_59, "SegmentationContext", "SegmentationClassContext"
+        "context59", raw_values.CONTEXT_59, "SegmentationContext", "SegmentationClassContext"
     ),
     "context60": _voc(
-        "context60", tables.CONTEXT_60, "SegmentationContext", "SegmentationClassContext"
+        "context60", raw_values.CONTEXT_60, "SegmentationContext", "SegmentationClassContext"
     ),
 }
 """On disk, below a root of the user's."""
@@ -180,7 +184,7 @@ def _folder(root: Path, listed: Path | None) -> TreeDataset:
     if not any(mask.exists() for mask in masks):
         raise DatasetError(f"{root} has no mask for any of {len(pictures)} pictures; {layout}")
     items = [(p.stem, p, m) for p, m in zip(pictures, masks, strict=True)]
-    variant = Variant("images/*", "masks/{id}.png", tables.shifted(len(classes)))
+    variant = Variant("images/*", "masks/{id}.png", raw_values.shifted(len(classes)))
     return TreeDataset(FOLDER, classes, variant, _listed(items, listed, root))
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from ....runtime.errors import DatasetError, ImageError
 from ....runtime.pictures.images import read_image
 from .base import Sample
-from .tables import POTSDAM_COLOURS, UNKNOWN, VOID, ValueTable
+from .raw_values import POTSDAM_COLOURS, UNKNOWN, VOID, ValueTable
 
 BLACK: Final = len(POTSDAM_COLOURS)
 """What Potsdam's eroded boundaries, which are black, are read as."""

@@ -10,7 +10,7 @@ import click
 from ....kernels.cuda.module import NAMES, source
 from .compiler import ARCHITECTURES, Compile, find_compiler, usages
 from .counts import GPUS, Stage, after_the_networks
-from .work import networks, unet
+from .layers import networks, unet
 
 MARK: Final = "<!-- below: python -m mdrt.benchmarks.lab device --write docs/device.md -->\n"
 
