@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, Self
 
-from ...runtime.errors import MdrtError
 from ...runtime.heads import HEADS as RUNTIME_HEADS
 from ...runtime.heads import Head, HeadOptions, declared, parse
+from ...runtime.heads import find_head as find_among
 from ...runtime.heads.base import check_names
 from ...runtime.segmenter import Segmenter
 from .prototypes_gt import PROTOTYPES_GT
@@ -27,9 +27,7 @@ def find_head(name: str) -> Head:
     Raises:
         MdrtError: there is none of this name.
     """
-    if name not in HEADS:
-        raise MdrtError(f"head {name!r} is none of {', '.join(HEADS)}")
-    return HEADS[name]
+    return find_among(name, HEADS)
 
 
 def parse_for(heads: Collection[Head], texts: Mapping[str, str]) -> dict[str, dict[str, Any]]:

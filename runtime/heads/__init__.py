@@ -20,17 +20,17 @@ HEADS: Final[Mapping[str, Head]] = {
 """Every head by its name."""
 
 
-def find_head(name: str | Head) -> Head:
-    """A head by its name.
+def find_head(name: str | Head, heads: Mapping[str, Head] = HEADS) -> Head:
+    """A head by its name, of those that there are.
 
     Raises:
         MdrtError: there is none of this name.
     """
     if isinstance(name, Head):
         return name
-    if name not in HEADS:
-        raise MdrtError(f"head {name!r} is none of {', '.join(HEADS)}")
-    return HEADS[name]
+    if name not in heads:
+        raise MdrtError(f"head {name!r} is none of {', '.join(heads)}")
+    return heads[name]
 
 
 __all__ = [
