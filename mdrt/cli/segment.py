@@ -237,7 +237,8 @@ def segment_command(
                 f"{segmenter.manifest.model_id} never saw {', '.join(unknown)}; it knows: {known}. "
                 "Export a Stable Diffusion checkpoint for other names.",
             )
-    network.encode_text(None)
+    if chosen.wordless(options):
+        network.encode_text(None)
     if trace is None:
         network.release_text()  # every text is encoded; its weights are not needed again
     job = Job(chosen, vars(options), names, segments, background, max_size, out, overlay)

@@ -38,4 +38,5 @@ ATTENTION = Head(
     AttentionOptions,
     ("logits",),
     read,
+    wordless=lambda options: False,
 )

@@ -60,6 +60,7 @@ class Head:
         taps: what it reads of a look.
         read: the method itself.
         counts: of an unnamed head, whether it can be told how many segments to find.
+        wordless: whether with its options it reads a pass that the empty prompt drives.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Head:
     taps: tuple[Tap, ...]
     read: Callable[[Taps, Any, Any], Reading]
     counts: bool = True
+    wordless: Callable[[Any], bool] = lambda options: True
 
     def lacks(self, manifest: Manifest) -> str:
         """The tap that it needs and a bundle does not give out; "" if there is none."""

@@ -84,4 +84,5 @@ MASKDIFFUSION = Head(
     MaskDiffusionOptions,
     ("features", "logits"),
     read,
+    wordless=lambda options: options.mode == "released",
 )

@@ -167,6 +167,31 @@ def test_recommendations_for_another_versions_head_are_left_alone(tmp_path: Path
     assert segmenter.settle("spectral").timestep == 0
 
 
+@pytest.mark.parametrize("mode", ["paper", "released"])
+@pytest.mark.parametrize("name", ["maskdiffusion", "attention", "spectral", "kmeans"])
+def test_a_head_says_whether_it_needs_the_empty_prompt(
+    segmenter: mdrt.Segmenter,
+    picture: NDArray[np.uint8],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    mode: str,
+) -> None:
+    """Else a command would encode it for nothing, or load the text encoder a second time."""
+    encode, asked = segmenter.network.encode_text, []
+
+    def noted(classes: Any) -> EncodedText:
+        asked.append(classes)
+        return encode(classes)
+
+    monkeypatch.setattr(segmenter.network, "encode_text", noted)
+    head, look = HEADS[name], segmenter.look(picture)
+    if head.kind == "named":
+        look.segment(["sky", "sand"], head, mode=mode)
+    else:
+        look.segments(2, head, mode=mode)
+    assert head.wordless(segmenter.settle(head, mode=mode)) == (None in asked)
+
+
 def test_a_head_that_is_added_segments(
     toy: Head, segmenter: mdrt.Segmenter, picture: NDArray[np.uint8], tmp_path: Path
 ) -> None:
