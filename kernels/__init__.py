@@ -16,7 +16,7 @@ from .attention import Pooling, absent, class_maps, token_softmax, won_shares
 from .diffseg import merged_maps
 from .edges import Guide, assign_along_edges, edge_grid, scores_along_edges
 from .found import found
-from .grid import Array, Grid, Mode, Size, array_module
+from .grid import Array, Grid, Mode, Size, array_module, void
 from .kmeans import KMeans, gram_kmeans, kmeans
 from .norms import pixel_norms
 from .prototypes import prototypes
@@ -60,5 +60,6 @@ __all__ = [
     "scores_along_edges",
     "spectral_embedding",
     "token_softmax",
+    "void",
     "won_shares",
 ]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from . import cuda
-from .grid import Array, Grid, Mode, Size, array_module, check_classes, on_gpu
+from .grid import Array, Grid, Mode, Size, array_module, check_classes, label_type, on_gpu
 from .norms import NORM_FLOOR, pixel_norms
 from .resize import bands, grid_stencils, resize
 
@@ -28,7 +28,7 @@ class Assignment:
     """What every pixel was assigned to."""
 
     labels: Array
-    """(H, W) uint8, or uint16 for more than 256 classes; the first class wins a tie."""
+    """(H, W) uint8, or uint16 for more than 255 classes; the first class wins a tie."""
     confidence: Array | None
     """(H, W) float32, the winning score: divided by ‖f‖, None unless norms were given, or filtered
     along edges.
@@ -103,7 +103,7 @@ def assign(scores: Sequence[Grid], size: Size, norms: Array | None = None) -> As
         return Assignment(*cuda.labels(scores, size, norms))
     xp = array_module(scores[0].values)
     classes = len(scores[0].values)
-    labels = xp.zeros(size, dtype="uint8" if classes <= 256 else "uint16")
+    labels = xp.zeros(size, dtype=label_type(classes))
     confidence = None if norms is None else xp.empty(size, dtype="float32")
     for tile, block in score_tiles(scores, size):
         best = block.max(axis=0)

@@ -22,7 +22,7 @@ import numpy as np
 
 from . import cuda
 from .assign import Assignment, score_tiles
-from .grid import Array, Grid, Size, array_module, on_gpu
+from .grid import Array, Grid, Size, array_module, label_type, on_gpu
 from .resize import Banded, Stencil
 
 Item = TypeVar("Item")
@@ -31,7 +31,7 @@ FINENESS = 4
 """Cells a side that the small grid has for one of the network's finest."""
 RADIUS = 2 * FINENESS
 """r in cells of the small grid: two cells of the network's. Chosen on the scenes world
-(docs/scenes.md), where half of it gains about 70 % as much."""
+(docs/notes/scenes.md), where half of it gains about 70 % as much."""
 EPSILON = 1e-4
 """ε, a variance of colours in [0, 1]: what differs by less than 0.01 is no edge."""
 CHUNK = 16
@@ -108,7 +108,7 @@ def assign_along_edges(
     edges = EdgeFilter(guide, radius)
     xp = array_module(scores)
     size = (guide.image.shape[0], guide.image.shape[1])
-    labels = xp.zeros(size, dtype="uint8" if len(scores) <= 256 else "uint16")
+    labels = xp.zeros(size, dtype=label_type(len(scores)))
     best = xp.full(size, -xp.inf, dtype="float32")
     if on_gpu(scores):
         for group in _chunks(range(len(scores)), scores.shape[1:]):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]  # of NumPy, or of CuPy with the same interface
@@ -23,6 +24,16 @@ def array_module(array: Array) -> ModuleType:
 def on_gpu(array: Array) -> bool:
     """Whether an array is CuPy's: then the kernels of `mdrt.kernels.cuda` take over."""
     return array_module(array).__name__ == "cupy"
+
+
+def label_type(classes: int) -> str:
+    """The type of labels: its largest value is no class, but `void`."""
+    return "uint8" if classes <= 255 else "uint16"
+
+
+def void(labels: Array) -> int:
+    """The label of pixels that belong to no class: 255, or 65535 in 16 bits."""
+    return int(np.iinfo(labels.dtype).max)
 
 
 @dataclass(frozen=True)

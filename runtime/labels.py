@@ -12,14 +12,14 @@ from operator import add
 import numpy as np
 
 from .. import kernels
-from ..kernels import Array, Assignment, Grid, Guide, Size
+from ..kernels import Array, Assignment, Grid, Guide, Size, array_module, void
 from .heads.base import Reading
 from .look.taps import Taps
 from .pictures.images import shrink
 
 
 def label_pixels(
-    taps: Taps, reading: Reading, refine: bool, keep: bool = False
+    taps: Taps, reading: Reading, refine: bool, threshold: float = 0.0, keep: bool = False
 ) -> tuple[Assignment, Array | None]:
     """Every pixel's class and, if they are to be kept, the scores of all classes.
 
@@ -27,8 +27,21 @@ def label_pixels(
         taps: of the picture.
         reading: what a head made of it.
         refine: whether boundaries follow the picture's edges.
+        threshold: the score under which a pixel is of no class; 0 for none.
         keep: whether to keep the scores, (classes, H, W) float32.
     """
+    assigned, full = _assign(taps, reading, refine, keep)
+    if threshold:
+        assert assigned.confidence is not None
+        below = assigned.confidence < threshold
+        array_module(below).copyto(assigned.labels, void(assigned.labels), where=below)
+    return assigned, full
+
+
+def _assign(
+    taps: Taps, reading: Reading, refine: bool, keep: bool
+) -> tuple[Assignment, Array | None]:
+    """The class of the highest score at every pixel, whatever that is."""
     size, features = taps.size, reading.features
     scores, absent = reading.scores, reading.absent
     if refine or reading.attention:

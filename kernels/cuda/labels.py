@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from ..grid import Array, Grid, Size, array_module
+from ..grid import Array, Grid, Size, array_module, label_type
 from .levels import TILE, level_table
 from .module import blocks, check, launch
 
@@ -26,7 +26,7 @@ def labels(scores: Sequence[Grid], size: Size, norms: Array | None) -> tuple[Arr
     classes = len(scores[0].values)
     table, total = level_table(scores, size, classes)
     packed = xp.concatenate([level.values.ravel() for level in scores])
-    found = xp.empty(size, dtype="uint8" if classes <= 256 else "uint16")
+    found = xp.empty(size, dtype=label_type(classes))
     confidence = None if norms is None else xp.empty(size, dtype="float32")
     check("scores", packed, "float32", (total,))
     if norms is not None:

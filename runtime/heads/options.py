@@ -172,6 +172,12 @@ class HeadOptions:
         "let boundaries follow the picture's edges, by a guided filter of its scores: the "
         "network's cells are too coarse",
     )
+    threshold: float = option(
+        0.0,
+        "pixels whose winning score is below this belong to none of the classes: label 255, void; "
+        "0 leaves out none. What scores are worth, a record's confidences tell",
+        least=0,
+    )
 
     def __post_init__(self) -> None:
         for declaration in declared(type(self)):

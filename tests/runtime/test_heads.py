@@ -61,10 +61,10 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Head:
 def test_options_are_declared_with_types_ranges_and_help() -> None:
     by_name = {d.name: d for d in declared(ToyOptions)}
     assert list(by_name) == [
-        "timestep", "refine", "shape", "width", "gain", "bright", "feature_strides",
+        "timestep", "refine", "threshold", "shape", "width", "gain", "bright", "feature_strides",
     ]  # fmt: skip
     assert [d.type for d in by_name.values()] == [
-        "whole number", "yes/no", "choice", "whole number", "number", "yes/no", "strides",
+        "whole number", "yes/no", "number", "choice", "whole number", "number", "yes/no", "strides",
     ]  # fmt: skip
     assert by_name["width"].range == "whole number from 1 to 8"
     assert by_name["gain"].range == "number above 0 to below 10"
@@ -87,7 +87,7 @@ def test_texts_become_values() -> None:
         "refine": False,
         "feature_strides": (64, 16),
     }
-    assert vars(ToyOptions(**values)) == {"timestep": 0, **values}  # type: ignore[arg-type]
+    assert vars(ToyOptions(**values)) == {"timestep": 0, "threshold": 0.0, **values}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,11 @@ def test_texts_become_values() -> None:
         ("gain", "much", "gain is 'much'"),
         ("bright", "maybe", "bright is 'maybe', expected yes or no"),
         ("feature_strides", "64,x", "feature_strides is '64,x', expected all, or strides"),
-        ("colour", "red", "head toy has no setting colour; it has timestep, refine, shape"),
+        (
+            "colour",
+            "red",
+            "head toy has no setting colour; it has timestep, refine, threshold",
+        ),
     ],
 )
 def test_wrong_texts_are_named(name: str, text: str, words: str) -> None:
