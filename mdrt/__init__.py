@@ -5,6 +5,7 @@ import mdrt
 segmenter = mdrt.Segmenter()
 result = segmenter("beach.jpg", ["sky", "sand", ("water", "sea")])
 result.labels, result.classes, result.confidence
+result.save("out/beach")
 """
 
 from pathlib import Path
@@ -19,12 +20,15 @@ if not (Path(__file__).parent / "runtime").exists() and (_checkout / "runtime").
 from .runtime.errors import (  # noqa: E402
     BundleError,
     DeviceMemoryError,
+    EmbeddedModelWarning,
     EngineError,
     ImageError,
     MdrtError,
+    MdrtWarning,
     OutputError,
     PromptError,
     ProviderError,
+    UnknownNameWarning,
 )
 from .runtime.pictures.images import read_image  # noqa: E402
 from .runtime.segmentation import Segmentation  # noqa: E402
@@ -33,15 +37,18 @@ from .runtime.segmenter import Look, Segmenter  # noqa: E402
 __all__ = [
     "BundleError",
     "DeviceMemoryError",
+    "EmbeddedModelWarning",
     "EngineError",
     "ImageError",
     "Look",
     "MdrtError",
+    "MdrtWarning",
     "OutputError",
     "PromptError",
     "ProviderError",
     "Segmentation",
     "Segmenter",
+    "UnknownNameWarning",
     "__version__",
     "read_image",
 ]

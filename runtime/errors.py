@@ -62,3 +62,15 @@ class DatasetError(MdrtError):
 class EngineError(MdrtError):
     """An engine cannot be built or run: its library is missing or refused, it is for another GPU,
     or an option is impossible."""
+
+
+class MdrtWarning(UserWarning):
+    """What a user should know of a result that is one all the same."""
+
+
+class EmbeddedModelWarning(MdrtWarning):
+    """The embedded model runs, which knows drawn scenes only."""
+
+
+class UnknownNameWarning(MdrtWarning):
+    """A model of a closed vocabulary is asked for a name that it never saw."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -10,6 +10,19 @@ Item = TypeVar("Item")
 Read = TypeVar("Read")
 Worked = TypeVar("Worked")
 Finished = TypeVar("Finished")
+
+
+def ahead(
+    items: Iterable[Item], read: Callable[[Item], Read]
+) -> Iterator[tuple[Item, Future[Read]]]:
+    """Every item with `read` of it, which a thread of its own began one item early."""
+    with ThreadPoolExecutor(1, "reader") as reader:
+        coming: list[tuple[Item, Future[Read]]] = []
+        for item in items:
+            coming.append((item, reader.submit(read, item)))
+            if len(coming) == 2:
+                yield coming.pop(0)
+        yield from coming
 
 
 def overlap(
@@ -25,11 +38,8 @@ def overlap(
     to `finish` in the place of the result; what `finish` raises ends it all.
     """
     finished: list[Future[Finished]] = []
-    with ThreadPoolExecutor(1, "reader") as reader, ThreadPoolExecutor(1, "writer") as writer:
-        coming = [reader.submit(read, item) for item in items[:1]]
-        for number, item in enumerate(items):
-            arrived = coming.pop()
-            coming += [reader.submit(read, later) for later in items[number + 1 : number + 2]]
+    with ThreadPoolExecutor(1, "writer") as writer:
+        for item, arrived in ahead(items, read):
             outcome: Worked | Exception
             try:
                 outcome = work(item, arrived.result())

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from .. import __version__
 from ..kernels import Array, Grid
+from .pictures import output, render
 from .pictures.bands import bands
+from .pictures.palette import hexadecimal
+
+SCHEMA: Final = 3
+"""Version of the JSON record's layout."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Segmentation:
     """What a head made of one picture.
 
     Attributes:
-        labels: (H, W) uint8 or uint16, index into `classes`.
+        labels: (H, W) uint8 or, of more than 255 classes, uint16: index into `classes`; the type's
+            largest value, `kernels.void`, is no class.
         classes: names; "segment 1", … where there were none.
         confidence: (H, W) float32, the winning score: of heads with prototypes the cosine of each
             pixel's features to its class's (in mode "released" times the prototype's length), mixed
@@ -32,6 +45,9 @@ class Segmentation:
         settings: what was used: the head, its every option, the classes taken to be absent, the
             backend, nodes of each graph by ONNX Runtime's provider (None on the CPU), Winograd
             convolutions, tiles and the network's size.
+        image: (H, W, 3) uint8 RGB, the picture.
+        source: where it is from, None where that is not known.
+        model: of the bundle.
     """
 
     labels: NDArray[np.uint8] | NDArray[np.uint16]
@@ -41,17 +57,113 @@ class Segmentation:
     weights: Grid
     timings: dict[str, float]
     settings: dict[str, Any]
+    image: NDArray[np.uint8]
+    source: str | None
+    model: str
 
-    @property
+    def __repr__(self) -> str:
+        height, width = self.labels.shape
+        shares = dict(zip(self.classes, self.shares, strict=True))
+        found = ", ".join(f"{name} {render.percent(shares[name])}" for name in self.found[:6])
+        more = f" and {len(self.found) - 6} more" if len(self.found) > 6 else ""
+        picture = f"{self.source}, " if self.source else ""
+        return f"<Segmentation of {picture}{width}×{height}: {found or 'nothing'}{more}>"
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows."""
+        file = io.BytesIO()
+        self.overlay().save(file, format="PNG")
+        return file.getvalue()
+
+    @cached_property
     def shares(self) -> NDArray[np.float64]:
         """(classes,) share of the pixels that each class covers, in [0, 1]."""
         return self.totals() / self.labels.size
 
+    @property
+    def found(self) -> tuple[str, ...]:
+        """The classes that have a pixel, by share."""
+        order = np.argsort(-self.shares, kind="stable")
+        return tuple(self.classes[i] for i in order if self.shares[i])
+
     def totals(self, values: Array | None = None) -> NDArray[np.float64]:
         """(classes,) sum of `values` (H, W) over each class's pixels; of None, their number."""
-        count = len(self.classes)
-        sums = np.zeros(count)
+        most = np.iinfo(self.labels.dtype).max + 1
+        sums = np.zeros(most)
         for rows in bands(self.labels.shape):  # bincount widens what it gets to 64 bits
             weights = None if values is None else values[rows].ravel()
-            sums += np.bincount(self.labels[rows].ravel(), weights, count)
-        return sums
+            sums += np.bincount(self.labels[rows].ravel(), weights, most)
+        return sums[: len(self.classes)]
+
+    def overlay(self, background: str | None = None) -> Image.Image:
+        """The picture under its classes' colours, with their outlines, names and a legend.
+
+        Args:
+            background: a class left uncoloured.
+        """
+        return render.overlay(self.image, self.labels, self.classes, background)
+
+    def label_image(self, background: str | None = None) -> Image.Image:
+        """The labels as a palette image, as 16-bit grey for more than 255 classes."""
+        return render.label_image(self.labels, self.classes, background)
+
+    def save(
+        self, path: str | os.PathLike[str], *, background: str | None = None, overlay: bool = True
+    ) -> dict[str, str]:
+        """Write labels, overlay and record: for "out/beach" or "out/beach.png" the files
+        out/beach.png, out/beach.overlay.png and out/beach.json, in the place of what was there.
+
+        Args:
+            path: of the labels; or a folder that exists, for the picture's own name in it.
+            background: a class left uncoloured.
+            overlay: whether to write it too.
+
+        Returns:
+            "labels", "overlay" and "record", each with its path.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
+        target = Path(path)
+        if target.is_dir():
+            target /= Path(self.source or "picture").stem
+        target = target.with_name(target.name.removesuffix(".png"))
+        with output.output_folder(target.parent):
+            record = output.write_result(target, self, background, overlay)
+        files: dict[str, str] = record["files"]
+        return files
+
+    def record(self, background: str | None = None) -> dict[str, Any]:
+        """What the JSON record holds, but for the paths of the files."""
+        counts, sums = self.totals(), self.totals(self.confidence)
+        paint = render.colours(self.classes, background)
+        classes = [
+            {
+                "label": label,
+                "name": name,
+                "colour": hexadecimal(paint[label]),
+                "pixels": int(counts[label]),
+                "share": round(float(counts[label] / self.labels.size), 6),
+                "confidence": round(float(sums[label] / counts[label]), 6)
+                if counts[label]
+                else None,
+            }
+            for label, name in enumerate(self.classes)
+        ]
+        used = sys.modules.get("onnxruntime")  # engines run without it
+        return {
+            "schema": SCHEMA,
+            "image": None if self.source is None else output.printable(self.source),
+            "size": list(self.labels.shape),
+            "model": self.model,
+            "background": background,
+            "classes": classes,
+            "void": self.labels.size - int(counts.sum()),
+            "settings": self.settings,
+            "seconds": {stage: round(seconds, 6) for stage, seconds in self.timings.items()},
+            "versions": {
+                "mdrt": __version__,
+                **({"onnxruntime": used.__version__} if used else {}),  # whichever package's it is
+                "numpy": np.__version__,
+            },
+        }

@@ -6,7 +6,8 @@ to every pixel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
@@ -18,14 +19,15 @@ from numpy.typing import NDArray
 from ..kernels import Grid, Size
 from .bundle import contract
 from .bundle.loading import Bundle, load_bundle
-from .errors import BundleError, MdrtError
+from .errors import BundleError, EmbeddedModelWarning, MdrtError, UnknownNameWarning
 from .heads import HEADS, Head, HeadOptions, Reading, find_head
 from .labels import label_pixels
 from .look.clock import StageClock
-from .look.network import Network
+from .look.network import EncodedText, Network
 from .look.prompts import ClassName, synonyms
 from .look.taps import Taps
-from .pictures.images import check_image, read_image
+from .overlap import ahead
+from .pictures.images import ImageLike, read_image, source_name
 from .segmentation import Segmentation
 from .sessions.backend import choose_backend, on_other_sessions
 from .sessions.base import Session
@@ -34,6 +36,13 @@ from .sessions.trace import Trace
 
 EMBEDDED: Final = Path(str(files("mdrt.assets"))) / "scenes"
 """The bundle that comes with the package: the scenes world's own model."""
+
+EMBEDDED_KNOWS: Final = (
+    "the embedded model knows drawn scenes only; for photographs, `mdrt export "
+    "stable-diffusion-v1-5/stable-diffusion-v1-5 --out sd15` makes engine sd15, once (4.3 GB to "
+    "download)"
+)
+"""What every run of it says."""
 
 Count = int | Literal["auto"]
 Progress = Callable[[int, int], None]
@@ -111,10 +120,12 @@ class Segmenter:
         )
         self.network = Network(self.bundle, backend)
         self._trace = trace
+        if self.bundle.path == EMBEDDED:
+            warnings.warn(EMBEDDED_KNOWS, EmbeddedModelWarning, stacklevel=2)
 
     def __call__(
         self,
-        image: str | Path | NDArray[np.uint8],
+        image: ImageLike,
         classes: Sequence[ClassName] | None = None,
         *,
         segments: Count | None = None,
@@ -136,38 +147,92 @@ class Segmenter:
             MdrtError: both or neither of `classes` and `segments` were given; and what `look`,
                 `Look.segment` and `Look.segments` raise.
         """
-        if (classes is None) == (segments is None):
-            raise MdrtError("give either classes (names) or segments (a number or 'auto')")
-        head = find_head(head or ("spectral" if classes is None else "maskdiffusion"))
-        settings = vars(self.settle(head, **settings))  # wrong ones cost no picture's reading
-        look = self.look(image, max_size=max_size, progress=progress)
-        if classes is not None:
-            return look.segment(classes, head, scores=scores, **settings)
-        assert segments is not None
-        return look.segments(segments, head, scores=scores, **settings)
+        ask = self._question(classes, segments, head, scores, settings)
+        return ask(self.look(image, max_size=max_size, progress=progress))
+
+    def stream(
+        self,
+        images: Iterable[ImageLike],
+        classes: Sequence[ClassName] | None = None,
+        *,
+        segments: Count | None = None,
+        head: str | Head | None = None,
+        scores: bool = False,
+        max_size: int | None = None,
+        errors: Literal["raise", "yield"] = "raise",
+        **settings: Any,
+    ) -> Iterator[Segmentation | Exception]:
+        """Segment picture after picture, in order; while one is worked on the next is read.
+
+        Args:
+            images: each as for `look`; taken one ahead, so that a generator may feed it.
+            classes, segments, head, scores, max_size, settings: as for a call.
+            errors: what is done of a picture that fails: "raise" its error, or "yield" it in the
+                place of the result and go on.
+
+        Raises:
+            MdrtError: as for a call; what is wrong with the question, before any picture is read.
+        """
+        ask = self._question(classes, segments, head, scores, settings)
+        if errors not in ("raise", "yield"):
+            raise MdrtError(f"errors is {errors!r}, expected 'raise' or 'yield'")
+
+        def results() -> Iterator[Segmentation | Exception]:
+            for image, arrived in ahead(images, read_image):
+                try:
+                    pixels, source = arrived.result(), source_name(image)
+                    yield ask(self.look(pixels, max_size=max_size, source=source))
+                except Exception as error:
+                    if errors == "raise":
+                        raise
+                    yield error
+
+        return results()
 
     def look(
         self,
-        image: str | Path | NDArray[np.uint8],
+        image: ImageLike,
         *,
         max_size: int | None = None,
         progress: Progress | None = None,
+        source: str | None = None,
     ) -> Look:
         """A look at one picture. Nothing is computed yet.
 
         Args:
-            image: a file, or (H, W, 3) uint8 RGB of any size and aspect.
+            image: of any size and aspect, as for `read_image`: a path, bytes, an open file, a
+                Pillow image or a uint8 array in RGB order.
             max_size: longer side in pixels the picture is reduced to for the network; None keeps
                 it. No picture goes below the bundle's native size: smaller ones are enlarged to it.
             progress: called with (passes done, passes in all) while the UNet runs.
+            source: where it is from, for results to tell; None: its path, where it has one.
 
         Raises:
-            ImageError: it cannot be read, or is no such array.
+            ImageError: it cannot be read, or is no picture.
             MdrtError: `max_size` is below 1.
         """
         if max_size is not None and max_size < 1:
             raise MdrtError(f"max_size is {max_size}, expected at least 1 pixel")
-        return Look(self, image, max_size, progress or (lambda done, total: None), self._trace)
+        progress = progress or (lambda done, total: None)
+        return Look(self, image, max_size, progress, self._trace, source)
+
+    def prepare(self, classes: Sequence[ClassName]) -> EncodedText:
+        """Encode names before a picture needs them: wrong ones cost no picture, and the first
+        picture waits for none. The latest lists are kept.
+
+        Raises:
+            PromptError: the names cannot be a prompt.
+        """
+        text = self.network.encode_text(classes)
+        if unknown := self.unknown(classes):
+            shown = ", ".join(unknown[:8]) + " and more" * (len(unknown) > 8)
+            warnings.warn(
+                f"{self.manifest.model_id} never saw {shown}; it knows "
+                f"{', '.join(self.manifest.classes)}. A Stable Diffusion checkpoint knows others",
+                UnknownNameWarning,
+                stacklevel=2,
+            )
+        return text
 
     def settle(self, head: str | Head, **settings: Any) -> Any:
         """A head's options, complete: what is given, else what the bundle recommends, else the
@@ -210,6 +275,24 @@ class Segmenter:
     ) -> None:
         self.close()
 
+    def _question(
+        self,
+        classes: Sequence[ClassName] | None,
+        segments: Count | None,
+        head: str | Head | None,
+        scores: bool,
+        settings: Mapping[str, Any],
+    ) -> Callable[[Look], Segmentation]:
+        """What is asked of a look, its settings checked: wrong ones cost no picture's reading."""
+        if (classes is None) == (segments is None):
+            raise MdrtError("give either classes (names) or segments (a number or 'auto')")
+        chosen = find_head(head or ("spectral" if classes is None else "maskdiffusion"))
+        options = vars(self.settle(chosen, **settings))
+        if classes is not None:
+            return lambda look: look.segment(classes, chosen, scores=scores, **options)
+        count = _checked_count(segments)
+        return lambda look: look.segments(count, chosen, scores=scores, **options)
+
     def _check_settled(self, options: HeadOptions) -> None:
         manifest, steps = self.manifest, len(self.manifest.alphas_cumprod)
         if options.timestep >= steps:
@@ -234,15 +317,18 @@ class Look:
     def __init__(
         self,
         segmenter: Segmenter,
-        image: str | Path | NDArray[np.uint8],
+        image: ImageLike,
         max_size: int | None,
         progress: Progress,
         trace: Trace | None,
+        source: str | None = None,
     ) -> None:
         self._segmenter, self._device = segmenter, segmenter.network.device
+        self._max_size = max_size
         self._clock = StageClock(self._device, trace)
         with self._clock.stage("image"):
-            pixels = read_image(image) if isinstance(image, str | Path) else check_image(image)
+            pixels = read_image(image)
+        self.source = source_name(image) if source is None else source
         self.taps = Taps(segmenter.network, pixels, self._clock, max_size, progress)
 
     @property
@@ -279,9 +365,10 @@ class Look:
         chosen, options = self._settle(head, "named", settings)
         with self._device.active():
             with self.taps.stage("text"):
-                text = self._segmenter.network.encode_text(classes)
+                text = self._segmenter.prepare(classes)
             reading = chosen.read(self.taps, options, text)
-            return self._label(chosen, options, reading, text.prompts.classes, scores)
+            asked = {"prompts": list(text.prompts.texts)}
+            return self._label(chosen, options, asked, reading, text.prompts.classes, scores)
 
     def segments(
         self,
@@ -302,17 +389,12 @@ class Look:
             MdrtError: the count is none, the head is none or needs names, or a setting is wrong.
             DeviceMemoryError: memory did not suffice, not even for one row at a time.
         """
-        if count != "auto":
-            if not isinstance(count, int | np.integer) or not 1 <= count <= contract.MOST_SEGMENTS:
-                raise MdrtError(
-                    f"segments is {count!r}, expected 1 to {contract.MOST_SEGMENTS} or 'auto'"
-                )
-            count = int(count)
+        count = _checked_count(count)
         chosen, options = self._settle(head, "unnamed", settings)
         with self._device.active():
             reading = chosen.read(self.taps, options, count)
             names = tuple(f"segment {i + 1}" for i in range(len(reading.scores[0].values)))
-            return self._label(chosen, options, reading, names, scores)
+            return self._label(chosen, options, {"segments": count}, reading, names, scores)
 
     def release(self) -> None:
         """Let go what was computed; what is asked for again is computed again."""
@@ -332,6 +414,7 @@ class Look:
         self,
         head: Head,
         options: HeadOptions,
+        asked: Mapping[str, Any],
         reading: Reading,
         names: tuple[str, ...],
         keep: bool,
@@ -339,7 +422,9 @@ class Look:
         """The reading at every pixel, on the host."""
         network, absent = self._segmenter.network, reading.absent
         with self.taps.stage("assign"):
-            assigned, full = label_pixels(self.taps, reading, options.refine, keep)
+            assigned, full = label_pixels(
+                self.taps, reading, options.refine, options.threshold, keep
+            )
         assert assigned.confidence is not None
         extra = [values for values in (absent, full) if values is not None]
         with self.taps.stage("download"):
@@ -351,6 +436,8 @@ class Look:
         settings = {
             "head": head.name,
             **vars(options),
+            **asked,
+            "max_size": self._max_size,
             "absent": missing,
             "backend": network.backend.name,
             "nodes": network.nodes or None,
@@ -366,7 +453,23 @@ class Look:
             Grid(weights, reading.weights.extent),
             self._clock.seconds(),
             settings,
+            self.taps.image,
+            self.source,
+            network.manifest.model_id,
         )
+
+
+def _checked_count(count: Count | None) -> Count:
+    """How many segments, as asked.
+
+    Raises:
+        MdrtError: it is no number of segments.
+    """
+    if count == "auto":
+        return "auto"
+    if isinstance(count, int | np.integer) and 1 <= count <= contract.MOST_SEGMENTS:
+        return int(count)
+    raise MdrtError(f"segments is {count!r}, expected 1 to {contract.MOST_SEGMENTS} or 'auto'")
 
 
 def _check_recommended(segmenter: Segmenter) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Final
 
 import numpy as np
@@ -100,6 +101,7 @@ class Network:
         with bundle.held():
             self._tokenizer = PromptTokenizer(bundle.tokenizer, self.manifest.tokenizer)
         self._texts: dict[tuple[str, ...], Array] = {}
+        self._texts_lock = Lock()
         with self.device.active():
             self.noise = self.device.upload(bundle.noise())
         # apart: a graph for which memory suffices says nothing of the other
@@ -127,14 +129,15 @@ class Network:
         """
         tokenizer = self._tokenizer
         prompts = tokenizer.empty() if classes is None else tokenizer.encode(classes)
-        key = prompts.texts
-        if key not in self._texts:
-            if len(self._texts) >= KEPT_TEXTS:
-                self._texts.pop(next(iter(self._texts)))
-            with self.device.active():
-                self._texts[key] = self._embed(prompts.input_ids)
+        with self._texts_lock:  # callers may be threads
+            hidden = self._texts.get(prompts.texts)
+            if hidden is None:
+                if len(self._texts) >= KEPT_TEXTS:
+                    self._texts.pop(next(iter(self._texts)))
+                with self.device.active():
+                    hidden = self._texts[prompts.texts] = self._embed(prompts.input_ids)
         # The same texts can stand for other groupings of synonyms: the embeddings are shared.
-        return EncodedText(prompts, self._texts[key])
+        return EncodedText(prompts, hidden)
 
     def encode(self, image: NDArray[np.uint8], canvas: Canvas) -> Array:
         """z of every tile, (tiles, c, h, w) float32: the VAE's mean, shifted and scaled."""

@@ -147,21 +147,32 @@ class PromptTokenizer:
         return ids
 
 
+def class_file(text: str) -> Path | None:
+    """The file that a text stands for, "@FILE" or one whose name ends in .txt; None for names.
+
+    Whether there is one of that name decides nothing: "sky" is a class, whatever lies around.
+    """
+    if text.startswith("@"):
+        return Path(text[1:])
+    return Path(text) if text.endswith(".txt") else None
+
+
 def load_classes(text: str) -> Sequence[ClassName]:
-    """Classes that a text stands for: a file's, or the names it lists itself.
+    """Classes that a text stands for: a file's, see `class_file`, or the names it lists itself.
 
     Raises:
-        PromptError: the file cannot be read, or one was clearly meant and is not there.
+        PromptError: the file is not there or cannot be read.
     """
-    if os.path.isdir(text):  # pathlib's raises for over-long names
-        raise PromptError(f"{text} is a directory, expected names or a text file of them")
-    if os.path.lexists(text):
-        return read_classes(Path(text))
-    if text.endswith(".txt") or ("," not in text and Path(text).name != text):
+    path = class_file(text)
+    if path is None:
+        return parse_classes(text)
+    if os.path.isdir(path):  # pathlib's raises for over-long names
+        raise PromptError(f"class file {path} is a directory, expected a text file of names")
+    if not os.path.lexists(path):
         raise PromptError(
-            f"class file {text} does not exist; give one that does, or names with commas between"
+            f"class file {path} does not exist; give one that does, or names with commas between"
         )
-    return parse_classes(text)
+    return read_classes(path)
 
 
 def parse_classes(text: str) -> list[str]:

@@ -1,10 +1,12 @@
-"""Read a picture as the network wants it: upright, RGB, 8 bits."""
+"""A picture, however it arrives, as the network wants it: upright, RGB, 8 bits."""
 
 from __future__ import annotations
 
+import io
+import os
 import warnings
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,11 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..errors import ImageError
 from .bands import bands
+
+ImageLike: TypeAlias = (
+    str | os.PathLike[str] | bytes | bytearray | BinaryIO | Image.Image | NDArray[np.uint8]
+)
+"""What `read_image` takes."""
 
 TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -25,51 +32,95 @@ TURNS: Final = {
 """EXIF orientation → what turns the picture upright (EXIF 2.32, tag 274)."""
 
 
-def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Read an image file: (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
+def read_image(image: ImageLike) -> NDArray[np.uint8]:
+    """A picture as (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
 
     Transparent pixels are laid on white. Integer greys of more than 8 bits are taken as 16 bits
     wide, 0…65535; floating ones as 0…1, or as 0…255 if the largest is 2 or more.
 
+    Args:
+        image: a path; a file's bytes, or the file itself, open for reading bytes; a Pillow image;
+            or a uint8 array (H, W), (H, W, 3) in RGB order or (H, W, 4).
+
     Raises:
-        ImageError: no such file, not an image, truncated, too large to be safe to decode, or a
-            grey outside those ranges.
+        ImageError: no such file, not an image, truncated, too large to be safe to decode, a grey
+            outside those ranges, or another array.
     """
-    path = Path(path)
-    if not path.is_file():
-        kind = "is a directory" if path.is_dir() else "does not exist"
-        raise ImageError(f"image {path} {kind}; give a picture file")
+    name = source_name(image) or "given"
+    if isinstance(image, np.ndarray):
+        image = _from_array(image)
+        if isinstance(image, np.ndarray):
+            return image
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's name its own files, not the picture's
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            if isinstance(image, Image.Image):
                 image.load()
-                return _to_rgb(_upright(image), path)
+                return _to_rgb(_upright(image), name)
+            with Image.open(_file(image)) as opened:
+                opened.load()
+                return _to_rgb(_upright(opened), name)
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"image {path} is too large ({error}); resize it first") from error
+        raise ImageError(f"image {name} is too large ({error}); resize it first") from error
     except UnidentifiedImageError:
-        raise ImageError(f"{path} is no image that Pillow can read") from None
+        raise ImageError(f"image {name} is none that Pillow can read") from None
     except Exception as error:  # decoders raise whatever they meet: struct.error, TypeError, …
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(
-            f"image {path} is damaged or of a kind that Pillow cannot decode ({reason}); "
+            f"image {name} is damaged or of a kind that Pillow cannot decode ({reason}); "
             "save it anew, as PNG or JPEG"
         ) from error
 
 
-def check_image(image: Any) -> NDArray[np.uint8]:
-    """An array a caller handed over, as (H, W, 3) uint8.
+def source_name(image: ImageLike) -> str | None:
+    """Where a picture is from, as far as that is known: its path."""
+    if isinstance(image, str | os.PathLike):
+        return os.fsdecode(image)
+    name = getattr(image, "filename", None) or getattr(image, "name", None)
+    return name if isinstance(name, str) else None
+
+
+def _file(image: Any) -> Path | BinaryIO:
+    """What Pillow opens.
+
+    Raises:
+        ImageError: there is no such file, or it is no picture at all.
+    """
+    if isinstance(image, str | os.PathLike):
+        path = Path(os.fsdecode(image))
+        if path.is_file():
+            return path
+        kind = "is a directory" if path.is_dir() else "does not exist"
+        raise ImageError(f"image {path} {kind}; give a picture file")
+    if isinstance(image, bytes | bytearray | memoryview):
+        return io.BytesIO(image)
+    if hasattr(image, "read") and not isinstance(image, io.TextIOBase):
+        return image  # type: ignore[no-any-return]
+    raise ImageError(
+        f"image is of type {type(image).__name__}, expected a path, bytes, a file open for reading "
+        "bytes, a Pillow image or a uint8 array"
+    )
+
+
+def _from_array(array: NDArray[Any]) -> NDArray[np.uint8] | Image.Image:
+    """An RGB array as it is, one of grey or with transparency as a Pillow image.
 
     Raises:
         ImageError: another shape or type.
     """
-    array = np.asarray(image)
-    if array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8 and array.size:
-        return array
-    raise ImageError(f"image is {array.dtype} {array.shape}, expected uint8 (H, W, 3) in RGB order")
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.dtype == np.uint8 and array.size and array.ndim in (2, 3):
+        if array.ndim == 3 and channels == 3:
+            return array
+        if array.ndim == 2 or channels == 4:
+            return Image.fromarray(array)
+    raise ImageError(
+        f"image is {array.dtype} {array.shape}, expected uint8 (H, W), (H, W, 3) in RGB order or "
+        "(H, W, 4)"
+    )
 
 
 def shrink(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -89,11 +140,11 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+def _to_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
     """The picture's pixels, a band of rows at a time: whole pictures between would cost more
     memory than the decoded one and these together."""
     if image.mode == "F" or image.mode.startswith("I"):
-        image = _eight_bits(np.asarray(image), path)
+        image = _eight_bits(np.asarray(image), name)
     transparent = "A" in image.getbands() or "transparency" in image.info
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     for rows in bands(pixels.shape):
@@ -105,15 +156,15 @@ def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
     return pixels
 
 
-def _eight_bits(grey: NDArray[Any], path: Path) -> Image.Image:
-    scale = np.float32(_scale(grey, path))
+def _eight_bits(grey: NDArray[Any], name: str) -> Image.Image:
+    scale = np.float32(_scale(grey, name))
     pixels = np.empty(grey.shape, np.uint8)
     for rows in bands(grey.shape):
         pixels[rows] = (grey[rows] * scale).round().astype(np.uint8)
     return Image.fromarray(pixels)
 
 
-def _scale(grey: NDArray[Any], path: Path) -> float:
+def _scale(grey: NDArray[Any], name: str) -> float:
     """What brings deep greys to 0…255: never their own maximum, or one bright pixel would change
     the brightness of all others.
     """
@@ -130,6 +181,6 @@ def _scale(grey: NDArray[Any], path: Path) -> float:
         if low >= 0 and high <= 65535:
             return 255 / 65535
     raise ImageError(
-        f"image {path} has values from {low:g} to {high:g}, expected {expected}; "
+        f"image {name} has values from {low:g} to {high:g}, expected {expected}; "
         "clip or rescale it first"
     )

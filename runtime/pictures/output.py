@@ -5,24 +5,17 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ... import __version__
 from ..disk.atomic import write_together
 from ..errors import OutputError
-from ..segmentation import Segmentation
-from . import render
 
-SCHEMA = 2
-"""Version of the JSON record's layout."""
+if TYPE_CHECKING:
+    from ..segmentation import Segmentation
 
 
 @contextmanager
@@ -51,30 +44,37 @@ def output_folder(folder: Path) -> Iterator[None]:
                 path.rmdir()
 
 
-def result_files(folder: Path, stem: str, with_overlay: bool = True) -> dict[str, Path]:
-    """Where a result goes: label map, overlay, record."""
-    files = {
-        "labels": folder / f"{stem}.png",
-        "overlay": folder / f"{stem}.overlay.png",
-        "record": folder / f"{stem}.json",
-    }
+def result_files(target: Path, with_overlay: bool = True) -> dict[str, Path]:
+    """Where a result goes: label map, overlay, record; `target` is their path without a suffix."""
+    endings = {"labels": ".png", "overlay": ".overlay.png", "record": ".json"}
     if not with_overlay:
-        del files["overlay"]
-    return files
+        del endings["overlay"]
+    return {kind: target.with_name(target.name + ending) for kind, ending in endings.items()}
 
 
-def choose_stems(pictures: Sequence[Path]) -> dict[Path, str]:
-    """A name for each picture's results such that no file is written twice."""
-    stems: dict[Path, str] = {}
+def choose_targets(folder: Path, pictures: Mapping[Path, Path]) -> dict[Path, Path]:
+    """A target for each picture's results such that no file is written twice.
+
+    Args:
+        folder: of all results.
+        pictures: each with the folder in it that its results go to.
+    """
+    targets: dict[Path, Path] = {}
     taken: set[Path] = set()
-    for picture in pictures:
+    for picture, place in pictures.items():
         numbers = itertools.count(2)
-        stem = picture.stem
-        while taken & set(result_files(Path(), stem).values()):
-            stem = f"{picture.stem}-{next(numbers)}"
-        stems[picture] = stem
-        taken |= set(result_files(Path(), stem).values())
-    return stems
+        target = folder / place / picture.stem
+        while taken & set(result_files(target).values()):
+            target = target.with_name(f"{picture.stem}-{next(numbers)}")
+        targets[picture] = target
+        taken |= set(result_files(target).values())
+    return targets
+
+
+def is_result(path: Path) -> bool:
+    """Whether a picture is a label map or overlay that an earlier run wrote."""
+    stem = path.name.removesuffix(".png").removesuffix(".overlay")
+    return path.suffix == ".png" and read_record(path.with_name(f"{stem}.json")) is not None
 
 
 def check_targets(
@@ -96,7 +96,7 @@ def check_targets(
                     out=...,
                 )
         taken = [path for path in files.values() if os.path.lexists(path)]
-        if taken and not overwrite and not _is_record(files["record"]):
+        if taken and not overwrite and read_record(files["record"]) is None:
             raise OutputError(
                 f"{taken[0]} exists and is no earlier result of mdrt; "
                 "choose another folder, or allow it to be overwritten",
@@ -105,78 +105,42 @@ def check_targets(
             )
 
 
-def _is_record(path: Path) -> bool:
-    """Whether a file is the record of an earlier result."""
+def read_record(path: Path) -> dict[str, Any] | None:
+    """The record of an earlier result; None where a file is none, or there is no file."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return isinstance(values["schema"], int) and isinstance(values["versions"]["mdrt"], str)
+        known = isinstance(values["schema"], int) and isinstance(values["versions"]["mdrt"], str)
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return False
-
-
-def record(
-    result: Segmentation, image: str, model: str, background: str | None = None
-) -> dict[str, Any]:
-    """The JSON record of a result: classes with shares and confidences, timings, versions."""
-    counts, sums = result.totals(), result.totals(result.confidence)
-    classes = [
-        {
-            "label": label,
-            "name": name,
-            "pixels": int(counts[label]),
-            "share": round(float(counts[label] / result.labels.size), 6),
-            "confidence": round(float(sums[label] / counts[label]), 6) if counts[label] else None,
-        }
-        for label, name in enumerate(result.classes)
-    ]
-    used = sys.modules.get("onnxruntime")  # engines run without it
-    return {
-        "schema": SCHEMA,
-        "image": image,
-        "size": list(result.labels.shape),
-        "model": model,
-        "background": background,
-        "classes": classes,
-        "settings": result.settings,
-        "seconds": {stage: round(seconds, 6) for stage, seconds in result.timings.items()},
-        "versions": {
-            "mdrt": __version__,
-            **({"onnxruntime": used.__version__} if used else {}),  # whichever package it is from
-            "numpy": np.__version__,
-        },
-    }
+        return None
+    return values if known else None
 
 
 def write_result(
-    folder: Path,
-    stem: str,
-    pixels: NDArray[np.uint8],
+    target: Path,
     result: Segmentation,
-    values: dict[str, Any],
-    *,
     background: str | None = None,
     with_overlay: bool = True,
-) -> dict[str, str]:
-    """Write `stem.png` (labels), `stem.overlay.png` and `stem.json`; returns their paths.
+) -> dict[str, Any]:
+    """Write labels, overlay and record, see `result_files`; returns the record.
 
     The record appears last: where it stands, the pictures it names stand too.
 
     Raises:
         OutputError: a file cannot be written.
     """
-    files = result_files(folder, stem, with_overlay)
+    files = result_files(target, with_overlay)
     # File names need not be UTF-8; a record is.
     written = {kind: printable(path) for kind, path in files.items()}
-    text = json.dumps(values | {"files": written}, indent=2, ensure_ascii=False) + "\n"
+    record = result.record(background) | {"files": written}
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     writes: dict[str, Callable[[BinaryIO], object]] = {
-        "labels": partial(render.label_image(result, background).save, format="PNG"),
+        "labels": partial(result.label_image(background).save, format="PNG"),
         "record": lambda file: file.write(text.encode()),
     }
     if with_overlay:
-        painted = render.overlay(pixels, result, background)
-        writes["overlay"] = partial(painted.save, format="PNG")
+        writes["overlay"] = partial(result.overlay(background).save, format="PNG")
     write_together({path: writes[kind] for kind, path in files.items()})
-    return written
+    return record
 
 
 def printable(path: str | Path) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -252,7 +253,7 @@ def test_inputs_are_never_replaced(picture_file, tmp_path):
     elsewhere = tmp_path / "pictures" / "scene.png"
     elsewhere.parent.mkdir()
     picture_file.rename(elsewhere)
-    arguments = [elsewhere, "--classes", classes, "--overwrite", "--out"]
+    arguments = [elsewhere, "--classes", f"@{classes}", "--overwrite", "--out"]
     assert_one_line_error(run(*arguments, tmp_path), "would replace", "scene.json")
     assert_one_line_error(run(*arguments, elsewhere.parent), "would replace", "scene.png")
     assert classes.read_text() == "sky\nwater\n"
@@ -261,9 +262,8 @@ def test_inputs_are_never_replaced(picture_file, tmp_path):
 
 def test_names_that_collide_in_any_way_stay_apart(tmp_path):
     names = ["a.png.png", "a.png", "a.jpg", "a.overlay.png", "a-2.png"]
-    paths = [tmp_path / name for name in names]
-    stems = output.choose_stems(paths)
-    files = [f for stem in stems.values() for f in output.result_files(tmp_path, stem).values()]
+    targets = output.choose_targets(tmp_path, {tmp_path / name: Path() for name in names})
+    files = [f for target in targets.values() for f in output.result_files(target).values()]
     assert len(set(files)) == 3 * len(names)
 
 
@@ -310,7 +310,7 @@ def test_unknown_names_are_warned_of(picture_file, tmp_path):
         (["--classes", "sky, sky"], ["given twice"]),
         (["--classes", "nothing.txt"], ["does not exist"]),
         (["--classes", "sky", "--unsupervised"], ["exclude each other"]),
-        (["--classes", "sky", "--segments", "3"], ["goes with --unsupervised"]),
+        (["--classes", "sky", "--segments", "3"], ["without names"]),
         (["--unsupervised", "--segments", "0"], ["1 to 256"]),
         (["--unsupervised", "--segments", "20000"], ["1 to 256"]),
         (["--unsupervised", "--segments", "many"], ["auto"]),
@@ -325,7 +325,7 @@ def test_unknown_names_are_warned_of(picture_file, tmp_path):
         (["--head", "watershed"], ["'watershed'", "maskdiffusion", "kmeans"]),
         (["--head", "kmeans", "--classes", "sky"], ["--classes", "attention", "kmeans"]),
         (["--head", "attention", "--unsupervised"], ["--unsupervised", "spectral", "kmeans"]),
-        (["--head", "attention", "--segments", "3"], ["goes with --unsupervised"]),
+        (["--head", "attention", "--segments", "3"], ["without names"]),
         (["--head", "kmeans", "--background", "sky"], ["needs class names"]),
         (["--head", "diffseg", "--segments", "3"], ["diffseg finds how many"]),
         (["--head", "diffseg"], ["diffseg reads self-attention maps", "export it again"]),
@@ -504,7 +504,7 @@ def test_settings_are_those_of_the_head(picture_file, tmp_path):
     settings = ["--set", "mode=released", "--set", "map_power=3", "--no-refine"]
     out = ["--json", "--out", tmp_path / "o"]
     found = json.loads(run(picture_file, "--classes", "sky, water", *settings, *out).stdout)
-    assert found["schema"] == 2
+    assert found["schema"] == 3
     used = found["settings"]
     assert (used["head"], used["mode"], used["map_power"]) == ("maskdiffusion", "released", 3)
     assert used["refine"] is False
@@ -522,8 +522,8 @@ def test_a_summary_says_what_did_it(picture_file, tmp_path):
 def test_help_teaches():
     result = run("--help")
     assert result.exit_code == 0
-    for option in ("--classes", "--unsupervised", "--engine", "--set", "--background"):
+    for option in ("--classes", "--unsupervised", "--engine", "--set", "--recursive"):
         assert option in result.output
-    for option in ("--max-size", "--threads", "--debug"):
+    for option in ("--max-size", "--threads", "--debug", "--background"):
         assert option not in result.output
         assert option in run("--help-all").output

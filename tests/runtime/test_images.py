@@ -1,14 +1,15 @@
 """Pictures of every kind become (H, W, 3) uint8, or an error that names the file."""
 
+import io
 import struct
 import warnings
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin, features
 
 from mdrt.runtime.errors import ImageError
-from mdrt.runtime.pictures.images import check_image, read_image
+from mdrt.runtime.pictures.images import read_image
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "YCbCr"])
@@ -96,7 +97,7 @@ def test_missing_corrupt_and_truncated_files_are_named(tmp_path, picture):
         read_image(tmp_path)
     text = tmp_path / "text.png"
     text.write_text("no picture")
-    with pytest.raises(ImageError, match=r"text\.png is no image"):
+    with pytest.raises(ImageError, match=r"text\.png is none that Pillow can read"):
         read_image(text)
     whole = tmp_path / "whole.png"
     Image.fromarray(picture).save(whole)
@@ -119,15 +120,79 @@ def test_a_bomb_is_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "array",
     [
-        np.zeros((4, 4), np.uint8),
-        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((4, 4, 3, 1), np.uint8),
         np.zeros((4, 4, 3), np.float32),
         np.zeros((0, 4, 3), np.uint8),
+        np.zeros((4, 0), np.uint8),
+        np.zeros(4, np.uint8),
     ],
 )
 def test_arrays_of_another_kind_are_refused(array):
     with pytest.raises(ImageError, match="expected uint8"):
-        check_image(array)
+        read_image(array)
+
+
+def turned(picture, path):
+    """A file whose pixels lie on their side, as its EXIF orientation says; what it shows."""
+    image = Image.fromarray(picture[:96, :160])
+    exif = image.getexif()
+    exif[274] = 6  # to be turned a quarter clockwise
+    image.save(path, exif=exif)
+    return np.rot90(picture[:96, :160], -1)
+
+
+@pytest.mark.parametrize(
+    "handed_over",
+    [
+        str,
+        lambda path: path,
+        lambda path: path.read_bytes(),
+        lambda path: bytearray(path.read_bytes()),
+        lambda path: io.BytesIO(path.read_bytes()),
+        lambda path: path.open("rb"),
+        Image.open,
+    ],
+    ids=["str", "path", "bytes", "bytearray", "memory", "file", "Pillow"],
+)
+def test_a_picture_is_read_however_it_is_handed_over(tmp_path, picture, handed_over):
+    wanted = turned(picture, tmp_path / "x.png")
+    np.testing.assert_array_equal(read_image(handed_over(tmp_path / "x.png")), wanted)
+
+
+def test_a_file_that_was_handed_over_stays_open(tmp_path, picture):
+    Image.fromarray(picture).save(tmp_path / "x.png")
+    with (tmp_path / "x.png").open("rb") as file:
+        read_image(file)
+        assert not file.closed
+
+
+def test_arrays_of_grey_and_with_transparency(picture):
+    assert read_image(picture) is picture
+    grey = read_image(picture[..., 0])
+    np.testing.assert_array_equal(grey, picture[..., [0, 0, 0]])
+    alpha = np.full((*picture.shape[:2], 1), 255, np.uint8)
+    np.testing.assert_array_equal(read_image(np.concatenate([picture, alpha], 2)), picture)
+    assert (read_image(np.concatenate([picture, 0 * alpha], 2)) == 255).all()
+
+
+@pytest.mark.parametrize("thing", [None, 7, ["a.png"], io.StringIO("text")])
+def test_what_is_no_picture_at_all(thing):
+    with pytest.raises(ImageError, match=rf"type {type(thing).__name__}, expected a path, bytes"):
+        read_image(thing)
+
+
+@pytest.mark.parametrize("thing", [b"", b"GIF89a", io.BytesIO(b"nothing")])
+def test_bytes_that_are_no_picture(thing):
+    with pytest.raises(ImageError, match="image given is none that Pillow"):
+        read_image(thing)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow was built without AVIF")
+def test_avif(tmp_path, picture):
+    Image.fromarray(picture).save(tmp_path / "x.avif", quality=100)
+    found = read_image(tmp_path / "x.avif").astype(int)
+    assert np.abs(found - picture).mean() < 4
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -161,15 +161,28 @@ def test_inline_classes():
     assert parse_classes("sky, traffic light,") == ["sky", "traffic light", ""]
 
 
-@pytest.mark.parametrize("text", ["nothing.txt", "lists/names", "a, b/names.txt"])
+@pytest.mark.parametrize("text", ["nothing.txt", "@lists/names", "a, b/names.txt"])
 def test_a_class_file_that_is_not_there(text):
-    with pytest.raises(PromptError, match=f"class file {text} does not exist.*commas"):
+    with pytest.raises(PromptError, match=f"class file {text.strip('@')} does not exist.*commas"):
         load_classes(text)
 
 
 def test_a_directory_is_no_class_list(tmp_path):
-    with pytest.raises(PromptError, match="is a directory, expected names or a text file"):
-        load_classes(str(tmp_path))
+    with pytest.raises(PromptError, match="is a directory, expected a text file"):
+        load_classes(f"@{tmp_path}")
+
+
+def test_a_name_is_a_name_whatever_lies_around(tmp_path, monkeypatch):
+    """Only "@FILE" and names that end in .txt are files."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sky").write_text("car\n")
+    (tmp_path / "sea").mkdir()
+    (tmp_path / "list.txt").write_text("boat, ship\n")
+    assert load_classes("sky") == ["sky"]
+    assert load_classes("sea") == ["sea"]
+    assert load_classes("sea, sky") == ["sea", "sky"]
+    assert load_classes("@sky") == [("car",)]
+    assert load_classes("list.txt") == load_classes("@list.txt") == [("boat", "ship")]
 
 
 def test_slashes_between_names_are_text():

@@ -206,7 +206,7 @@ def test_probabilities_of_several_prompts_are_one_softmax(segmenter, picture, mo
         np.testing.assert_allclose(values, expected, atol=1e-5)
 
 
-def test_more_than_256_classes(segmenter, picture):
+def test_more_than_255_classes(segmenter, picture):
     names = [f"n{i}" for i in range(300)]
     assert segmenter(picture, names).labels.dtype == np.uint16
 
@@ -246,7 +246,7 @@ def test_bad_calls(segmenter, picture):
         segmenter(picture, NAMES, timestep=1000)
     with pytest.raises(MdrtError, match="mode is 'fast', expected one of paper, released"):
         segmenter(picture, NAMES, mode="fast")
-    with pytest.raises(MdrtError, match="no setting sharpness; it has timestep, refine, mode"):
+    with pytest.raises(MdrtError, match="no setting sharpness; it has timestep, refine, threshold"):
         segmenter(picture, NAMES, sharpness=2)
     with pytest.raises(MdrtError, match="max_size"):
         segmenter(picture, NAMES, max_size=0)
@@ -284,6 +284,7 @@ def test_settled_options_are_the_bundles_recommendations(segmenter):
         "map_power": 1.0,
         "attention": 0.25,
         "refine": False,
+        "threshold": 0.5,
         "feature_strides": (16,),
         "attention_strides": None,
     }
@@ -294,7 +295,8 @@ def test_totals_are_sums_over_each_classs_pixels():
     labels = np.random.default_rng(0).integers(0, 3, (700, 900)).astype(np.uint8)
     values = np.linspace(0, 1, labels.size, dtype=np.float32).reshape(labels.shape)
     weights = Grid(np.ones((4, 1, 1), np.float32))
-    result = Segmentation(labels, tuple("abcd"), values, None, weights, {}, {})
+    image = np.zeros((700, 900, 3), np.uint8)
+    result = Segmentation(labels, tuple("abcd"), values, None, weights, {}, {}, image, None, "m")
     assert result.totals().tolist() == [*(int((labels == c).sum()) for c in range(3)), 0]
     wanted = [values[labels == c].sum(dtype=float) for c in range(4)]
     np.testing.assert_allclose(result.totals(values), wanted, rtol=1e-9)

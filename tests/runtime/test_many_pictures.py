@@ -1,0 +1,213 @@
+"""`mdrt segment` on folders: trees, what is passed over, what is told, interruptions."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from mdrt.cli import main
+from mdrt.cli import pictures as batch
+from mdrt.runtime.pictures import images
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["segment", *map(str, arguments)])
+
+
+@pytest.fixture
+def album(picture, tmp_path):
+    """Five pictures in three folders, and things that are none."""
+    root = tmp_path / "album"
+    for place in ("a.png", "b.jpg", "sea/a.png", "sea/far/c.webp", "sea/far/d.bmp"):
+        path = root / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture[:64, :64]).save(path)
+    (root / "notes.txt").write_text("no picture")
+    (root / ".hidden").mkdir()
+    Image.fromarray(picture).save(root / ".hidden" / "x.png")
+    return root
+
+
+def label_maps(out):
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*.png")}
+    return sorted(name for name in found if not name.endswith(".overlay.png"))
+
+
+def test_a_tree_is_kept(album, tmp_path):
+    out = tmp_path / "out"
+    result = run(album, "--classes", "sky, water", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert label_maps(out) == ["a.png", "b.png"]
+    result = run(album, "--recursive", "--classes", "sky, water", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert label_maps(out) == [
+        "a.png", "b.png", "sea/a.png", "sea/far/c.png", "sea/far/d.png",
+    ]  # fmt: skip
+    record = json.loads((out / "sea" / "far" / "c.json").read_text())
+    assert record["image"] == str(album / "sea" / "far" / "c.webp")
+    assert record["files"]["labels"] == str(out / "sea" / "far" / "c.png")
+
+
+def test_a_folder_with_pictures_further_down_only(album):
+    for name in ("a.png", "b.jpg"):
+        (album / name).unlink()
+    result = run(album, "--classes", "sky")
+    assert result.exit_code == 1
+    assert "--recursive looks into its folders too" in result.output
+
+
+def test_results_are_no_pictures(album):
+    """Neither those beside the pictures nor those in a folder under theirs."""
+    for folder in (album, album / "sea"):  # whose results would replace them
+        Image.open(folder / "a.png").save(folder / "a.tif")
+        (folder / "a.png").unlink()
+    for out in (album, album / "results"):
+        for _ in range(2):
+            result = run(album, "--recursive", "--classes", "sky, water", "--out", out, "--json")
+            assert len(result.stdout.splitlines()) == 5, result.output
+    assert not list(album.rglob("*overlay.overlay*"))
+    assert not list(album.rglob("*-2.png"))
+
+
+def test_more_than_a_few_pictures_have_one_line(album, tmp_path):
+    result = run(album, "--recursive", "--classes", "sky, water, car", "--out", tmp_path / "out")
+    (line,) = result.stdout.splitlines()
+    assert line.startswith("5 of 5 pictures in ")
+    for name in ("sky", "water", "car"):
+        assert f"{name} in " in line
+    result = run(album, "--recursive", "--segments", "3", "--out", tmp_path / "out")
+    assert "3 to 3 segments a picture" in result.stdout
+
+
+def test_a_few_have_a_table_each_with_what_was_not_found(picture_file, tmp_path):
+    names = "sky, water, zebra"
+    found = json.loads(run(picture_file, "--classes", names, "--json", "-o", tmp_path / "o").stdout)
+    assert found["classes"][2]["pixels"] == 0  # presence leaves it out
+    lines = run(picture_file, "--classes", names, "-o", tmp_path / "o").stdout.splitlines()
+    assert [line.split() for line in lines if "zebra" in line] == [["zebra", "not", "found"]]
+    assert "\x1b" not in "".join(lines)
+
+
+def test_none_of_these(picture_file, tmp_path):
+    arguments = [picture_file, "--classes", "sky", "--set", "threshold=0.9", "-o", tmp_path / "o"]
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "none of these" in result.stdout
+    labels = np.asarray(Image.open(tmp_path / "o" / "scene.png"))
+    record = json.loads((tmp_path / "o" / "scene.json").read_text())
+    assert record["void"] == (labels == 255).sum() > 0
+
+
+def test_quiet(album, tmp_path):
+    (album / "bad.png").write_bytes(b"")
+    result = run(album, "--classes", "sky, water", "--quiet", "--out", tmp_path / "out")
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["warning", "error", "Error"]
+    assert "drawn scenes only" in lines[0]
+
+
+def test_a_failed_picture_is_in_the_json_too(picture_file, tmp_path):
+    missing = tmp_path / "nope.png"
+    result = run(missing, picture_file, "--classes", "sky", "--json", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    bad, good = map(json.loads, result.stdout.splitlines())
+    assert bad == {
+        "schema": 3,
+        "image": str(missing),
+        "error": f"image {missing} does not exist; give a picture file",
+    }
+    assert good["image"] == str(picture_file)
+
+
+def test_pictures_of_kinds_that_are_not_read_are_told_of(album, tmp_path):
+    for name in ("x.heic", "y.HEIC", "z.dng"):
+        (album / name).write_bytes(b"")
+    result = run(album, "--classes", "sky", "--out", tmp_path / "out")
+    assert "note: passed over 2 .heic files" in result.stderr
+    assert "note: passed over 1 .dng file;" in result.stderr
+
+
+class Worked(list):
+    """The pictures that a run read."""
+
+    def __init__(self, monkeypatch):
+        super().__init__()
+
+        def read(path, read_image=images.read_image):
+            self.append(path.name)
+            return read_image(path)
+
+        monkeypatch.setattr(batch, "read_image", read)
+
+    def by(self, *arguments):
+        self.clear()
+        result = run(*arguments)
+        assert result.exit_code == 0, result.output
+        return sorted(self)
+
+
+def test_results_that_are_there_are_passed_over(album, tmp_path, monkeypatch):
+    worked = Worked(monkeypatch)
+    call = [album, "--recursive", "--classes", "sky, water", "-o", tmp_path / "out"]
+    again = [*call, "--skip-existing"]
+    every = ["a.png", "a.png", "b.jpg", "c.webp", "d.bmp"]
+    assert worked.by(*again) == every
+    assert worked.by(*again) == []
+    assert "5 were there already" in run(*again).stdout
+    (tmp_path / "out" / "b.overlay.png").unlink()
+    (tmp_path / "out" / "sea" / "a.png").unlink()
+    assert worked.by(*again) == ["a.png", "b.jpg"]
+    os.utime(album / "sea" / "far" / "c.webp", (4e9, 4e9))  # changed since
+    assert worked.by(*again) == ["c.webp"]
+    assert worked.by(*call) == every
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ["--classes", "sky, boat"],
+        ["--classes", "sky, water", "--set", "timestep=3"],
+        ["--classes", "sky, water", "--set", "feature_strides=16"],
+        ["--classes", "sky, water", "--background", "sky"],
+        ["--classes", "sky, water", "--head", "attention"],
+        ["--classes", "sky, water", "--max-size", "400"],
+        ["--unsupervised"],
+        ["--segments", "4"],
+    ],
+)
+def test_only_results_of_the_same_call_are_passed_over(picture_file, tmp_path, monkeypatch, other):
+    worked = Worked(monkeypatch)
+    base = [picture_file, "--skip-existing", "-o", tmp_path / "out"]
+    assert worked.by(*base, "--classes", "sky, water") == ["scene.png"]
+    assert worked.by(*base, *other) == ["scene.png"]
+    assert worked.by(*base, *other) == []
+
+
+def test_an_interruption_says_how_far_it_came(album, tmp_path):
+    """Ctrl-C while the third picture is worked on: two are there, and whole."""
+    code = (
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from mdrt.cli import main, pictures\n"
+        "segment, seen = pictures.Batch.segment, []\n"
+        "def work(self, path, arrived):\n"
+        "    seen.append(path)\n"
+        "    if len(seen) == 3:\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "    return segment(self, path, arrived)\n"
+        "pictures.Batch.segment = work\n"
+        f"main(['segment', {str(album)!r}, '--recursive', '--classes', 'sky',"
+        f" '--out', {str(tmp_path / 'out')!r}])\n"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "interrupted: 2 of 5 pictures are done" in done.stderr
+    assert "--skip-existing" in done.stderr
+    assert len(label_maps(tmp_path / "out")) == 2
