@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import signal
 import traceback
+import warnings
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import click
 
 from .. import __version__
+from ..runtime.errors import MdrtWarning
 from .lazy import Lazy, LazyGroup
 from .telling import DEBUG, Telling
 
@@ -37,13 +40,34 @@ def _terminate(number: int, _frame: object) -> NoReturn:
     raise _Terminated(128 + number)  # the status of a process that the signal ended
 
 
+def _once_in_a_line(other: Callable[..., None]) -> Callable[..., None]:
+    """What shows mdrt's own warnings, each once, in a line; others as they are."""
+    told: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if not issubclass(category, MdrtWarning):
+            other(message, category, *where)
+        elif str(message) not in told:
+            from rich.console import Console
+
+            from .progress import say
+
+            told.add(str(message))
+            say(Console(stderr=True), "warning", str(message))
+
+    return show
+
+
 class Commands(LazyGroup):
     """One line instead of a traceback for a user's mistake."""
 
     def invoke(self, context: click.Context) -> Any:
         before = signal.signal(signal.SIGTERM, _terminate)
         try:
-            return super().invoke(context)
+            with warnings.catch_warnings():
+                warnings.simplefilter("always", MdrtWarning)
+                warnings.showwarning = _once_in_a_line(warnings.showwarning)
+                return super().invoke(context)
         except _Terminated:
             click.echo("Error: terminated", err=True)
             raise

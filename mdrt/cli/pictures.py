@@ -6,11 +6,12 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +20,21 @@ from rich.progress import Progress
 from rich.text import Text
 
 from ..runtime.heads import Head
-from ..runtime.look.prompts import ClassName
+from ..runtime.look.prompts import ClassName, shown_names
 from ..runtime.pictures.images import read_image
-from ..runtime.pictures.output import printable, record, write_result
-from ..runtime.segmentation import Segmentation
+from ..runtime.pictures.output import printable, read_record, result_files, write_result
+from ..runtime.segmentation import SCHEMA, Segmentation
 from ..runtime.segmenter import Segmenter
 from ..runtime.sessions.trace import Trace
 from .progress import say
-from .tables import picture_table
+from .tables import picture_table, print_whole
 from .telling import Telling
+
+Form: TypeAlias = Literal["text", "json", "quiet"]
+"""How results are told: tables and lines, a JSON object a picture, or not at all."""
+
+A_FEW: Final = 3
+"""Pictures of which each has a table; of more one line tells."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ class Job:
         segments: how many, of an unnamed head.
         background: the class left uncoloured.
         max_size: longer side in pixels that pictures are reduced to for the network.
-        out, overlay: where results go, and whether overlays are among them.
+        overlay: whether overlays are written.
     """
 
     head: Head
@@ -49,32 +56,65 @@ class Job:
     segments: int | Literal["auto"]
     background: str | None
     max_size: int | None
-    out: Path
     overlay: bool
+
+    def made(self, record: Mapping[str, Any]) -> bool:
+        """Whether a result was made by this very job, as far as its record tells."""
+        used: Any = {"head": self.head.name, "max_size": self.max_size, **self.settings}
+        if self.classes is None:
+            used["segments"] = self.segments
+        elif [entry["name"] for entry in record["classes"]] != list(shown_names(self.classes)):
+            return False
+        settings = record["settings"]
+        same = all(settings.get(name, ...) == value for name, value in _plain(used).items())
+        return same and record["background"] == self.background
 
 
 class Batch:
-    """The steps that every picture of one call goes through; see `overlap`."""
+    """The steps that every picture of one call goes through; see `overlap`.
+
+    Attributes:
+        failures: pictures that have no result.
+    """
 
     def __init__(
         self,
         segmenter: Segmenter,
         job: Job,
-        stems: Mapping[Path, str],
+        targets: Mapping[Path, Path],
         progress: Progress,
-        as_json: bool,
+        form: Form,
         trace: Trace | None,
         telling: Telling,
     ) -> None:
-        self.segmenter = segmenter
-        self.job = job
-        self.stems = stems
-        self.progress = progress
-        self.as_json = as_json
-        self.trace = trace
-        self.telling = telling
-        total = len(stems)
-        self.overall = progress.add_task("pictures", total=total, visible=total > 1)
+        self.segmenter, self.job, self.targets = segmenter, job, targets
+        self.progress, self.form, self.trace, self.telling = progress, form, trace, telling
+        self.failures = self.skipped = self.done = 0
+        self.with_class: Counter[str] = Counter()
+        self.counts: list[int] = []
+        self.overall = progress.add_task("pictures", visible=False)
+
+    def todo(self, skip_existing: bool) -> list[Path]:
+        """The pictures to work on: every one, or those that have no such result yet."""
+        every = list(self.targets)
+        found = [path for path in every if not (skip_existing and self._is_there(path))]
+        self.skipped = len(every) - len(found)
+        self.progress.update(self.overall, total=len(found), visible=len(found) > 1)
+        return found
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Around the work: how it went or, where it is interrupted, how far it came."""
+        start, total = time.perf_counter(), len(self.targets)
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            far = f"{self.done + self.skipped} of {total} pictures are done, and whole"
+            advice = "--skip-existing goes on from there"
+            say(self.progress.console, "interrupted", f"{far}; {advice}")
+            raise
+        if self.form == "text" and (total > A_FEW or self.skipped):
+            self._summary(time.perf_counter() - start)
 
     def read(self, path: Path) -> tuple[NDArray[np.uint8], float]:
         """A picture, and the seconds that took."""
@@ -82,10 +122,8 @@ class Batch:
         with self._span("read", path):
             return read_image(path), time.perf_counter() - start
 
-    def segment(
-        self, path: Path, arrived: tuple[NDArray[np.uint8], float]
-    ) -> tuple[NDArray[np.uint8], Segmentation]:
-        """The picture with its result."""
+    def segment(self, path: Path, arrived: tuple[NDArray[np.uint8], float]) -> Segmentation:
+        """The picture's result."""
         (pixels, seconds), job = arrived, self.job
         task = self.progress.add_task(printable(path.name), total=None)
         try:
@@ -96,6 +134,7 @@ class Batch:
                     progress=lambda done, total: self.progress.update(
                         task, completed=done, total=total
                     ),
+                    source=str(path),
                 )
                 if job.classes is not None:
                     result = look.segment(job.classes, job.head, **job.settings)
@@ -104,42 +143,75 @@ class Batch:
         finally:
             self.progress.remove_task(task)
         result.timings["image"] = result.timings.get("image", 0.0) + seconds
-        return pixels, result
+        return result
 
-    def finish(
-        self, path: Path, outcome: tuple[NDArray[np.uint8], Segmentation] | Exception
-    ) -> bool:
-        """Write the result, or say why there is none; returns whether there is one."""
+    def finish(self, path: Path, outcome: Segmentation | Exception) -> None:
+        """Write the result, or say why there is none."""
         console = self.progress.console
         try:
             if isinstance(outcome, Exception):
                 raise outcome
             with self._span("write", path):
-                values = self._write(path, *outcome)
+                target = self.targets[path]
+                target.parent.mkdir(parents=True, exist_ok=True)
+                record = write_result(target, outcome, self.job.background, self.job.overlay)
         except Exception as error:  # one picture's surprise must not cost the others
+            self.failures += 1
             if self.telling.whole:
                 lines = "".join(traceback.format_exception(error)).rstrip()
                 console.print(Text(printable(lines)), soft_wrap=True)
-            say(console, "error", self.telling.line(error, where=f"{path}: "))
-            return False
+            line = self.telling.line(error, where=f"{path}: ")
+            say(console, "error", line)
+            if self.form == "json":
+                _print_json({"schema": SCHEMA, "image": printable(path), "error": printable(line)})
+        else:
+            self._tell(record, outcome)
         finally:
             self.progress.advance(self.overall)
-        _show(values, self.as_json, console if self.as_json else Console())
-        return True
 
-    def _write(self, path: Path, pixels: NDArray[np.uint8], result: Segmentation) -> dict[str, Any]:
-        job = self.job
-        values = record(result, printable(path), self.segmenter.manifest.model_id, job.background)
-        files = write_result(
-            job.out,
-            self.stems[path],
-            pixels,
-            result,
-            values,
-            background=job.background,
-            with_overlay=job.overlay,
-        )
-        return values | {"files": files}
+    def _is_there(self, path: Path) -> bool:
+        """Whether a picture's result by this job is there, and is newer than the picture."""
+        files = result_files(self.targets[path], self.job.overlay)
+        record = read_record(files["record"])
+        if record is None or record["schema"] != SCHEMA:
+            return False
+        try:
+            made = min(file.stat().st_mtime_ns for file in files.values())
+            newer = made >= path.stat().st_mtime_ns
+        except OSError:  # a file of it is not there
+            return False
+        named = Path(record["image"]).name == printable(path.name)
+        same = record["model"] == self.segmenter.manifest.model_id
+        return newer and named and same and self.job.made(record)
+
+    def _tell(self, record: Mapping[str, Any], result: Segmentation) -> None:
+        self.done += 1
+        self.with_class.update(name for name in result.found if name != self.job.background)
+        self.counts.append(len(result.found))
+        if self.form == "json":
+            _print_json(record)
+        elif self.form == "text" and len(self.targets) <= A_FEW:
+            _show(record, Console())
+
+    def _summary(self, seconds: float) -> None:
+        """One line on all pictures."""
+        parts = [f"{self.done} of {len(self.targets)} pictures in {seconds:.1f} s"]
+        if self.counts and self.job.classes is None:
+            parts.append(f"{min(self.counts)} to {max(self.counts)} segments a picture")
+        elif self.counts:
+            ranked = sorted(
+                (name for name in shown_names(self.job.classes or ())),
+                key=lambda name: -self.with_class[name],
+            )
+            parts.append(
+                ", ".join(f"{name} in {self.with_class[name]}" for name in ranked[:8])
+                + (f" and {len(ranked) - 8} names more" if len(ranked) > 8 else "")
+            )
+        if self.skipped:
+            parts.append(f"{self.skipped} were there already")
+        if self.failures:
+            parts.append(f"{self.failures} failed")
+        Console().print(Text("; ".join(parts)), soft_wrap=True)
 
     def _span(self, name: str, path: Path) -> AbstractContextManager[None]:
         if self.trace is None:
@@ -147,18 +219,26 @@ class Batch:
         return self.trace.span(name, picture=printable(path))
 
 
-def _show(values: dict[str, Any], as_json: bool, console: Console) -> None:
-    if as_json:
-        sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
-        return
-    console.print(picture_table(values))
-    settings, seconds = values["settings"], sum(values["seconds"].values())
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON gives them back."""
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return plain
+
+
+def _print_json(values: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def _show(record: Mapping[str, Any], console: Console) -> None:
+    """A table of one picture, what made it, and where it is."""
+    print_whole(console, picture_table(record))
+    settings, seconds = record["settings"], sum(record["seconds"].values())
     console.print(
-        f"{values['model']}, {settings['head']}, {settings['backend']}, "
+        f"{record['model']}, {settings['head']}, {settings['backend']}, "
         f"{'Winograd, ' if settings['winograd'] else ''}{settings['tiles']} tile(s), "
         f"{seconds:.2f} s",
         highlight=False,
         markup=False,
     )
-    console.print(Text("wrote " + ", ".join(values["files"].values())), soft_wrap=True)
+    console.print(Text("wrote " + ", ".join(record["files"].values())), soft_wrap=True)

@@ -19,7 +19,7 @@ from rich.text import Text
 from ..runtime.pictures.output import printable
 
 
-def progress_bar(console: Console) -> Progress:
+def progress_bar(console: Console, quiet: bool = False) -> Progress:
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
@@ -28,7 +28,7 @@ def progress_bar(console: Console) -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,  # an empty line is all that a log would get of it
+        disable=quiet or not console.is_terminal,  # an empty line is all that a log would get of it
     )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -12,10 +11,11 @@ from rich.console import Console
 
 from ..runtime.bundle.contract import MOST_SEGMENTS
 from ..runtime.disk.atomic import write_atomically
-from ..runtime.errors import MdrtError, PromptError
-from ..runtime.look.prompts import load_classes, with_background
+from ..runtime.errors import PromptError
+from ..runtime.look.prompts import class_file, load_classes, with_background
 from ..runtime.overlap import overlap
-from ..runtime.pictures.output import check_targets, choose_stems, output_folder, result_files
+from ..runtime.pictures.output import check_targets, choose_targets, output_folder, result_files
+from .found import find_pictures
 from .groups import Command, experts, group, option
 from .options import (
     engine_option,
@@ -29,8 +29,7 @@ from .telling import Telling
 
 if TYPE_CHECKING:
     from ..runtime.heads import Head
-
-PICTURES: Final = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+    from .pictures import Form
 
 GONE: Final[Mapping[str, str]] = {
     "--method": "--head, as in --head kmeans",
@@ -66,9 +65,10 @@ class _Segments(click.ParamType):  # type: ignore[type-arg]
     "What",
     option(
         "--classes",
-        metavar="NAMES|FILE",
-        help='Names, as in "sky, grass, traffic light"; or a text file with one class a line and '
-        "commas between synonyms. The embedded model uses its own names if none are given.",
+        metavar="NAMES|@FILE",
+        help='Names, as in "sky, grass, traffic light"; or @FILE, a text with one class a line and '
+        "commas between synonyms (a name that ends in .txt needs no @). The embedded model uses "
+        "its own names if none are given.",
     ),
     option("--unsupervised", is_flag=True, help="Find segments without names."),
     option(
@@ -78,11 +78,7 @@ class _Segments(click.ParamType):  # type: ignore[type-arg]
         show_default=True,
         help="How many segments without names; auto finds it in the picture.",
     ),
-    option(
-        "--background",
-        metavar="NAME",
-        help="A class to leave uncoloured; added to the classes if it is not among them.",
-    ),
+    option("--recursive", is_flag=True, help="Go into folders of folders; --out keeps the tree."),
 )
 @group(
     "How",
@@ -99,20 +95,31 @@ class _Segments(click.ParamType):  # type: ignore[type-arg]
         help="Let boundaries follow the picture's edges; short for --set refine=yes or no.",
     ),
     engine_option,
-    provider_option,
 )
 @group(
     "Results",
     out_option("the results", default=Path("out"), show_default=True),
+    option(
+        "--skip-existing",
+        is_flag=True,
+        help="Pass over pictures whose results, made the same way, are there already.",
+    ),
+    option("--quiet", is_flag=True, help="Tell of warnings and errors only."),
+    json_option,
+)
+@experts(
+    option(
+        "--background",
+        metavar="NAME",
+        help="A class to leave uncoloured; added to the classes if it is not among them.",
+    ),
+    provider_option,
     option(
         "--overwrite",
         is_flag=True,
         help="Replace files of other origin too; results of earlier runs are replaced in any "
         "case, inputs never.",
     ),
-    json_option,
-)
-@experts(
     option(
         "--max-size",
         type=click.IntRange(min=1),
@@ -157,15 +164,18 @@ def segment_command(
     classes: str | None,
     unsupervised: bool,
     segments: int | Literal["auto"],
-    background: str | None,
+    recursive: bool,
     head: str | None,
     settings: Mapping[str, str],
     refine: bool | None,
     engine: Path | None,
-    provider: str | None,
     out: Path,
-    overwrite: bool,
+    skip_existing: bool,
+    quiet: bool,
     as_json: bool,
+    background: str | None,
+    provider: str | None,
+    overwrite: bool,
     max_size: int | None,
     overlay: bool,
     threads: int | None,
@@ -181,9 +191,9 @@ def segment_command(
 
     \b
     mdrt segment beach.jpg --classes "sky, sand, water, person"
-    mdrt segment photos/ --classes classes.txt --engine sd15 --out masks
-    mdrt segment beach.jpg --unsupervised --segments 6
-    mdrt segment beach.jpg --head kmeans --set timestep=200
+    mdrt segment photos/ --classes @classes.txt --engine sd15 --out masks
+    mdrt segment beach.jpg --unsupervised
+    mdrt segment beach.jpg --segments 6 --head kmeans --set timestep=200
     """
     from ..runtime.heads import parse
     from ..runtime.segmenter import Segmenter
@@ -195,11 +205,14 @@ def segment_command(
     _check_words(chosen, background, segments)
     given = parse(chosen, _with_refine(settings, refine))
     names = None if classes is None else list(load_classes(classes))
-    paths = list(dict.fromkeys(_pictures(images)))
-    stems = choose_stems(paths)
-    inputs = [*paths, Path(classes)] if classes is not None and os.path.isfile(classes) else paths
-    results = [result_files(out, stem, overlay) for stem in stems.values()]
-    check_targets(results, inputs, overwrite)
+    console = Console(stderr=True)
+    found = find_pictures(images, recursive, out)
+    for note in found.notes:
+        say(console, "note", note)
+    targets = choose_targets(out, found.pictures)
+    listed = None if classes is None else class_file(classes)
+    results = [result_files(target, overlay) for target in targets.values()]
+    check_targets(results, [*targets, *([] if listed is None else [listed])], overwrite)
     trace = None if profile is None else Trace()
     segmenter = Segmenter(
         engine,
@@ -217,7 +230,6 @@ def segment_command(
     if names is not None and background is not None:
         names, background = with_background(names, background)
     options = segmenter.settle(chosen, **given)  # like the class list: once, and now
-    console = Console(stderr=True)
     native = segmenter.manifest.native_size
     if max_size is not None and max_size < native:
         say(
@@ -228,29 +240,25 @@ def segment_command(
         )
     network = segmenter.network
     if names is not None:
-        network.encode_text(names)  # a wrong class list fails once, before any picture
-        if unknown := segmenter.unknown(names):
-            known = ", ".join(segmenter.manifest.classes)
-            say(
-                console,
-                "warning",
-                f"{segmenter.manifest.model_id} never saw {', '.join(unknown)}; it knows: {known}. "
-                "Export a Stable Diffusion checkpoint for other names.",
-            )
+        segmenter.prepare(names)  # a wrong class list fails once, before any picture
     if chosen.wordless(options):
         network.encode_text(None)
     if trace is None:
         network.release_text()  # every text is encoded; its weights are not needed again
-    job = Job(chosen, vars(options), names, segments, background, max_size, out, overlay)
-    with output_folder(out), progress_bar(console) as progress:
-        batch = Batch(segmenter, job, stems, progress, as_json, trace, Telling.of_call())
-        done = overlap(paths, batch.read, batch.segment, batch.finish)
+    job = Job(chosen, vars(options), names, segments, background, max_size, overlay)
+    form: Form = "json" if as_json else "quiet" if quiet else "text"
+    with output_folder(out), progress_bar(console, quiet) as progress:
+        batch = Batch(segmenter, job, targets, progress, form, trace, Telling.of_call())
+        todo = batch.todo(skip_existing)
+        with batch.told():
+            overlap(todo, batch.read, batch.segment, batch.finish)
     if trace is not None and profile is not None:
         trace.collect(network.vae, network.text, network.unet)
         write_atomically(profile, trace.write)
-        say(console, "profile", f"open {profile} in https://ui.perfetto.dev or chrome://tracing")
-    if failures := done.count(False):
-        raise click.ClickException(f"{failures} of {len(paths)} pictures failed")
+        if not quiet:
+            say(console, "profile", f"open {profile} in https://ui.perfetto.dev")
+    if batch.failures:
+        raise click.ClickException(f"{batch.failures} of {len(targets)} pictures failed")
 
 
 def _head(name: str | None, unsupervised: bool, classes: str | None) -> Head:
@@ -264,7 +272,7 @@ def _head(name: str | None, unsupervised: bool, classes: str | None) -> Head:
 
     if unsupervised and classes is not None:
         raise click.UsageError("--classes and --unsupervised exclude each other")
-    kind = "unnamed" if unsupervised else "named"
+    kind = "unnamed" if unsupervised or (_counted() and classes is None) else "named"
     fitting = [head for head in HEADS.values() if head.kind == kind]
     if name is None:
         return fitting[0]
@@ -288,13 +296,18 @@ def _check_words(head: Head, background: str | None, segments: int | Literal["au
     Raises:
         click.UsageError: they are not.
     """
-    source = click.get_current_context().get_parameter_source("segments")
-    if head.kind == "named" and source is not click.core.ParameterSource.DEFAULT:
-        raise click.UsageError("--segments goes with --unsupervised, or with a head for segments")
+    if head.kind == "named" and _counted():
+        raise click.UsageError("--segments is for segments without names; leave --classes out")
     if head.kind == "unnamed" and background is not None:
         raise click.UsageError("--background needs class names")
     if not head.counts and segments != "auto":
         raise click.UsageError(f"--segments {segments}: {head.name} finds how many there are")
+
+
+def _counted() -> bool:
+    """Whether `--segments` was given."""
+    source = click.get_current_context().get_parameter_source("segments")
+    return source is not click.core.ParameterSource.DEFAULT
 
 
 def _with_refine(settings: Mapping[str, str], refine: bool | None) -> Mapping[str, str]:
@@ -304,22 +317,3 @@ def _with_refine(settings: Mapping[str, str], refine: bool | None) -> Mapping[st
     if "refine" in settings:
         raise click.UsageError("--refine and --set refine=… say the same; give one")
     return {**settings, "refine": "yes" if refine else "no"}
-
-
-def _pictures(arguments: Sequence[str]) -> Iterator[Path]:
-    """Files as given; a folder stands for the pictures in it."""
-    for argument in arguments:
-        path = Path(argument)
-        if not os.path.isdir(argument):  # pathlib's raises for over-long names
-            yield path
-            continue
-        found = sorted(p for p in path.iterdir() if _is_picture(p))
-        if not found:
-            raise MdrtError(f"folder {path} holds no picture ({', '.join(sorted(PICTURES))})")
-        yield from found
-
-
-def _is_picture(path: Path) -> bool:
-    """Whether an entry of a folder is meant: no sub-folder, and nothing hidden."""
-    hidden = path.name.startswith(".")
-    return path.suffix.lower() in PICTURES and not hidden and not path.is_dir()
