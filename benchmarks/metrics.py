@@ -57,9 +57,9 @@ def assignment(overlap: Counts, *, positive: bool = False) -> Counts:
 
 def match(truth: Labels, segments: Labels, classes: int) -> Labels:
     """Segments (H, W) renamed by the matching of largest overlap with the truth; a segment
-    without a class, or without a pixel of its class, becomes `NO_CLASS`."""
+    without a class, or without a pixel of its class, becomes `NO_CLASS`, which stays itself."""
     names = assignment(confusion(truth, segments, classes)[:, 1:], positive=True)
-    renamed: Labels = names[segments]
+    renamed: Labels = np.append(names, NO_CLASS)[segments]  # `NO_CLASS` is the last
     return renamed
 
 

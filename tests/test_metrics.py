@@ -45,6 +45,15 @@ def test_matching_is_the_best_of_all_renamings(truth, segments):
     assert hits == best
 
 
+@given(MAPS, MAPS, arrays.arrays(np.bool_, (4, 5)))
+def test_what_has_no_class_gets_none(truth, segments, void):
+    """And changes nothing of the others' names, as if its pixels were not there."""
+    found = match(truth, np.where(void, NO_CLASS, segments), 4)
+    assert (found[void] == NO_CLASS).all()
+    rest = match(truth[~void], segments[~void], 4) if not void.all() else found[~void]
+    np.testing.assert_array_equal(found[~void], rest)
+
+
 @given(
     arrays.arrays(np.int64, 12, elements=st.integers(0, 4)),
     arrays.arrays(np.bool_, 12),

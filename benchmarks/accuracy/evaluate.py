@@ -12,12 +12,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ...kernels import Array
+from ...kernels import Array, void
 from ...runtime.errors import DatasetError
 from ...runtime.look.prompts import ClassName
 from ...runtime.overlap import overlap
 from ...runtime.segmenter import Look, Segmenter
-from ..metrics import Labels
+from ..metrics import NO_CLASS, Labels
 from .datasets.base import Dataset, Sample
 from .protocols import PROTOCOLS, boundary_counts
 from .prototypes_gt import GroundTruth, fitted
@@ -34,7 +34,8 @@ def label(
     truth: NDArray[np.uint8],
     prototypes: Sequence[Array] | None = None,
 ) -> Labels:
-    """One picture by one setting: (H, W) class indices, or segment numbers.
+    """One picture by one setting: (H, W) class indices, or segment numbers; `NO_CLASS` where no
+    class or segment reached the head's threshold.
 
     Args:
         look: at the picture.
@@ -48,13 +49,22 @@ def label(
     present = [int(c) for c in np.unique(truth) if c < len(classes)] or every
     if head.kind == "unnamed":
         wanted = len(present) if setting.segments == "present" else setting.segments
-        return look.segments(wanted if head.counts else "auto", head=head, **options).labels
+        segments = look.segments(wanted if head.counts else "auto", head=head, **options)
+        return _named(segments.labels, range(len(segments.classes)))
     if prototypes is not None:
         head = fitted(prototypes, classes)
     prompted = present if setting.dynamic else every
     found = look.segment([classes[index] for index in prompted], head=head, **options)
-    labels: Labels = np.array(prompted)[found.labels]
-    return labels
+    return _named(found.labels, prompted)
+
+
+def _named(labels: Labels, names: Sequence[int]) -> Labels:
+    """A segmenter's labels (H, W) as those of `names` that they stand for; its void as
+    `NO_CLASS`."""
+    table = np.full(void(labels) + 1, NO_CLASS)
+    table[: len(names)] = names
+    found: Labels = table[labels]
+    return found
 
 
 @dataclass

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .settings import Setting
+from .protocols import PROTOCOLS
+from .settings import DEFAULT_PROTOCOLS, Entry, Setting
 
 FEATURES: Final = (64, 32, 16)
 ATTENTION: Final = (64, 32)
@@ -86,6 +87,18 @@ FIGURES: Final = (
 )
 
 
+PICTURES: Final[Mapping[str, tuple[int, ...]]] = {
+    "cityscapes19": (500,),
+    "cityscapes27": (500,),
+    "voc20": (1449,),
+    "cocostuff171": (5000,),
+    "cocostuff27": (5000, 2175),
+    "potsdam6": (14, 2016),
+}
+"""Pictures of the validation splits that the figures are of. The paper does not say whether it
+takes all of COCO-Stuff or those that PiCIE chose, nor Potsdam's pictures whole or in tiles."""
+
+
 def published(
     dataset: str, setting: Setting, strides: Mapping[str, Sequence[int]]
 ) -> Published | None:
@@ -124,3 +137,24 @@ def _same(
         )
         if option in options
     )
+
+
+def unlike(figure: Published, entry: Entry, vocabulary: int | None, pictures: int) -> str:
+    """What the paper's figure is of and a row is not, which ends "the paper's figure is …"; ""
+    where the two compare.
+
+    Args:
+        figure: the paper's for the row's choices.
+        entry: of the row.
+        vocabulary: how many names the model knows; None of one that takes any.
+        pictures: that were scored.
+    """
+    own = PROTOCOLS[entry.protocol]
+    if vocabulary is not None:
+        return f"of a model that takes any name; this one knows {vocabulary}"
+    if own.positive or (own.matching == "none") != (entry.setting.kind == "named"):
+        return f"by protocol {DEFAULT_PROTOCOLS[entry.setting.kind]}"
+    if pictures not in PICTURES[figure.dataset]:
+        whole = " or ".join(map(str, PICTURES[figure.dataset]))
+        return f"of all {whole} pictures; scored here: {pictures}"
+    return ""

@@ -119,7 +119,7 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
         Protocol(
             "hungarian-image-positive",
             "the same, but a segment that shares no pixel with its class is an error of the class "
-            "under it alone (docs/scenes.md); higher, and like no published figure",
+            "under it alone (docs/evaluation.md); higher, and like no published figure",
             matching="image",
             positive=True,
         ),

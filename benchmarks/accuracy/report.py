@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
-from .paper import Published, published
+from .paper import Published, published, unlike
 from .protocols import PROTOCOLS, figures, interval
 from .settings import Entry
 from .store import Store
@@ -28,7 +28,8 @@ class ScoreRow:
         accuracy: share of the pixels that are right.
         boundary: mean boundary IoU, None where it was not counted.
         iou: by class, None for one in neither map.
-        paper: the paper's figure for the same, if it has one.
+        paper: the paper's figure for the same choices, if it has one.
+        unlike: what that is of and this is not, so that the two do not compare; "" if nothing.
     """
 
     entry: Entry
@@ -40,6 +41,12 @@ class ScoreRow:
     boundary: float | None
     iou: tuple[float | None, ...]
     paper: Published | None = None
+    unlike: str = ""
+
+    @property
+    def compared(self) -> Published | None:
+        """The paper's figure, if it compares."""
+        return None if self.unlike else self.paper
 
 
 def row(store: Store, entry: Entry, images: Collection[str] | None = None) -> ScoreRow | None:
@@ -58,15 +65,27 @@ def row(store: Store, entry: Entry, images: Collection[str] | None = None) -> Sc
         boundary = 100 * float((hit[union > 0] / union[union > 0]).mean())
     by_class = tuple(None if np.isnan(value) else float(value) for value in found.iou)
     known = published(store.meta["dataset"], entry.setting, store.meta)
-    accuracy = found.accuracy
-    return ScoreRow(entry, len(counts), found.miou, low, high, accuracy, boundary, by_class, known)
+    differs = known and unlike(known, entry, store.meta.get("vocabulary"), len(counts))
+    return ScoreRow(
+        entry,
+        len(counts),
+        found.miou,
+        low,
+        high,
+        found.accuracy,
+        boundary,
+        by_class,
+        known,
+        differs or "",
+    )
 
 
 def markdown(rows: Sequence[ScoreRow], labels: Sequence[str] | None = None) -> str:
-    """A table with a row an entry: figures, the interval, the protocol, and the paper's figure."""
+    """A table with a row an entry: figures, the interval, the protocol, and the paper's figure;
+    below it, why one is not there."""
     names = labels or [r.entry.setting.words for r in rows]
     edges = any(r.boundary is not None for r in rows)
-    paper = any(r.paper for r in rows)
+    paper = any(r.compared for r in rows)
     head = ["head", "setting", "mIoU", "95 %", "accuracy"]
     head += ["boundary IoU"] * edges + ["the paper"] * paper + ["protocol", "pictures"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
@@ -76,15 +95,23 @@ def markdown(rows: Sequence[ScoreRow], labels: Sequence[str] | None = None) -> s
         if edges:
             cells.append("" if r.boundary is None else f"{r.boundary:.1f}")
         if paper:
-            cells.append(of_paper(r))
+            cells.append(f"{r.compared.miou} ({r.compared.tables})" if r.compared else "")
         cells += [f"`{r.entry.protocol}`", f"{r.images}"]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    below = [f"\n{note[0].upper()}{note[1:]}." for note in notes(rows)]
+    return "\n".join(lines + below) + "\n"
 
 
-def of_paper(r: ScoreRow) -> str:
-    """The paper's figure and where it stands; nothing where it has none."""
-    return "" if r.paper is None else f"{r.paper.miou} ({r.paper.tables})"
+def notes(rows: Sequence[ScoreRow]) -> list[str]:
+    """Why figures of the paper do not stand beside their rows, a line a reason."""
+    by_reason: dict[str, dict[str, None]] = {}
+    for r in rows:
+        if r.paper is not None and r.unlike:
+            by_reason.setdefault(r.unlike, {})[f"{r.paper.miou}"] = None
+    return [
+        f"the paper's {', '.join(found)} {'is' if len(found) == 1 else 'are'} {reason}"
+        for reason, found in by_reason.items()
+    ]
 
 
 def as_plain(
@@ -104,7 +131,8 @@ def as_plain(
                 "accuracy": r.accuracy,
                 "boundary_iou": r.boundary,
                 "iou": dict(zip(names, r.iou, strict=True)),
-                "paper": r.paper and {"miou": r.paper.miou, "tables": r.paper.tables},
+                "paper": r.compared and {"miou": r.compared.miou, "tables": r.compared.tables},
+                "paper_left_out": next(iter(notes([r])), None),
             }
             for r in rows
         ],
@@ -139,7 +167,7 @@ def draw(title: str, labels: Sequence[str], rows: Sequence[ScoreRow], file: Bina
 
     figure, axes = plt.subplots(figsize=(7, 0.8 + 0.42 * len(rows)), layout="constrained")
     draw_bars(axes, title, labels, rows)
-    known = {place: r.paper.miou for place, r in enumerate(rows) if r.paper is not None}
+    known = {place: r.compared.miou for place, r in enumerate(rows) if r.compared is not None}
     if known:
         axes.plot(list(known.values()), list(known), "D", color=ORANGE, label="the paper")
         axes.legend(fontsize=8)

@@ -50,8 +50,8 @@ class Store:
 
         Args:
             path: the file.
-            meta: what its results depend on; must be what the file was begun with. None opens a
-                file that is there.
+            meta: what its results depend on; must be what the file was begun with, as far as
+                that noted it. None opens a file that is there.
 
         Raises:
             MdrtError: it is no result file, or was begun with something else.
@@ -80,32 +80,26 @@ class Store:
                 out=...,
             )
         if meta is not None:
-            facts = {"results_version": RESULTS_VERSION, **meta}
-            self._check(facts, facts if self.meta else ())
-            self.bind(facts)
+            self.bind({"results_version": RESULTS_VERSION, **meta})
 
     def bind(self, facts: Mapping[str, Any]) -> None:
-        """Note more that the results depend on, from here on.
+        """Note what the results depend on, from here on.
 
         Raises:
             MdrtError: they were begun with something else.
         """
-        self._check(facts, self.meta)
+        for key, value in facts.items():
+            asked = json.loads(json.dumps(value))
+            if key in self.meta and self.meta[key] != asked:
+                raise MdrtError(
+                    f"{self.path} holds results with {key} {self.meta[key]!r}, asked for is "
+                    f"{asked!r}; choose another folder, or delete the file",
+                    out=...,
+                )
         texts = {key: json.dumps(value) for key, value in facts.items()}
         with self._transaction():
             self._database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", texts.items())
         self.meta |= {key: json.loads(text) for key, text in texts.items()}
-
-    def _check(self, facts: Mapping[str, Any], known: Collection[str]) -> None:
-        """Refuse facts among `known` that are not the file's."""
-        for key, value in facts.items():
-            asked = json.loads(json.dumps(value))
-            if key in known and self.meta.get(key) != asked:
-                raise MdrtError(
-                    f"{self.path} holds results with {key} {self.meta.get(key)!r}, asked for is "
-                    f"{asked!r}; choose another folder, or delete the file",
-                    out=...,
-                )
 
     def add(
         self, image: str, counts: Mapping[str, Counts], boundaries: Mapping[str, Counts]
@@ -189,18 +183,19 @@ class Store:
         self._database.execute("INSERT OR REPLACE INTO fitted VALUES (?, ?)", (setting, blob))
 
     def merge(self, other: Store) -> None:
-        """Take over another file's counts and problems.
+        """Take over another file's counts and problems, and facts that this one did not note.
 
         Raises:
             MdrtError: it was begun with something else, or a picture has other counts there.
         """
-        for key in self.meta.keys() | other.meta.keys():
-            value = self.meta.get(key)
-            if key not in PLACES and other.meta.get(key) != value:
+        facts = {key: value for key, value in other.meta.items() if key not in PLACES}
+        for key, value in facts.items():
+            if self.meta.get(key, value) != value:
                 raise MdrtError(
-                    f"{other.path} holds results with {key} {other.meta.get(key)!r}, "
-                    f"{self.path} with {value!r}; only shards of one evaluation can be merged"
+                    f"{other.path} holds results with {key} {value!r}, {self.path} with "
+                    f"{self.meta[key]!r}; only shards of one evaluation can be merged"
                 )
+        self.bind(facts)
         mine = "SELECT counts FROM counts WHERE image = ? AND setting = ?"
         theirs = other._database.execute("SELECT image, setting, counts, boundary FROM counts")
         with self._transaction():

@@ -106,8 +106,7 @@ def show(report: dict[str, Any], tables: Sequence[Table], as_json: bool) -> None
     if as_json:
         click.echo(json.dumps(report, indent=2))
         return
-    for table in tables:
-        print_whole(Console(), table)
+    print_whole(Console(), *tables)
 
 
 def write(

@@ -29,6 +29,7 @@ from ..runtime.bundle.contract import MOST_SEGMENTS
 from .eval_run import EvaluationRun, show
 from .groups import Command, experts, group, option
 from .options import PATH, engine_option, json_option, out_option, provider_option, set_option
+from .tables import print_whole
 
 GONE: Final[Mapping[str, str]] = {
     "--method": "--head, as in --head kmeans; unsupervised is --head spectral",
@@ -260,16 +261,17 @@ def list_command() -> None:
         "scenes": "made from seeds; no --root",
         "folder": "images/, masks/ (value = line of classes.txt, 255 void), classes.txt",
     }
-    console = Console()
+    tables = []
     for title, rows in {
         "data sets": {name: layouts[name] for name in NAMES},
         "heads": {name: head.help for name, head in HEADS.items()},
         "protocols": {protocol.id: protocol.help for protocol in PROTOCOLS.values()},
     }.items():
-        table = Table(title=title, title_justify="left", show_header=False)
+        table = Table("", "", title=title, show_header=False)
         for name, text in rows.items():
             table.add_row(Text(name), Text(text))
-        console.print(table)
+        tables.append(table)
+    print_whole(Console(), *tables)
 
 
 def _segments(text: str) -> int | Literal["present", "auto"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -13,10 +13,11 @@ from typing import Literal
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ..benchmarks.accuracy.datasets import FOLDER, Dataset, open_dataset
 from ..benchmarks.accuracy.evaluate import Evaluation, shard
-from ..benchmarks.accuracy.report import ScoreRow, as_plain, draw, markdown, of_paper, row
+from ..benchmarks.accuracy.report import ScoreRow, as_plain, draw, markdown, notes, row
 from ..benchmarks.accuracy.settings import Entry
 from ..benchmarks.accuracy.store import RESULTS, Store
 from ..benchmarks.accuracy.sweep import SweepTable
@@ -71,6 +72,7 @@ class EvaluationRun:
                 "classes": [list(names) for names in self.dataset.classes],
                 "root": _place(root),
                 "model": manifest.model_id,
+                "vocabulary": len(manifest.classes) or None,
                 "bundle": manifest.sha256,
                 "features": [output.stride for output in manifest.features],
                 "attention": list(dict.fromkeys(layer.stride for layer in manifest.attention)),
@@ -104,6 +106,7 @@ class EvaluationRun:
                 f"{spent.looking / spent.pictures:.3f} s in the networks and heads, and beside "
                 f"them {spent.scoring / spent.pictures:.4f} s of scoring",
                 highlight=False,
+                soft_wrap=True,
             )
         problems = self.store.problems(self.images)
         for message in list(problems.values())[:5]:
@@ -192,26 +195,30 @@ def show(
         click.echo(text)
         return
     console = Console()
-    for title, rows, labels in printed:
-        print_whole(console, _table(title, rows, labels))
-    console.print(f"wrote {out / 'report.md'}, {out / 'report.json'}", highlight=False)
+    print_whole(console, *(table for part in printed for table in score_tables(*part)))
+    wrote = f"wrote {out / 'report.md'}, {out / 'report.json'}"
+    console.print(wrote, highlight=False, soft_wrap=True)
 
 
-def _table(title: str, rows: Sequence[ScoreRow], labels: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left")
-    paper = any(r.paper for r in rows)
-    names = ["head", "setting", "mIoU", "95 %", "accuracy", *["the paper"] * paper]
-    for name in (*names, "protocol", "pictures"):
-        table.add_column(name, justify="left" if name in ("head", "setting") else "right")
+def score_tables(title: str, rows: Sequence[ScoreRow], labels: Sequence[str]) -> Iterator[Table]:
+    """A table for each protocol and number of pictures: figures of two do not compare."""
+    found: dict[tuple[str, int], list[tuple[str, ScoreRow]]] = {}
     for label, r in zip(labels, rows, strict=True):
-        table.add_row(
-            r.entry.setting.head,
-            label,
-            f"{r.miou:.1f}",
-            f"{r.low:.1f}–{r.high:.1f}",
-            f"{r.accuracy:.1f}",
-            *[of_paper(r)] * paper,
-            r.entry.protocol,
-            f"{r.images}",
-        )
-    return table
+        found.setdefault((r.entry.protocol, r.images), []).append((label, r))
+    for (protocol, images), part in found.items():
+        edges = any(r.boundary is not None for _, r in part)
+        paper = any(r.compared for _, r in part)
+        table = Table(title=f"{title}: protocol {protocol}, {images} picture{'s' * (images != 1)}")
+        table.add_column("head: setting")
+        names = ["mIoU", "95 %", "accuracy", *["boundary IoU"] * edges, *["the paper"] * paper]
+        for name in names:
+            table.add_column(name, justify="right")
+        for label, r in part:
+            cells = [f"{r.miou:.1f}", f"{r.low:.1f}–{r.high:.1f}", f"{r.accuracy:.1f}"]
+            if edges:
+                cells.append("" if r.boundary is None else f"{r.boundary:.1f}")
+            if paper:
+                cells.append("" if r.compared is None else f"{r.compared.miou}")
+            table.add_row(Text(f"{r.entry.setting.head}: {label}"), *cells)
+        table.caption = "\n".join(notes([r for _, r in part])) or None
+        yield table

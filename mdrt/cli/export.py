@@ -104,9 +104,9 @@ GONE: Final[Mapping[str, str]] = {
     option(
         "--classes",
         default="",
-        metavar="NAMES|FILE",
-        help="Names a closed-vocabulary model knows: comma-separated, or a file with one a line "
-        "and commas between synonyms.",
+        metavar="NAMES|@FILE",
+        help="Names a closed-vocabulary model knows: comma-separated, or @FILE, a text with one a "
+        "line and commas between synonyms (a name that ends in .txt needs no @).",
     ),
 )
 @group(

@@ -55,18 +55,17 @@ def growth_command(
     points = {"classes": classes_at, "size": sizes_at, "images": images_at}
     with Console(stderr=True).status("measuring") as status:
         report = grow(task, points, status.update)
-    show(report, [_growth_table(report)], as_json)
+    show(report, [growth_table(report)], as_json)
     write(report, lambda file: draw_growth(report, file), out, "growth")
 
 
-def _growth_table(report: dict[str, Any]) -> Table:
+def growth_table(report: dict[str, Any]) -> Table:
     """One row a point."""
     task = report["task"]
     title = f"growth from {len(task['classes'])} classes, {task['size']}², one picture"
-    table = Table(
-        "", "", "networks, s", "after them, s", "share", "peak memory", title=title,
-        title_justify="left",
-    )  # fmt: skip
+    table = Table(title=title)
+    for name in ("", "", "networks, s", "after them, s", "share", "peak memory"):
+        table.add_column(name, justify="right" if table.columns else "left")
     for axis, found in report["axes"].items():
         for point in found:
             table.add_row(
@@ -77,5 +76,4 @@ def _growth_table(report: dict[str, Any]) -> Table:
                 f"{point['after_share']:.1%}",
                 f"{point['peak_bytes'] / 1e9:.2f} GB",
             )
-        table.add_section()
     return table

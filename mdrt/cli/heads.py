@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -111,20 +110,19 @@ def _settings_rows(head: Head, manifest: Manifest) -> Iterator[list[str]]:
 
 def _print(heads: Sequence[Head], manifest: Manifest, settings: bool) -> None:
     """The table of heads and, of one, of its settings."""
-    console = Console()
-    table = Table(*_HEADS, escape(f"in {manifest.model_id}"))
+    table = Table(*_HEADS, "offered", title=f"heads, and what {manifest.model_id} offers")
     for head in heads:
         lacking = head.lacks(manifest)
         table.add_row(*map(Text, [*_heads_row(head), f"lacks {lacking}" if lacking else "yes"]))
-    print_whole(console, table)
     if not settings:
-        console.print("mdrt heads NAME lists the settings of one", highlight=False)
-        return
-    for head in heads:
-        table = Table(*_SETTINGS, title=f"{head.name}: {head.help}", title_justify="left")
+        table.caption = "mdrt heads NAME lists the settings of one"
+    tables = [table]
+    for head in heads if settings else ():
+        table = Table(*_SETTINGS, title=f"{head.name}: {head.help}")
         for row in _settings_rows(head, manifest):
             table.add_row(*map(Text, row))
-        print_whole(console, table)
+        tables.append(table)
+    print_whole(Console(), *tables)
 
 
 def _page(heads: Sequence[Head], manifest: Manifest) -> str:

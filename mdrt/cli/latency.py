@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ..benchmarks.speed.chart import draw_race, seconds
 from ..benchmarks.speed.contenders import CONTENDERS, PYTORCH
@@ -22,6 +23,8 @@ from .groups import Command, experts, group, option
 from .options import engine_option, json_option, out_option, threads_option
 
 Report = dict[str, Any]
+
+_BESIDE: Final = 4  # contenders, of 13 characters each
 
 
 @click.command("latency", cls=Command, extra="bench")
@@ -100,29 +103,39 @@ def latency_command(
     for reason in report["failed"].values():
         errors.print(f"left out: {reason}", highlight=False, markup=False)
     report |= {"peaks": peaks, "multiply_adds": counts, "read_s": read}
-    show(report, [_race_table(report), _work_table(report)], as_json)
+    show(report, [*race_tables(report), work_table(report)], as_json)
     write(report, lambda file: draw_race(report, file), out, "latency")
 
 
-def _race_table(report: Report) -> Table:
-    """Contenders as columns: seconds a stage, the whole, its ratio to the first, memory."""
-    results = report["contenders"]
-    first = next(iter(results))
-    task = report["task"]
+def race_tables(report: Report) -> list[Table]:
+    """Contenders as columns: seconds a stage, the whole, its ratio to the first, memory.
+
+    A table holds as many as 80 columns of text do.
+    """
+    names, task = list(report["contenders"]), report["task"]
     title = f"{task['size']}², {len(task['classes'])} classes, seconds (warm medians)"
-    table = Table(
-        "", *results, title=title, title_justify="left", caption=_conditions(report),
-        caption_justify="left",
-    )  # fmt: skip
+    starts = range(0, len(names), _BESIDE)
+    tables = [_race_table(report, names[start : start + _BESIDE]) for start in starts]
+    tables[0].title, tables[-1].caption = title, _conditions(report)
+    return tables
+
+
+def _race_table(report: Report, names: Sequence[str]) -> Table:
+    """The contenders of these names, beside the first of all."""
+    results = {name: report["contenders"][name] for name in names}
+    first = next(iter(report["contenders"]))
+    whole = report["contenders"][first]["p50_s"]
+    table = Table("")
+    for name in names:
+        table.add_column(Text(name), justify="right")
     for stage in STAGES:
         values = [result["stages_s"].get(stage) for result in results.values()]
         if any(value is not None for value in values):
             table.add_row(stage, *("" if v is None else seconds(v) for v in values))
-    table.add_section()
     rows: dict[str, Callable[[Report], str]] = {
         "whole, p50": lambda r: seconds(r["p50_s"]),
         "whole, p95": lambda r: seconds(r["p95_s"]),
-        f"times {first}": lambda r: f"{r['p50_s'] / results[first]['p50_s']:.2f}×",
+        f"times {first}": lambda r: f"{r['p50_s'] / whole:.2f}×",
         "loading": lambda r: seconds(r["load_s"]),
         "start to first": lambda r: "" if r["first_s"] is None else seconds(r["first_s"]),
         "peak memory": lambda r: f"{r['peak_bytes'] / 1e9:.2f} GB",
@@ -133,25 +146,25 @@ def _race_table(report: Report) -> Table:
     return table
 
 
-def _work_table(report: Report) -> Table:
-    """Multiply-adds of the networks, what each contender makes of them, and the limit.
+def work_table(report: Report) -> Table:
+    """Operations a second that each contender reaches in the networks, beside the limit.
 
     The PyTorch contenders are left out: their networks are whole, or run several times.
     """
     peak = report["peaks"]["product"]
     results = {k: found for k, found in report["contenders"].items() if k not in PYTORCH}
-    title = (
-        f"operations a second in units of 10⁹; a matrix product reaches {peak / 1e9:.0f}, "
-        f"a direct convolution {report['peaks']['convolution'] / 1e9:.0f}"
+    counts = {stage: report["multiply_adds"][stage] for stage in ("vae", "unet")}
+    table = Table(
+        title="10⁹ operations a second",
+        caption=f"a matrix product reaches {peak / 1e9:.0f}, "
+        f"a direct convolution {report['peaks']['convolution'] / 1e9:.0f}",
     )
-    table = Table("stage", "10⁹ multiply-adds", *results, title=title, title_justify="left")
-    for stage in ("vae", "unet"):
-        count = report["multiply_adds"][stage]
-        cells = []
-        for result in results.values():
-            rate = 2 * count / result["stages_s"][stage]
-            cells.append(f"{rate / 1e9:.0f} ({rate / peak:.0%})")
-        table.add_row(stage, f"{count / 1e9:.0f}", *cells)
+    for name in ("", *counts):
+        table.add_column(name, justify="right" if name else "left")
+    for name, result in results.items():
+        rates = [2 * count / result["stages_s"][stage] for stage, count in counts.items()]
+        table.add_row(Text(name), *(f"{rate / 1e9:.0f} ({rate / peak:.0%})" for rate in rates))
+    table.add_row("10⁹ multiply-adds", *(f"{count / 1e9:.0f}" for count in counts.values()))
     return table
 
 

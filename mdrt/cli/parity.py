@@ -42,10 +42,9 @@ def parity_command(
         }
         click.echo(json.dumps(found, indent=2))
     else:
-        print_whole(Console(), proof_table(rows))
         table = Table("convolutions", "mode", "pixels with PyTorch's label")
         for agreement in agreements:
             table.add_row(agreement.graphs, agreement.mode, f"{agreement.share:.3%}")
-        print_whole(Console(), table)
+        print_whole(Console(), proof_table(rows), table)
     if not all(row.passed for row in rows):
         raise click.ClickException("a tensor is beyond its tolerance")

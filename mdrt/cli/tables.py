@@ -1,4 +1,4 @@
-"""Tables for people."""
+"""Tables for people: as wide as a terminal is, and plain where they go into a file or a pipe."""
 
 from __future__ import annotations
 
@@ -6,44 +6,110 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
+from rich.measure import measure_renderables
 from rich.table import Table
 from rich.text import Text
+
+from ..runtime.pictures.render import percent
 
 if TYPE_CHECKING:
     from ..export.proof import Row
     from ..runtime.bundle.plan import PlanRecord
 
-_WIDTH: Final = 160  # columns, as wide as any table is
+_UNBOUNDED: Final = 10_000
+"""Columns of a file or a pipe, which has no width to keep to."""
+
+_MISSING: Final = 20
+"""Names without a pixel that a table has a row for."""
+
+_GAP: Final = 2  # blanks between columns
 
 
-def print_whole(console: Console, table: Table) -> None:
-    """Print a table with its names uncut: a file or a pipe has no width to keep to."""
-    if not console.is_terminal:
-        console.width = max(console.width, _WIDTH)
-    console.print(table)
+def print_whole(console: Console, *tables: Table) -> None:
+    """Print tables, nothing in them cut, an empty line between two.
+
+    On a terminal text folds at blanks where a table would be wider; a word, a name or a number
+    stays in one piece on any terminal that has room for the widest of every column. Elsewhere every
+    row is a line, its columns aligned by blanks.
+
+    Args:
+        console: that they go to.
+        tables: title and caption stand as lines above and below.
+    """
+    plain = not console.is_terminal
+    if plain:
+        console.width = _UNBOUNDED
+    for place, table in enumerate(tables):
+        if place:
+            console.print()
+        title, caption = table.title, table.caption
+        table.title = table.caption = table.box = None
+        table.padding, table.pad_edge, table.header_style = (0, _GAP, 0, 0), False, "bold"
+        _fit(console, table)
+        if title:
+            console.print(Text(str(title), "bold"))
+        if plain:
+            with console.capture() as printed:
+                console.print(table)
+            for line in printed.get().splitlines():
+                console.out(line.rstrip(), highlight=False)
+        else:
+            console.print(table)
+        if caption:
+            console.print(Text(str(caption)))
+
+
+def _fit(console: Console, table: Table) -> None:
+    """Give every column its width: what it would like, and the widest less of it until all fit."""
+    columns = table.columns
+    widths, least = [], []
+    for column in columns:
+        head, cells = (
+            measure_renderables(console, console.options, part)
+            for part in ([column.header if table.show_header else ""], list(column.cells))
+        )
+        whole = cells.maximum if column.justify == "right" else cells.minimum
+        widths.append(max(head.maximum, cells.maximum))
+        least.append(max(head.minimum, whole))
+        column.overflow = "fold"
+    room = console.width - _GAP * (len(columns) - 1)
+    while sum(widths) > room and widths != least:
+        widest = max(range(len(widths)), key=lambda i: (widths[i] > least[i], widths[i]))
+        widths[widest] -= 1
+    for column, width in zip(columns, widths, strict=True):
+        column.width = width
 
 
 def picture_table(values: Mapping[str, Any]) -> Table:
-    """A picture's record: the classes that are in it, the largest first."""
+    """A picture's record: the classes that are in it, the largest first, and those that are not."""
     title = Text(f"{values['image']}  {values['size'][1]}×{values['size'][0]}")
     table = Table(title=title, title_justify="left")
     for name in ("class", "share", "confidence"):
         table.add_column(name, justify="left" if name == "class" else "right")
-    for entry in sorted(values["classes"], key=lambda entry: -entry["share"]):
+    entries = sorted(values["classes"], key=lambda entry: -entry["share"])
+    for entry in entries:
         if entry["pixels"]:
-            cells = (f"{entry['share']:.1%}", f"{entry['confidence']:.3f}")
+            cells = (percent(entry["share"]), f"{entry['confidence']:.3f}")
             table.add_row(Text(entry["name"]), *cells)
+    if values["void"]:
+        share = values["void"] / (values["size"][0] * values["size"][1])
+        table.add_row(Text("none of these", "dim"), percent(share), "")
+    missing = [entry["name"] for entry in entries if not entry["pixels"]]
+    for name in missing[:_MISSING]:
+        table.add_row(Text(name, "dim"), Text("not found", "dim"), "")
+    if len(missing) > _MISSING:
+        more = f"and {len(missing) - _MISSING} names more"
+        table.add_row(Text(more, "dim"), Text("not found", "dim"), "")
     return table
 
 
 def proof_table(rows: Sequence[Row]) -> Table:
-    """An export's proof: tensor, shape of the largest case, error, tolerance, verdict."""
-    table = Table("graph", "tensor", "shape", "max error", "tolerance", "verdict")
+    """An export's proof: tensor, shape of the largest case, error, what is allowed, verdict."""
+    table = Table("graph", "tensor", "shape", "max error", "allowed", "")
     for row in rows:
-        shape = _shape(max(row.shapes))
         verdict = "[green]pass[/]" if row.passed else "[red]FAIL[/]"
-        cells = (row.graph, row.tensor, shape, f"{row.error:.1e}", f"{row.tolerance:.0e}")
-        table.add_row(*cells, verdict)
+        cells = (_graph(row.graph), row.tensor, _shape(max(row.shapes)))
+        table.add_row(*cells, f"{row.error:.1e}", f"{row.tolerance:.0e}", verdict)
     notes = sorted({f"{row.graph}: {row.note}" for row in rows if row.note})
     table.caption = "\n".join(notes) or None
     return table
@@ -51,24 +117,29 @@ def proof_table(rows: Sequence[Row]) -> Table:
 
 def engine_table(records: Mapping[str, PlanRecord]) -> Table:
     """One row an engine: what it was built from and for, its size and its time."""
-    table = Table(
-        "graph", "precision", "layers", "kernels", "attention", "MB", "seconds", "inputs at most"
-    )
+    table = Table()
+    for name in ("graph", "layers", "kernels", "fused", "MB", "seconds", "inputs at most"):
+        text = name in ("graph", "inputs at most")
+        table.add_column(name, justify="left" if text else "right")
     for graph, record in records.items():
-        shapes = (f"{name} {_shape(shape.max)}" for name, shape in record.shapes.items())
         table.add_row(
-            graph,
-            record.precision,
+            _graph(graph),
             f"{record.layers}",
             f"{record.kernels.count}",
-            f"{record.kernels.fused} fused, {record.kernels.split} split",
+            f"{record.kernels.fused}/{record.kernels.fused + record.kernels.split}",
             f"{record.plan.bytes / 1e6:.1f}",
             f"{record.seconds:.1f}",
-            "\n".join(shapes),
+            ", ".join(f"{name} {_shape(shape.max)}" for name, shape in record.shapes.items()),
         )
     record = next(iter(records.values()))
     profile = ", ".join(f"{name} {span}" for name, span in record.profile.items())
-    table.caption = f"{record.library} {record.library_version}; {profile}\n{_proved(records)}"
+    table.caption = "\n".join(
+        (
+            "fused: attention layers that are one kernel, of all",
+            f"{record.library} {record.library_version}, {record.precision}; {profile}",
+            _proved(records),
+        )
+    )
     return table
 
 
@@ -87,5 +158,10 @@ def _proved(records: Mapping[str, PlanRecord]) -> str:
     return f"proved on {worst.gpu}: {outputs} outputs at the profile's ends, {values}"
 
 
+def _graph(name: str) -> str:
+    """A graph's file in a narrow column."""
+    return name.removesuffix(".onnx")
+
+
 def _shape(shape: Sequence[int]) -> str:
-    return " × ".join(map(str, shape))
+    return "×".join(map(str, shape))

@@ -254,7 +254,7 @@ def test_what_is_wrong_with_a_mask_is_named(tmp_path: Path) -> None:
     path.unlink()
     assert "does not exist" in message()
     (tmp_path / "images/a.png").write_bytes(b"no picture")
-    assert "no image that Pillow can read" in message()
+    assert "that Pillow can read" in message()
     assert dataset.load(1).id == "b"  # the others go on
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from PIL import Image
 
 import mdrt
 from mdrt import kernels
-from mdrt.benchmarks.accuracy.evaluate import shard
+from mdrt.benchmarks.accuracy.evaluate import label, shard
 from mdrt.benchmarks.accuracy.paper import Published
 from mdrt.benchmarks.accuracy.report import ScoreRow, draw
 from mdrt.benchmarks.accuracy.settings import HEADS, Entry, Setting
@@ -53,7 +54,7 @@ def renamed(truth: Any, segments: Any) -> Any:
     """By the assignment of largest overlap, as SciPy finds it; −1 for a segment too many."""
     optimize = pytest.importorskip("scipy.optimize")
     overlap = [[((truth == c) & (segments == s)).sum() for s in range(14)] for c in range(14)]
-    names = np.full(max(14, segments.max() + 1), -1)
+    names = np.full(max(14, segments.max() + 1) + 1, -1)  # the last is that of −1
     rows, columns = optimize.linear_sum_assignment(np.array(overlap), maximize=True)
     names[columns] = rows
     return names[segments]
@@ -96,6 +97,51 @@ def test_what_is_not_set_is_as_the_bundle_recommends(
         assert entry["options"] == settled
         recommended = segmenter.manifest.recommended[entry["head"]]
         assert recommended.items() <= settled.items()
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_void_is_a_miss_and_no_false_positive(
+    tmp_path: Path, segmenter: mdrt.Segmenter, dynamic: bool
+) -> None:
+    """Named and unnamed, with a threshold that leaves about a third to none of the classes."""
+    scenes, given = [render(seed) for seed in range(3)], {"threshold": 0.6}
+    found = report(
+        "run", "scenes", "--limit", 3, "--head", "maskdiffusion", "--head", "spectral",
+        "--segments", 4, "--set", "threshold=0.6", *["--dynamic-prompts"] * dynamic,
+        "-o", tmp_path,
+    )["results"]  # fmt: skip
+    named, unnamed = [], []
+    for scene in scenes:
+        names = [CLASSES[c] for c in np.unique(scene.mask)] if dynamic else list(CLASSES)
+        labels = segmenter(scene.image, names, **given).labels
+        own = np.array([CLASSES.index(name) for name in names])
+        named.append(np.where(labels == 255, -1, own[np.minimum(labels, len(own) - 1)]))
+        segments = segmenter(scene.image, segments=4, **given).labels.astype(int)
+        unnamed.append(renamed(scene.mask, np.where(segments == 255, -1, segments)))
+    assert 0.05 < np.mean([labels == -1 for labels in named]) < 0.95
+    truths = [scene.mask for scene in scenes]
+    for entry, predictions in zip(found, (named, unnamed), strict=True):
+        assert entry["miou"] == pytest.approx(miou(truths, predictions), abs=0.05)
+        right = np.mean([t == p for t, p in zip(truths, predictions, strict=True)])
+        assert entry["accuracy"] == pytest.approx(100 * right, abs=0.05)
+
+
+@pytest.mark.parametrize(("classes", "kind"), [(3, np.uint8), (300, np.uint16)])
+def test_void_has_no_class_in_maps_of_any_type(classes: int, kind: type) -> None:
+    void = np.iinfo(kind).max
+    labels = np.array([[0, 1, void]], kind)
+    look: Any = SimpleNamespace(
+        segment=lambda *_, **__: SimpleNamespace(labels=labels),
+        segments=lambda *_, **__: SimpleNamespace(labels=labels, classes=("a", "b")),
+    )
+    truth = np.array([[2, 1, 255]], np.uint8)
+    names = [str(index) for index in range(classes)]
+    for setting, expected in (
+        (Setting.of("maskdiffusion"), [0, 1, -1]),
+        (Setting.of("maskdiffusion", dynamic=True), [1, 2, -1]),
+        (Setting.of("spectral"), [0, 1, -1]),
+    ):
+        assert label(look, setting, names, truth).tolist() == [expected]
 
 
 def test_prototypes_take_what_is_recommended_to_maskdiffusion(

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from mdrt.benchmarks.accuracy.paper import published
-from mdrt.benchmarks.accuracy.report import as_plain, markdown, row
+from mdrt.benchmarks.accuracy.paper import FIGURES, PICTURES, published
+from mdrt.benchmarks.accuracy.report import ScoreRow, as_plain, markdown, notes, row
 from mdrt.benchmarks.accuracy.settings import Entry, Setting
 from mdrt.benchmarks.accuracy.store import Store
 from mdrt.benchmarks.accuracy.sweep import tables
+from mdrt.cli.eval_run import score_tables
+from mdrt.cli.tables import print_whole
 from mdrt.runtime.bundle.contract import AttentionOutput, FeatureOutput
 from mdrt.runtime.segmenter import Segmenter
 
@@ -138,16 +142,104 @@ def test_the_sweep_has_a_row_for_every_figure(
     assert found >= figures
 
 
-def test_reports_print_it(tmp_path: Path) -> None:
-    meta = {"dataset": "cityscapes19", "split": "val", "classes": [["a"], ["b"]], **STRIDES}
-    store = Store(tmp_path / "results.sqlite", meta)
-    entries = [Entry(ours(timestep=t), "miou") for t in (9, 50)]
-    for entry in entries:
-        store.add("1", {entry.key: np.array([[3, 1, 0], [0, 4, 0]])}, {})
-    rows = [found for entry in entries if (found := row(store, entry)) is not None]
+@pytest.fixture
+def entries() -> list[Entry]:
+    """One that the paper has a figure for, 5.5 of Table 4, and one without."""
+    return [Entry(ours(timestep=t), "miou") for t in (9, 50)]
+
+
+def scored(path: Path, entries: list[Entry], pictures: int, **meta: Any) -> Store:
+    """Results of so many pictures, all the same."""
+    about = {"dataset": "cityscapes19", "split": "val", "classes": [["a"], ["b"]], **STRIDES}
+    store = Store(path, about | meta)
+    counts = {entry.key: np.array([[3, 1, 0], [0, 4, 0]]) for entry in entries}
+    for picture in range(pictures):
+        store.add(f"{picture}", counts, {})
+    return store
+
+
+def rows_of(store: Store, entries: list[Entry]) -> list[ScoreRow]:
+    return [found for entry in entries if (found := row(store, entry)) is not None]
+
+
+def on_terminal(rows: list[ScoreRow]) -> str:
+    file = StringIO()
+    print_whole(Console(file=file), *score_tables("cityscapes19", rows, ["a row"] * len(rows)))
+    return file.getvalue()
+
+
+def test_reports_print_it(tmp_path: Path, entries: list[Entry]) -> None:
+    store = scored(tmp_path / "results.sqlite", entries, 500, vocabulary=None)
+    rows = rows_of(store, entries)
     text = markdown(rows)
     assert "| the paper |" in text
     assert "| 5.5 (Table 4) |" in text
     assert text.count("(Table") == 1
+    assert "paper's" not in text
     values = json.loads(json.dumps(as_plain(store, rows)))["results"]
     assert [value["paper"] for value in values] == [{"miou": 5.5, "tables": "Table 4"}, None]
+    assert [value["paper_left_out"] for value in values] == [None, None]
+    assert "the paper\n" in on_terminal(rows)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "vocabulary", "protocol", "reason"),
+    [
+        (1, None, "miou", "of all 500 pictures; scored here: 1"),
+        (499, None, "miou", "of all 500 pictures; scored here: 499"),
+        (500, 14, "miou", "of a model that takes any name; this one knows 14"),
+        (20, 14, "miou", "of a model that takes any name; this one knows 14"),
+        (500, None, "hungarian-dataset", "by protocol miou"),
+    ],
+)
+def test_it_is_left_out_of_what_does_not_compare(
+    tmp_path: Path, pictures: int, vocabulary: int | None, protocol: str, reason: str
+) -> None:
+    entries = [Entry(ours(timestep=t), protocol) for t in (9, 50)]
+    store = scored(tmp_path / "results.sqlite", entries, pictures, vocabulary=vocabulary)
+    rows = rows_of(store, entries)
+    assert [r.compared for r in rows] == [None, None]
+    assert "the paper |" not in markdown(rows)
+    assert markdown(rows).endswith(f"|\n\nThe paper's 5.5 is {reason}.\n")
+    printed = on_terminal(rows)
+    assert printed.endswith(f"\nthe paper's 5.5 is {reason}\n")
+    assert printed.count("the paper") == 1
+    first, second = as_plain(store, rows)["results"]
+    assert (first["paper"], first["paper_left_out"]) == (None, f"the paper's 5.5 is {reason}")
+    assert (second["paper"], second["paper_left_out"]) == (None, None)
+
+
+def test_a_segment_that_may_be_an_error_alone_has_no_published_figure(tmp_path: Path) -> None:
+    entry = Entry(Setting.of("spectral"), "hungarian-image-positive")
+    (found,) = rows_of(scored(tmp_path / "results.sqlite", [entry], 500), [entry])
+    assert found.compared is None
+    assert found.unlike == "by protocol hungarian-image"
+
+
+def test_reasons_are_told_once(tmp_path: Path) -> None:
+    entries = [Entry(ours(timestep=t), "miou") for t in (0, 9, 99)]
+    rows = rows_of(scored(tmp_path / "results.sqlite", entries, 2), entries)
+    expected = ["the paper's 17.1, 5.5, 2.4 are of all 500 pictures; scored here: 2"]
+    assert notes(rows) == expected
+
+
+def test_every_figure_is_of_a_known_number_of_pictures() -> None:
+    assert {figure.dataset for figure in FIGURES} == PICTURES.keys()
+
+
+def test_a_shard_is_a_part_and_the_shards_together_are_not(
+    tmp_path: Path, entries: list[Entry]
+) -> None:
+    """One is of an mdrt that did not note the model's vocabulary."""
+    whole = scored(tmp_path / "all.sqlite", entries, 0)
+    parts = [scored(tmp_path / "old.sqlite", entries, 250)]
+    parts.append(scored(tmp_path / "new.sqlite", entries, 0, vocabulary=None))
+    for picture in range(250, 500):
+        parts[1].add(f"{picture}", {entries[0].key: np.array([[3, 1, 0], [0, 4, 0]])}, {})
+    for part in parts:
+        assert rows_of(part, entries)[0].compared is None
+        whole.merge(part)
+    (first, second) = rows_of(whole, entries)
+    assert (first.images, second.images) == (500, 250)
+    assert first.compared is not None
+    assert whole.meta["vocabulary"] is None

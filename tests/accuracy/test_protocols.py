@@ -20,6 +20,7 @@ from mdrt.benchmarks.accuracy.protocols import (
     figures,
     interval,
 )
+from mdrt.benchmarks.metrics import NO_CLASS
 
 CLASSES = 4
 TRUTH = arrays.arrays(np.uint8, (6, 5), elements=st.sampled_from([0, 1, 2, 3, IGNORE]))
@@ -267,6 +268,7 @@ def test_boundaries_by_erosion() -> None:
     random = np.random.default_rng(1)
     truth = np.kron(random.integers(0, CLASSES, (5, 6)), np.ones((12, 12))).astype(np.uint8)
     labels = np.roll(truth, 3, axis=1).astype(np.int64)
+    labels[20:40, 30:50] = NO_CLASS
     truth[:4, :9] = IGNORE
     found = boundary_counts(truth, labels, CLASSES)
     width = round(0.02 * float(np.hypot(*truth.shape)))
