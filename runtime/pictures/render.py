@@ -25,6 +25,9 @@ _DARK: Final = 0.35
 _LIGHT: Final = 0.8
 """How white a pixel is on the light side."""
 
+_ROOMS: Final = 128
+"""Cells of the longer side of the grid on which room for names is looked for."""
+
 PANEL: Final = (34, 38, 46)
 INK: Final = (238, 240, 243)
 """The legend's ground and text, which stand on light pages and on dark ones."""
@@ -142,7 +145,7 @@ def _write_names(
     """Put the name of every class into a region that it fits into, where there is one."""
     pen, size = ImageDraw.Draw(page), _font_size(labels.shape)
     font = ImageFont.load_default(size)
-    stride = -(-max(labels.shape) // 256)
+    stride = -(-max(labels.shape) // _ROOMS)
     small = labels[::stride, ::stride]
     for label in np.unique(small).tolist():
         if label >= len(names) or names[label] == background:
@@ -168,7 +171,7 @@ def _write_names(
 
 def _room(mask: NDArray[np.bool_], box: Size) -> tuple[float, float] | None:
     """The middle (row, column) of the box that lies in a mask and deepest in it; None for none."""
-    if box[0] > mask.shape[0] or box[1] > mask.shape[1]:
+    if box[0] > mask.shape[0] or box[1] > mask.shape[1] or mask.sum() < box[0] * box[1]:
         return None
     table = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int64)
     table[1:, 1:] = mask.cumsum(0).cumsum(1)
