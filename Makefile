@@ -46,15 +46,15 @@ embedded: $(PIPELINE)  ## export it anew into the package
 $(PIPELINE): | .venv-dev/installed
 	$(LAB) storybook $@
 
-figures: .venv-dev/installed  ## the figures of the README and the docs
+figures: .venv-dev/installed  ## the figures of docs/notes/figures.md
 	$(LAB) scenes
 	$(LAB) embedded
 	$(LAB) kernels
 
 EVAL = work/eval
-evaluation: .venv-dev/installed $(EVAL)/storybook  ## docs/claims.md: the paper's ablations on 500 scenes (a quarter of an hour; resumes)
+evaluation: .venv-dev/installed $(EVAL)/storybook  ## docs/notes/claims.md: the paper's ablations on 500 scenes (a quarter of an hour; resumes)
 	OPENBLAS_NUM_THREADS=1 .venv-dev/bin/mdrt eval sweep scenes --engine $(EVAL)/storybook --out $(EVAL)/scenes
-	$(LAB) claims $(EVAL)/scenes --engine $(EVAL)/storybook --out docs
+	$(LAB) claims $(EVAL)/scenes --engine $(EVAL)/storybook --out docs/notes
 
 $(EVAL)/storybook: | $(PIPELINE)
 	.venv-dev/bin/mdrt export $(PIPELINE) --out $@ $(STORYBOOK) --feature-strides 64,32,16 --self-attention-strides 16
@@ -62,7 +62,7 @@ $(EVAL)/storybook: | $(PIPELINE)
 SPEED = work/speed
 BENCH = .venv-bench/bin/mdrt bench
 LAB_bench = $(subst -dev,-bench,$(LAB))
-speed: $(SPEED)/sd14-onnx $(SPEED)/sd14-taesd $(SPEED)/sd14-int8  ## the figures of docs/speed.md, at Stable Diffusion 1.4's size
+speed: $(SPEED)/sd14-onnx $(SPEED)/sd14-taesd $(SPEED)/sd14-int8  ## the figures of docs/notes/speed.md, at Stable Diffusion 1.4's size
 	$(BENCH) latency --engine $(SPEED)/sd14-onnx --pipeline $(SPEED)/sd14 --images 2 --rounds 1 --out $(SPEED) \
 	    --against $(SPEED)/sd14-taesd,onnxruntime,openvino,mnn,torch,official
 	$(BENCH) latency --engine $(SPEED)/sd14-onnx --images 2 --rounds 1 --out $(SPEED)/precision \

@@ -5,7 +5,7 @@ stay alike and parts turn away from one another, however much all of a model's f
 common. A high power of these leaves every cell its nearest kin. A cut is right where it crosses
 little of that, so k grows from one while every segment of the spectral clustering keeps nearly all
 of it: a normalised cut (Shi and Malik 2000), asked of each segment instead of the sum. What was
-tried, and how this compares with fixed numbers, is in docs/evaluation.md.
+tried, and how this compares with fixed numbers, is in docs/notes/auto.md.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import click
@@ -15,7 +16,7 @@ from mdrt.cli import main
 ROOT = Path(__file__).parents[1]
 MDRT = [sys.executable, "-P", "-c", "from mdrt.cli import main; main()"]
 A_DOZEN = 12
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def every(command=main, path="mdrt"):
@@ -41,9 +42,10 @@ def find(words):
 
 
 def examples(text):
-    """Lines of `mdrt …`, without what follows a `#`."""
+    """Lines of `mdrt …`, without what follows a `#`, and what the shell sends on."""
     lines = re.findall(r"^ *(mdrt [a-z].*)$", text, re.MULTILINE)
-    return [shlex.split(line, comments=True)[1:] for line in lines]
+    words = (shlex.split(line, comments=True)[1:] for line in lines)
+    return [list(takewhile(lambda word: word not in (">", "|"), found)) for found in words]
 
 
 def test_commands_are_listed_as_they_are_used():

@@ -26,6 +26,7 @@ COMMANDS: Final = {
         ("quantise", "quantise", "Write a bundle with 8-bit matrix products, to compare."),
         ("robustness", "scenes.robustness", "Other words, orders, sizes and shapes."),
         ("scenes", "scenes.score", "Accuracy of the embedded model on held-out scenes."),
+        ("showcase", "scenes.showcase", "The picture of the README."),
         ("scoring", "scoring", "What scoring a picture costs beside the networks."),
         ("storybook", "scenes.storybook", "Write the embedded model as a diffusers pipeline."),
         ("train", "scenes.train", "Train the embedded model from nothing."),

@@ -139,7 +139,7 @@ CLAIMS: Final = (
         ("exp, 16", "softmax, 16"),
         "This model cannot test it: its text enters at one stride. A first model, which read the "
         "caption at strides 16, 32 and 64, had maps at chance at 32 and 64 (area under the ROC "
-        "curve 0.43 to 0.63 after 1,066 steps, 0.65 to 0.75 at 16; docs/scenes.md).",
+        "curve 0.43 to 0.63 after 1,066 steps, 0.65 to 0.75 at 16; docs/notes/scenes.md).",
     ),
     Claim(
         "feature-strides",
@@ -401,7 +401,7 @@ def write(
     "-o",
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("docs"),
+    default=Path("docs/notes"),
     show_default=True,
     help="Folder for claims.md and claims/*.png.",
 )

@@ -1,4 +1,4 @@
-"""The CUDA sources compile everywhere, without spills; the counts behind docs/device.md hold."""
+"""The CUDA sources compile everywhere, without spills; the counts on the device page hold."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mdrt.benchmarks.lab.device.compiler import (
 )
 from mdrt.kernels.cuda.module import NAMES, source
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "device.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "notes" / "device.md"
 KERNELS = {
     "edge_labels": ["edge_labels_uint16", "edge_labels_uint8"],
     "labels": ["labels_uint16", "labels_uint8"],

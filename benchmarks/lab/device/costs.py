@@ -45,7 +45,7 @@ class Cost:
     scores_agree: float = 1.0
     """The same of a head's winning scores: where labels differ and these do not, classes tie."""
     floor_ms: float | None = None
-    """From docs/device.md's counts, where this operation has one for this GPU."""
+    """From docs/notes/device.md's counts, where this operation has one for this GPU."""
 
 
 STAGES: Final = {
@@ -55,7 +55,7 @@ STAGES: Final = {
     "score maps": "score maps",
     "labels and confidences": "labels and confidences",
 }
-"""docs/device.md's stages after the networks, and what they are called here."""
+"""docs/notes/device.md's stages after the networks, and what they are called here."""
 
 
 def costs(xp: ModuleType, gpu: str) -> Iterator[Cost]:

@@ -1,4 +1,4 @@
-"""The tables of docs/device.md: `python -m mdrt.benchmarks.lab device`."""
+"""The tables of docs/notes/device.md: `python -m mdrt.benchmarks.lab device`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .compiler import ARCHITECTURES, Compile, find_compiler, usages
 from .counts import GPUS, Stage, after_the_networks
 from .layers import networks, unet
 
-MARK: Final = "<!-- below: python -m mdrt.benchmarks.lab device --write docs/device.md -->\n"
+MARK: Final = "<!-- below: python -m mdrt.benchmarks.lab device --write docs/notes/device.md -->\n"
 
 
 def work_table(networks: list[Stage], after: list[Stage], beside: Stage) -> str:

@@ -14,9 +14,10 @@ from rich.progress import track
 
 from ....cli.options import engine_option
 from ....runtime.disk.atomic import write_atomically
+from ....runtime.pictures.palette import palette
 from ....runtime.segmenter import Segmenter
 from ...metrics import NO_CLASS, Labels, match
-from .renderer import CLASSES, COLOURS, WORLD, Scene, render
+from .renderer import CLASSES, WORLD, Scene, render
 
 COLUMNS = ("input", "ground truth", "attention alone", "MaskDiffusion", "unsupervised", "k-means")
 
@@ -60,7 +61,7 @@ def label_maps(segmenter: Segmenter, scene: Scene) -> list[Labels]:
 def painted(labels: Labels) -> NDArray[np.uint8]:
     """(H, W, 3) colours of a label map in `CLASSES` order."""
     assert NO_CLASS == -1  # the last
-    paint = np.concatenate([COLOURS, np.array([NOTHING], np.uint8)])
+    paint = np.concatenate([palette(CLASSES), np.array([NOTHING], np.uint8)])
     pixels: NDArray[np.uint8] = paint[labels]
     return pixels
 
@@ -71,9 +72,10 @@ def page(segmenter: Segmenter, chosen: list[int]) -> Image.Image:
     width, top = len(COLUMNS) * step + GAP, 3 * HEAD + GAP
     sheet = Image.new("RGB", (width, top + len(chosen) * step), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
+    paint = palette(CLASSES)
     for place, name in enumerate(CLASSES):
         x, y = GAP + place % 7 * (width // 7), GAP + place // 7 * HEAD
-        red, green, blue = COLOURS[place].tolist()
+        red, green, blue = paint[place].tolist()
         pen.rectangle((x, y, x + 16, y + 16), fill=(red, green, blue), outline="black")
         pen.text((x + 22, y - 1), name, fill="black", font=font)
     for column, title in enumerate(COLUMNS):

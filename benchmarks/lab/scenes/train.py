@@ -2,7 +2,7 @@
 
 Three stages, each resumable after a kill at any moment: the autoencoder, the latents of the
 training scenes (computed once), the UNet with the text embeddings. What was tried and why
-the recipe looks like this is in `docs/scenes.md`. On a CPU it takes hours, on a GPU minutes.
+the recipe looks like this is in `docs/notes/scenes.md`. On a CPU it takes hours, on a GPU minutes.
 """
 
 from __future__ import annotations
