@@ -12,7 +12,7 @@ from operator import add
 import numpy as np
 
 from .. import kernels
-from ..kernels import Array, Assignment, Grid, Guide, Size, array_module, void
+from ..kernels import Array, Assignment, Grid, Guide, Size, void
 from .heads.base import Reading
 from .look.taps import Taps
 from .pictures.images import shrink
@@ -33,8 +33,7 @@ def label_pixels(
     assigned, full = _assign(taps, reading, refine, keep)
     if threshold:
         assert assigned.confidence is not None
-        below = assigned.confidence < threshold
-        array_module(below).copyto(assigned.labels, void(assigned.labels), where=below)
+        assigned.labels[assigned.confidence < threshold] = void(assigned.labels)
     return assigned, full
 
 

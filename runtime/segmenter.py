@@ -38,9 +38,8 @@ EMBEDDED: Final = Path(str(files("mdrt.assets"))) / "scenes"
 """The bundle that comes with the package: the scenes world's own model."""
 
 EMBEDDED_KNOWS: Final = (
-    "the embedded model knows drawn scenes only; for photographs, `mdrt export "
-    "stable-diffusion-v1-5/stable-diffusion-v1-5 --out sd15` makes engine sd15, once (4.3 GB to "
-    "download)"
+    "the embedded model knows drawn scenes only; for photographs run `mdrt export "
+    "stable-diffusion-v1-5/stable-diffusion-v1-5 --out sd15` (4.3 GB), then take engine sd15"
 )
 """What every run of it says."""
 

@@ -31,13 +31,13 @@ COMMANDS = {
 }
 
 
-class _Terminated(SystemExit):
+class Terminated(SystemExit):
     """SIGTERM, as an exception: what is half-written is removed on the way out, as by Ctrl-C."""
 
 
 def _terminate(number: int, _frame: object) -> NoReturn:
     signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt the removal
-    raise _Terminated(128 + number)  # the status of a process that the signal ended
+    raise Terminated(128 + number)  # the status of a process that the signal ended
 
 
 def _once_in_a_line(other: Callable[..., None]) -> Callable[..., None]:
@@ -68,7 +68,7 @@ class Commands(LazyGroup):
                 warnings.simplefilter("always", MdrtWarning)
                 warnings.showwarning = _once_in_a_line(warnings.showwarning)
                 return super().invoke(context)
-        except _Terminated:
+        except Terminated:
             click.echo("Error: terminated", err=True)
             raise
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):

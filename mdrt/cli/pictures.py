@@ -26,6 +26,7 @@ from ..runtime.pictures.output import printable, read_record, result_files, writ
 from ..runtime.segmentation import SCHEMA, Segmentation
 from ..runtime.segmenter import Segmenter
 from ..runtime.sessions.trace import Trace
+from . import Terminated
 from .progress import say
 from .tables import picture_table, print_whole
 from .telling import Telling
@@ -108,7 +109,7 @@ class Batch:
         start, total = time.perf_counter(), len(self.targets)
         try:
             yield
-        except (KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, Terminated):
             far = f"{self.done + self.skipped} of {total} pictures are done, and whole"
             advice = "--skip-existing goes on from there"
             say(self.progress.console, "interrupted", f"{far}; {advice}")

@@ -101,6 +101,16 @@ def test_nothing_waits_between_upload_and_download(
         assert device.WAITED == ["synchronize"]
 
 
+def test_a_threshold(bundle: Path, gpu: ModuleType, picture: NDArray[np.uint8]) -> None:
+    write_engines(bundle)
+    options: dict[str, Any] = {"mode": "paper", "pooling": "exp"}
+    oracle = mdrt.Segmenter(bundle)
+    options["threshold"] = float(np.median(oracle(picture, NAMES, **options).confidence))
+    ours = mdrt.Segmenter(bundle / "unet.plan")(picture, NAMES, **options)
+    assert 0.4 < (ours.labels == 255).mean() < 0.6
+    same(ours, oracle(picture, NAMES, **options))
+
+
 def test_unnamed_segments(bundle: Path, gpu: ModuleType, picture: NDArray[np.uint8]) -> None:
     write_engines(bundle)
     segmenter, oracle = mdrt.Segmenter(bundle / "unet.plan"), mdrt.Segmenter(bundle)

@@ -54,8 +54,9 @@ PICTURES = {
         {"mode": "released", "pooling": "exp", "attention": 0.0, "refine": False},
         {"mode": "paper", "pooling": "softmax", "refine": True},
         {"mode": "paper", "pooling": "logit", "scores": True},
+        {"mode": "paper", "pooling": "exp", "refine": False, "threshold": 0.6},
     ],
-    ids=["recommended", "paper", "released", "refined", "logit"],
+    ids=["recommended", "paper", "released", "refined", "logit", "threshold"],
 )
 def test_named(
     model: mdrt.Segmenter, segmenter: mdrt.Segmenter, options: dict[str, Any], picture: str
