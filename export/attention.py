@@ -16,11 +16,17 @@ class Float32SoftmaxProcessor:
     Computes softmax(QKᵀ/√d)·V. The softmax is float32 whatever the layer's
     precision. With `observe`, QKᵀ/√d is passed to it as (batch, heads, pixels,
     tokens), computed in float32 from the layer's own queries and keys; with
-    `average`, the softmax as (batch, pixels, tokens), the mean over the heads.
+    `queries`, Q/√d as (batch, heads, pixels, d); with `average`, the softmax as
+    (batch, pixels, tokens), the mean over the heads.
     """
 
-    def __init__(self, observe: Observe | None = None, average: Observe | None = None) -> None:
-        self._observe, self._average = observe, average
+    def __init__(
+        self,
+        observe: Observe | None = None,
+        average: Observe | None = None,
+        queries: Observe | None = None,
+    ) -> None:
+        self._observe, self._average, self._queries = observe, average, queries
 
     def __call__(
         self,
@@ -41,15 +47,14 @@ class Float32SoftmaxProcessor:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         if encoder_hidden_states is not None and attn.norm_cross:
             context = attn.norm_encoder_hidden_states(context)
-
         query = _split_heads(attn.to_q(hidden_states), attn.heads)
-        key = _split_heads(attn.to_k(context), attn.heads)
+        key = _keys(attn, context)
         if attn.norm_q is not None:
             query = attn.norm_q(query)
-        if attn.norm_k is not None:
-            key = attn.norm_k(key)
         if attn.upcast_attention:
             query, key = query.float(), key.float()
+        if self._queries is not None:
+            self._queries(query.float() * attn.scale)
         logits = _product(query, key, attn.scale)
         if self._observe is not None:
             # A second product where the layer computes in half: TensorRT makes one kernel of such
@@ -70,6 +75,20 @@ class Float32SoftmaxProcessor:
         if attn.residual_connection:
             hidden_states = hidden_states + residual
         return hidden_states / attn.rescale_output_factor
+
+
+def text_keys(attn: Any, encoder_hidden_states: torch.Tensor) -> torch.Tensor:
+    """K of a cross-attention layer, (batch, heads, tokens, d), of text embeddings (batch, tokens,
+    width)."""
+    context = encoder_hidden_states
+    if attn.norm_cross:
+        context = attn.norm_encoder_hidden_states(context)
+    return _keys(attn, context)
+
+
+def _keys(attn: Any, context: torch.Tensor) -> torch.Tensor:
+    key = _split_heads(attn.to_k(context), attn.heads)
+    return key if attn.norm_k is None else attn.norm_k(key)
 
 
 def _product(query: torch.Tensor, key: torch.Tensor, scale: float) -> torch.Tensor:

@@ -61,7 +61,11 @@ def capture(unet: Any, selection: Selection) -> Iterator[Capture]:
         for output in selection.attention:
             layer = unet.get_submodule(output.layer)
             undo.callback(layer.set_processor, layer.processor)
-            layer.set_processor(Float32SoftmaxProcessor(partial(captured.record, output.name)))
+            processor = Float32SoftmaxProcessor(
+                partial(captured.record, output.name),
+                queries=partial(captured.record, output.queries),
+            )
+            layer.set_processor(processor)
         for output in selection.self_attention:
             layer = unet.get_submodule(output.layer)
             undo.callback(layer.set_processor, layer.processor)

@@ -28,7 +28,15 @@ from ..runtime.sessions.onnx_runtime import onnx_runtime
 from . import proof
 from .capture import capture
 from .components import Pipeline, open_pipeline
-from .graphs import Graph, posterior_mean, text_graph, unet_graph, vae_graph, write_graph
+from .graphs import (
+    Graph,
+    keys_graph,
+    posterior_mean,
+    text_graph,
+    unet_graph,
+    vae_graph,
+    write_graph,
+)
 from .options import ExportOptions
 from .precision import lowered
 from .probe import Selection, Structure, probe, select
@@ -225,7 +233,7 @@ class _ExportJob:
         self._prove(contract.TEXT_ENCODER, examples)
 
     def _unet(self, max_length: int) -> None:
-        """Write the UNet, cut after the last selected tensor."""
+        """Write the UNet, cut after the last selected tensor, and the graph of its keys."""
         self.progress("loading the UNet")
         unet = self._counted(self.pipeline.unet())
         self.progress("UNet: running PyTorch")
@@ -238,6 +246,7 @@ class _ExportJob:
                 self.cases,
                 self.latent.factor,
             )
+            of_keys = proof.keys_examples(unet, self.selection, max_length, self.cases)
         with (
             lowered(unet, self.options.precision) as dtype,
             capture(unet, self.selection) as captured,
@@ -252,8 +261,12 @@ class _ExportJob:
                 self.selection,
             )
             self._write(graph)
+            width = self.structure.width
+            graph = keys_graph(unet, dtype, max_length, width, self.selection)
+            self._write(graph)
         del unet, captured, graph
         self._prove(contract.UNET, examples)
+        self._prove(contract.KEYS, of_keys)
         sizes = {
             contract.SAMPLE: (1, self.latent.channels, self.native_cells, self.native_cells),
             contract.TIMESTEP: (1,),

@@ -1,4 +1,4 @@
-"""The three graphs: wrappers with the contract's inputs and outputs, traced and written."""
+"""The graphs: wrappers with the contract's inputs and outputs, traced and written."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from ..runtime.bundle import contract
 from ..runtime.errors import ExportError
+from .attention import text_keys
 from .capture import Capture
 from .probe import Selection
 from .quiet import quiet
@@ -80,6 +81,20 @@ class CutUNet(nn.Module):  # type: ignore[misc]
         )
 
 
+class TextKeys(nn.Module):  # type: ignore[misc]
+    """encoder_hidden_states (batch, max_length, hidden) → K of every selected layer, (batch, heads,
+    max_length, d), all float32."""
+
+    def __init__(self, unet: Any, selection: Selection, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(unet.get_submodule(a.layer) for a in selection.attention)
+        self.dtype = dtype
+
+    def forward(self, encoder_hidden_states: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        states = encoder_hidden_states.to(self.dtype)
+        return tuple(text_keys(layer, states).float() for layer in self.layers)
+
+
 def posterior_mean(vae: Any, image: torch.Tensor) -> torch.Tensor:
     """The latent an AutoencoderKL or AutoencoderTiny encodes `image` to, without sampling."""
     encoded = vae.encode(image)
@@ -110,6 +125,19 @@ def text_graph(text_encoder: Any, max_length: int) -> Graph:
     )
 
 
+def keys_graph(
+    unet: Any, dtype: torch.dtype, max_length: int, width: int, selection: Selection
+) -> Graph:
+    """What brings text embeddings to the keys of the selected cross-attention layers."""
+    return Graph(
+        contract.KEYS,
+        TextKeys(unet, selection, dtype),
+        {contract.ENCODER_HIDDEN_STATES: torch.zeros(_BATCH, max_length, width)},
+        {contract.ENCODER_HIDDEN_STATES: {0: _batch()}},
+        {a.keys: (0,) for a in selection.attention},
+    )
+
+
 def unet_graph(
     unet: Any,
     captured: Capture,
@@ -137,7 +165,10 @@ def unet_graph(
             contract.TIMESTEP: {0: spatial[0]},
             contract.ENCODER_HIDDEN_STATES: {0: spatial[0]},
         },
-        features | logits | {a.name: (0, 1, 2) for a in selection.self_attention},
+        features
+        | logits
+        | {a.name: (0, 1, 2) for a in selection.self_attention}
+        | {a.queries: (0, 2) for a in selection.attention},
     )
 
 

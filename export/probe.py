@@ -31,11 +31,13 @@ _PROMPT_TOKENS = 7  # any length: strides and channels do not depend on it
 
 @dataclass(frozen=True)
 class AttentionLayer:
-    """An attention layer: its module path, latent cells per pixel of it, heads."""
+    """An attention layer: its module path, latent cells per pixel of it, heads, and the channels of
+    a head."""
 
     path: str
     reduction: int
     heads: int
+    channels: int
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ class Selection:
 
     @property
     def names(self) -> list[str]:
-        attention = (*self.attention, *self.self_attention)
-        return [f.name for f in self.features] + [a.name for a in attention]
+        outputs = (*self.features, *self.attention, *self.self_attention)
+        return [output.name for output in outputs] + [a.queries for a in self.attention]
 
 
 def probe(config: Mapping[str, Any]) -> Structure:
@@ -109,7 +111,9 @@ def _walk(unet: Any) -> Structure:
         hidden = args[0]
         pixels = hidden.shape[1] if hidden.ndim == 3 else math.prod(hidden.shape[2:])
         layers = self_attention if context is None else attention
-        layers.append(AttentionLayer(paths[module], side // math.isqrt(pixels), int(module.heads)))
+        heads = int(module.heads)
+        channels = int(module.to_q.out_features) // heads
+        layers.append(AttentionLayer(paths[module], side // math.isqrt(pixels), heads, channels))
 
     def on_resnet(module: Any, args: tuple[Any, ...]) -> None:
         channels, height = args[0].shape[1:3]
@@ -185,7 +189,7 @@ def _outputs(
 ) -> tuple[AttentionOutput, ...]:
     """The layers at the strides wanted, numbered at each."""
     return tuple(
-        AttentionOutput(name(wanted, index), wanted, layer.heads, layer.path)
+        AttentionOutput(name(wanted, index), wanted, layer.heads, layer.channels, layer.path)
         for wanted in strides
         for index, layer in enumerate(at for at, stride in layers if stride == wanted)
     )

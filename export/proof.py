@@ -142,6 +142,27 @@ def unet_examples(
     return examples
 
 
+def keys_examples(
+    unet: Any, selection: Selection, max_length: int, chosen: Sequence[Case]
+) -> list[Example]:
+    """Random embeddings through the plain layers' own norms and projections."""
+    random = torch.Generator().manual_seed(0)
+    width = context_width(unet.config)
+    examples = []
+    for batch in sorted({case.batch for case in chosen}):
+        states = torch.randn(batch, max_length, width, generator=random)
+        outputs = {}
+        with torch.no_grad():
+            for output in selection.attention:
+                layer = unet.get_submodule(output.layer)
+                normed = layer.norm_encoder_hidden_states(states) if layer.norm_cross else states
+                keys = layer.to_k(normed).unflatten(2, (output.heads, output.channels))
+                keys = keys.permute(0, 2, 1, 3)
+                outputs[output.keys] = keys if layer.norm_k is None else layer.norm_k(keys)
+        examples.append(_example({contract.ENCODER_HIDDEN_STATES: states}, outputs))
+    return examples
+
+
 def prove(path: Path, examples: Sequence[Example], tolerance: float) -> list[Row]:
     """Run a written graph on `examples`: names, then shapes, then values.
 
@@ -194,6 +215,9 @@ def _observed(unet: Any, selection: Selection) -> Iterator[dict[str, torch.Tenso
                 hook = partial(_keep_output, pair, part)
                 undo.callback(projected.register_forward_hook(hook).remove)
             own = output in selection.self_attention
+            if not own:
+                scaled = partial(_scale, outputs, output.queries, pair)
+                undo.callback(layer.register_forward_hook(scaled).remove)
             multiply = partial(_multiply, outputs, output.name, pair, own)
             undo.callback(layer.register_forward_hook(multiply).remove)
         yield outputs
@@ -222,12 +246,29 @@ def _multiply(
 ) -> None:
     """After an attention layer, from its queries and keys: (batch, heads, pixels, tokens), or with
     `own` the mean of its softmax over the heads, (batch, pixels, pixels)."""
-    query, key = (
-        tensor if tensor.ndim == 4 else tensor.unflatten(2, (layer.heads, -1)).transpose(1, 2)
-        for tensor in (pair["q"], pair["k"])
-    )
+    query, key = _by_head(pair["q"], layer), _by_head(pair["k"], layer)
     logits = torch.einsum("bhpd,bhtd->bhpt", query, key) / query.shape[-1] ** 0.5
     outputs[name] = logits.softmax(dim=-1).mean(dim=1) if own else logits
+
+
+def _scale(
+    outputs: dict[str, torch.Tensor],
+    name: str,
+    pair: dict[str, torch.Tensor],
+    layer: Any,
+    _args: Any,
+    _output: Any,
+) -> None:
+    """After an attention layer, its queries over √d: (batch, heads, pixels, d)."""
+    query = _by_head(pair["q"], layer)
+    outputs[name] = query / query.shape[-1] ** 0.5
+
+
+def _by_head(projected: torch.Tensor, layer: Any) -> torch.Tensor:
+    """(batch, heads, positions, d) of a projection or of what a norm made of it."""
+    if projected.ndim == 4:
+        return projected
+    return projected.unflatten(2, (layer.heads, -1)).transpose(1, 2)
 
 
 def _example(inputs: Mapping[str, torch.Tensor], outputs: Mapping[str, torch.Tensor]) -> Example:

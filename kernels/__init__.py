@@ -12,7 +12,7 @@ resizing is linear, so it is applied to a few score maps instead of thousands of
 
 from .affinity import AFFINITY_SIZE, Affinity
 from .assign import Assignment, assign, fine_scores, full_scores, never, score_maps
-from .attention import Pooling, absent, class_maps, token_softmax, won_shares
+from .attention import Pooling, absent, class_maps, logits, token_softmax, won_shares
 from .diffseg import merged_maps
 from .edges import Guide, assign_along_edges, edge_grid, scores_along_edges
 from .found import found
@@ -51,6 +51,7 @@ __all__ = [
     "full_scores",
     "gram_kmeans",
     "kmeans",
+    "logits",
     "merged_maps",
     "never",
     "pixel_norms",

@@ -21,6 +21,19 @@ from .resize import resize
 Pooling: TypeAlias = Literal["exp", "softmax", "logit"]
 
 
+def logits(queries: Array, keys: Array) -> Array:
+    """Logits of any words at any later time: QKᵀ/√d, (heads, pixels, tokens).
+
+    A word enters a cross-attention by its keys alone; queries depend on the picture and on the
+    prompt that drove the pass (Marcos-Manchón et al., arXiv 2403.14291, keep them likewise).
+
+    Args:
+        queries: over √d already, (heads, pixels, d) float32.
+        keys: (heads, tokens, d) float32.
+    """
+    return queries @ keys.transpose(0, 2, 1)  # type: ignore[no-any-return]
+
+
 def token_softmax(logits: Sequence[Array], shared: Array) -> list[Array]:
     """Attention probabilities of a class list's prompts, as of one prompt that holds them all.
 

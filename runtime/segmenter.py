@@ -23,9 +23,10 @@ from .errors import BundleError, EmbeddedModelWarning, MdrtError, UnknownNameWar
 from .heads import HEADS, Head, HeadOptions, Reading, find_head
 from .labels import label_pixels
 from .look.clock import StageClock
-from .look.network import EncodedText, Network
+from .look.network import Network
 from .look.prompts import ClassName, synonyms
 from .look.taps import Taps
+from .look.words import EncodedText
 from .overlap import ahead
 from .pictures.images import ImageLike, read_image, source_name
 from .segmentation import Segmentation
@@ -222,7 +223,7 @@ class Segmenter:
         Raises:
             PromptError: the names cannot be a prompt.
         """
-        text = self.network.encode_text(classes)
+        text = self.network.words.encode(classes)
         if unknown := self.unknown(classes):
             shown = ", ".join(unknown[:8]) + " and more" * (len(unknown) > 8)
             warnings.warn(

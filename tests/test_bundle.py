@@ -36,7 +36,7 @@ def make_manifest(directory: Path) -> contract.Manifest:
         tokenizer=contract.TokenizerSpec(max_length=77, bos=49406, eos=49407, pad=49407),
         text=contract.TextSpec(hidden=768),
         features=(contract.FeatureOutput("features_s64", 64, 2560),),
-        attention=(contract.AttentionOutput("logits_s64_0", 64, 8, "mid_block.attn2"),),
+        attention=(contract.AttentionOutput("logits_s64_0", 64, 8, 160, "mid_block.attn2"),),
         recommended={"maskdiffusion": {"pooling": "exp", "map_power": 1.0, "strides": (64, 32)}},
         classes=("sky", "Straße"),
         files={name: record_file(directory / name) for name in names},
@@ -79,7 +79,7 @@ def test_manifest_survives_the_round_trip(bundle: Path) -> None:
     loaded = load_bundle(bundle)
     assert loaded.manifest == make_manifest(bundle)
     assert loaded.manifest.alphas_cumprod[1] == 0.1 + 0.2  # float64 to the last bit
-    assert loaded.manifest.output_names == ("features_s64", "logits_s64_0")
+    assert loaded.manifest.output_names == ("features_s64", "logits_s64_0", "queries_s64_0")
     assert loaded.noise().shape == (4, 8, 8)
     assert loaded.unet == bundle / "unet.onnx"
 
@@ -166,7 +166,7 @@ def test_a_manifest_without_its_digest(bundle: Path) -> None:
     assert "manifest lacks the key sha256" in message(bundle)
 
 
-@pytest.mark.parametrize("version", [1, 2, 4, None, "3", True])
+@pytest.mark.parametrize("version", [1, 2, 3, 5, None, "4", True])
 def test_other_schema_version(bundle: Path, version: object) -> None:
     def change(values: dict) -> None:
         values["schema_version"] = version
@@ -175,7 +175,7 @@ def test_other_schema_version(bundle: Path, version: object) -> None:
     edit(bundle, change)
     text = message(bundle)
     assert repr(version) in text
-    assert "reads version 3" in text
+    assert "reads version 4" in text
 
 
 def test_unknown_key_of_this_version(bundle: Path) -> None:

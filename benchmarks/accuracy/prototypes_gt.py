@@ -15,9 +15,9 @@ from ... import kernels
 from ...kernels import Array, Grid
 from ...runtime.heads.base import Head, Reading
 from ...runtime.heads.clustering import ClusteringOptions
-from ...runtime.look.network import EncodedText
 from ...runtime.look.prompts import ClassName, shown_names
 from ...runtime.look.taps import Taps
+from ...runtime.look.words import EncodedText
 
 
 def read(

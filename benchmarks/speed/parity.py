@@ -16,6 +16,7 @@ from ...export import proof
 from ...export.components import open_pipeline
 from ...export.probe import probe, select
 from ...kernels import Mode
+from ...runtime.bundle import contract
 from ...runtime.bundle.contract import Manifest
 from ...runtime.bundle.loading import load_bundle
 from ...runtime.errors import MdrtError
@@ -51,19 +52,18 @@ def tensors(task: Task, say: Callable[[str], None]) -> list[proof.Row]:
     def prove(path: Path, examples: list[proof.Example]) -> list[proof.Row]:
         return proof.prove(path, examples, _tolerance(path, manifest.precision))
 
-    vae, text, unet = bundle.graphs(twins=False)
-    fast = bundle.graphs(twins=True)
+    plain, fast = bundle.graphs(twins=False), bundle.graphs(twins=True)
     rows = []
     say("VAE encoder")
     encoder = source.vae()
     _check_vae(encoder.config, source.vae_path, manifest)
     examples = proof.vae_examples(encoder, cases)
     del encoder
-    for path in dict.fromkeys((vae, fast[0])):
+    for path in dict.fromkeys(graphs[contract.VAE_ENCODER] for graphs in (plain, fast)):
         rows += prove(path, examples)
     say("text encoder")
     examples = proof.text_examples(source.text_encoder(), manifest.tokenizer, cases)
-    rows += prove(text, examples)
+    rows += prove(plain[contract.TEXT_ENCODER], examples)
     say("UNet")
     structure = probe(source.unet_config())
     selection = select(
@@ -74,12 +74,14 @@ def tensors(task: Task, say: Callable[[str], None]) -> list[proof.Row]:
         tuple(dict.fromkeys(a.stride for a in manifest.self_attention)),
     )
     steps, length = len(manifest.alphas_cumprod), manifest.tokenizer.max_length
-    examples = proof.unet_examples(
-        source.unet(), selection, steps, length, cases, manifest.vae_factor
-    )
+    network = source.unet()
+    examples = proof.unet_examples(network, selection, steps, length, cases, manifest.vae_factor)
+    of_keys = proof.keys_examples(network, selection, length, cases)
+    del network
     gc.collect()
-    for path in dict.fromkeys((unet, fast[2])):
+    for path in dict.fromkeys(graphs[contract.UNET] for graphs in (plain, fast)):
         rows += prove(path, examples)
+    rows += prove(plain[contract.KEYS], of_keys)
     return rows
 
 

@@ -39,8 +39,11 @@ def multiply_adds(bundle: Bundle, size: int) -> dict[str, int]:
             contract.ENCODER_HIDDEN_STATES: np.zeros((1, length, hidden), np.float32),
         },
     }
-    paths = dict(zip(("vae", "text", "unet"), bundle.graphs(twins=False), strict=True))
-    return {stage: _graph_multiply_adds(path, feeds[stage]) for stage, path in paths.items()}
+    graphs = {"vae": contract.VAE_ENCODER, "text": contract.TEXT_ENCODER, "unet": contract.UNET}
+    return {
+        stage: _graph_multiply_adds(bundle.path / name, feeds[stage])
+        for stage, name in graphs.items()
+    }
 
 
 def _graph_multiply_adds(path: Path, feeds: Mapping[str, NDArray[Any]]) -> int:

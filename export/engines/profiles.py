@@ -102,8 +102,14 @@ def _unet_inputs(manifest: Manifest, rows: int, pixels: int) -> _Inputs:
     }
 
 
+def _keys_inputs(manifest: Manifest, rows: int, _pixels: int) -> _Inputs:
+    shape = (rows, manifest.tokenizer.max_length, manifest.text.hidden)
+    return {contract.ENCODER_HIDDEN_STATES: shape}
+
+
 _INPUTS: Final[Mapping[str, Callable[[Manifest, int, int], _Inputs]]] = {
     contract.VAE_ENCODER: _vae_inputs,
     contract.TEXT_ENCODER: _text_inputs,
     contract.UNET: _unet_inputs,
+    contract.KEYS: _keys_inputs,
 }

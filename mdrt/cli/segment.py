@@ -242,9 +242,9 @@ def segment_command(
     if names is not None:
         segmenter.prepare(names)  # a wrong class list fails once, before any picture
     if chosen.wordless(options):
-        network.encode_text(None)
+        network.words.encode(None)
     if trace is None:
-        network.release_text()  # every text is encoded; its weights are not needed again
+        network.words.release()  # every text is encoded; its weights are not needed again
     job = Job(chosen, vars(options), names, segments, background, max_size, overlay)
     form: Form = "json" if as_json else "quiet" if quiet else "text"
     with output_folder(out), progress_bar(console, quiet) as progress:
@@ -253,7 +253,7 @@ def segment_command(
         with batch.told():
             overlap(todo, batch.read, batch.segment, batch.finish)
     if trace is not None and profile is not None:
-        trace.collect(network.vae, network.text, network.unet)
+        trace.collect(*network.sessions)
         write_atomically(profile, trace.write)
         if not quiet:
             say(console, "profile", f"open {profile} in https://ui.perfetto.dev")

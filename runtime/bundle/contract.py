@@ -1,6 +1,6 @@
 """The graph I/O contract: declared once, written by export, checked by the runtime.
 
-Three graphs, float32 at every rim whatever precision they compute in:
+Four graphs, float32 at every rim whatever precision they compute in:
 
     vae_encoder.onnx   image (batch, 3, height, width) float32 in [-1, 1]
                        → latent (batch, latent_channels, h, w) float32: the mean of the
@@ -8,6 +8,9 @@ Three graphs, float32 at every rim whatever precision they compute in:
                          `(latent - shift_factor) * scaling_factor`
     text_encoder.onnx  input_ids (batch, max_length) int64
                        → encoder_hidden_states (batch, max_length, hidden) float32
+    keys.onnx          encoder_hidden_states (batch, max_length, hidden) float32
+                       → `keys_s<stride>_<n>` (batch, heads, max_length, d) float32: K of each
+                         layer that has logits
     unet.onnx          sample (batch, latent_channels, h, w) float32, timestep (batch,) int64,
                        encoder_hidden_states (batch, max_length, hidden) float32
                        → `features_s<stride>` (batch, channels, H/stride, W/stride) float32
@@ -15,6 +18,8 @@ Three graphs, float32 at every rim whatever precision they compute in:
                          QKᵀ/√d before softmax, pixels = H/stride · W/stride in row-major order
                        → `self_attention_s<stride>_<n>` (batch, pixels, pixels) float32, if asked
                          for: softmax(QKᵀ/√d) of a self-attention layer, its heads averaged
+                       → `queries_s<stride>_<n>` (batch, heads, pixels, d) float32: Q/√d of each
+                         layer that has logits; with the keys of any words, their logits
 
 h = height / vae_factor, and image sides must be multiples of `size_multiple`.
 A stride counts image pixels per cell.
@@ -36,12 +41,13 @@ from typing import Any, Final
 from ..errors import BundleError
 from .typed import Document, plain
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 
 VAE_ENCODER: Final = "vae_encoder.onnx"
 TEXT_ENCODER: Final = "text_encoder.onnx"
 UNET: Final = "unet.onnx"
-GRAPHS: Final = (VAE_ENCODER, TEXT_ENCODER, UNET)
+KEYS: Final = "keys.onnx"
+GRAPHS: Final = (VAE_ENCODER, TEXT_ENCODER, KEYS, UNET)
 NOISE: Final = "noise.npy"
 TOKENIZER: Final = "tokenizer/tokenizer.json"
 MANIFEST: Final = "manifest.json"
@@ -80,6 +86,9 @@ def _bound(key: str, value: int, least: int, most: int) -> None:
     _require(least <= value <= most, key, value, f"{least} to {most}")
 
 
+_LOGITS: Final = "logits"
+
+
 def features_name(stride: int) -> str:
     """The name of the feature output at `stride` image pixels per cell."""
     return f"features_s{stride}"
@@ -87,7 +96,7 @@ def features_name(stride: int) -> str:
 
 def logits_name(stride: int, index: int) -> str:
     """The name of the `index`-th cross-attention layer at `stride`, in execution order."""
-    return f"logits_s{stride}_{index}"
+    return f"{_LOGITS}_s{stride}_{index}"
 
 
 def self_attention_name(stride: int, index: int) -> str:
@@ -120,10 +129,22 @@ class AttentionOutput:
     name: str
     stride: int
     heads: int
+    channels: int  # d, of one head's queries and keys
     layer: str  # module path inside the UNet
 
     def __post_init__(self) -> None:
         _bound(f"attention.{self.name}.heads", self.heads, 1, 1 << 10)
+        _bound(f"attention.{self.name}.channels", self.channels, 1, 1 << 16)
+
+    @property
+    def queries(self) -> str:
+        """Of a cross-attention: the output with Q/√d, (batch, heads, pixels, channels) float32."""
+        return self.name.replace(_LOGITS, "queries", 1)
+
+    @property
+    def keys(self) -> str:
+        """Of a cross-attention: K of its words, (batch, heads, max_length, channels) float32."""
+        return self.name.replace(_LOGITS, "keys", 1)
 
 
 @dataclass(frozen=True)
@@ -236,9 +257,9 @@ class Manifest:
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """The UNet graph's outputs in order: features, logits, self-attention."""
-        attention = (*self.attention, *self.self_attention)
-        return tuple([output.name for output in self.features] + [a.name for a in attention])
+        """The UNet graph's outputs in order: features, logits, self-attention, queries."""
+        outputs = (*self.features, *self.attention, *self.self_attention)
+        return (*(output.name for output in outputs), *(a.queries for a in self.attention))
 
     @property
     def sha256(self) -> str:

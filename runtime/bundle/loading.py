@@ -117,13 +117,13 @@ class Bundle:
     def unet(self) -> Path:
         return self.path / UNET
 
-    def graphs(self, twins: bool) -> tuple[Path, Path, Path]:
-        """VAE encoder, text encoder and UNet; with `twins` those for CPUs, where there are."""
-        vae, text, unet = (
-            self.path / (name if not twins or twin not in self.manifest.files else twin)
-            for name, twin in ((name, twin_name(name)) for name in GRAPHS)
-        )
-        return vae, text, unet
+    def graphs(self, twins: bool) -> dict[str, Path]:
+        """The file of every graph; with `twins` those for CPUs, where there are."""
+        listed = self.manifest.files
+        return {
+            name: self.path / (twin_name(name) if twins and twin_name(name) in listed else name)
+            for name in GRAPHS
+        }
 
     @property
     def tokenizer(self) -> Path:

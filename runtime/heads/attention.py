@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...kernels import Mode, Pooling
-from ..look.network import EncodedText
 from ..look.taps import Taps
+from ..look.words import EncodedText
 from .base import Head, Reading
-from .maps import MODE_HELP, POOLING_HELP, class_maps, view
+from .maps import MODE_HELP, POOLING_HELP, WORDS_HELP, Words, class_maps, view
 from .options import HeadOptions, Strides, option
 
 
@@ -18,6 +18,7 @@ class AttentionOptions(HeadOptions):
 
     mode: Mode = option("paper", MODE_HELP)
     pooling: Pooling = option("exp", POOLING_HELP)
+    words: Words = option("driven", WORDS_HELP)
     attention_strides: Strides = option(
         None, "attention layers that are read, by image pixels per cell"
     )
@@ -38,5 +39,5 @@ ATTENTION = Head(
     AttentionOptions,
     ("logits",),
     read,
-    wordless=lambda options: False,
+    wordless=lambda options: options.words == "late",
 )

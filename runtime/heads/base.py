@@ -9,8 +9,8 @@ from typing import Any, Final, Literal, TypeAlias
 from ...kernels import Array, Grid
 from ..bundle.contract import Manifest
 from ..errors import MdrtError
-from ..look.network import EncodedText
 from ..look.taps import Taps
+from ..look.words import EncodedText
 from .options import HeadOptions, Value, complete, declared
 
 Asked: TypeAlias = EncodedText | int | Literal["auto"]

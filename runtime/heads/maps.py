@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from ... import kernels
 from ...kernels import Array, Grid, Mode, Pooling
-from ..look.network import EncodedText
 from ..look.taps import Taps
 from ..look.tiles import squash_grid
+from ..look.words import EncodedText
 from .options import Strides
+
+Words: TypeAlias = Literal["driven", "late"]
 
 
 class MapOptions(Protocol):
@@ -22,6 +24,8 @@ class MapOptions(Protocol):
     def pooling(self) -> Pooling: ...
     @property
     def timestep(self) -> int: ...
+    @property
+    def words(self) -> Words: ...
     @property
     def attention_strides(self) -> Strides: ...
 
@@ -59,6 +63,7 @@ def view(taps: Taps, options: MapOptions) -> dict[str, Any]:
         "strides": options.attention_strides,
         "probabilities": options.pooling == "softmax",
         "noise": not released,
+        "late": options.words == "late",
     }
 
 
@@ -78,6 +83,10 @@ def class_maps(
 MODE_HELP: Any = (
     "the paper's equations as written, or as the released code does it: features of the empty "
     "prompt, attention of the picture as one square without noise"
+)
+WORDS_HELP: Any = (
+    "driven: the names drive the network's pass, as in the paper; late: the empty prompt does, and "
+    "names are multiplied in afterwards, so that more of them or others cost no pass"
 )
 POOLING_HELP: Any = (
     "how attention logits become class maps: their exp (the official code's), softmax over the "

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from ... import kernels
 from ...kernels import Mode, Pooling
 from ..errors import MdrtError
-from ..look.network import EncodedText
 from ..look.taps import Taps
+from ..look.words import EncodedText
 from .base import Head, Reading
-from .maps import MODE_HELP, POOLING_HELP, class_maps, view
+from .maps import MODE_HELP, POOLING_HELP, WORDS_HELP, Words, class_maps, view
 from .options import HeadOptions, Strides, option
 
 
@@ -20,6 +20,7 @@ class MaskDiffusionOptions(HeadOptions):
 
     mode: Mode = option("paper", MODE_HELP)
     pooling: Pooling = option("exp", POOLING_HELP)
+    words: Words = option("driven", WORDS_HELP)
     map_power: float = option(
         1.0,
         "power of a class's map that its prototype is averaged with (Eq. 5): 1 is the paper's, 2 "
@@ -63,7 +64,8 @@ def read(taps: Taps, options: MaskDiffusionOptions, text: EncodedText) -> Readin
     logits = taps.logits(text=text, **view(taps, options))
     found = class_maps(taps, options, text, logits)
     if not released:  # of the same pass as the maps
-        features = taps.features(options.timestep, text, options.feature_strides)
+        drives = taps.empty if options.words == "late" else text
+        features = taps.features(options.timestep, drives, options.feature_strides)
     with taps.stage("attention"):
         weights = replace(found.maps, values=found.maps.values**options.map_power)
         absent = None
@@ -84,5 +86,5 @@ MASKDIFFUSION = Head(
     MaskDiffusionOptions,
     ("features", "logits"),
     read,
-    wordless=lambda options: options.mode == "released",
+    wordless=lambda options: options.mode == "released" or options.words == "late",
 )

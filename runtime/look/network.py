@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from threading import Lock
 from typing import Final
 
 import numpy as np
@@ -19,41 +17,18 @@ from ...kernels.cuda import MOST_LEVELS
 from ..bundle import contract
 from ..bundle.loading import Bundle
 from ..errors import BundleError, MdrtError
-from ..pictures.bands import batches
 from ..sessions.backend import Backend
 from ..sessions.base import Session
 from ..sessions.device import Gpu
 from ..sessions.ort import OrtSession
 from . import tiles
-from .prompts import ClassName, Prompts, PromptTokenizer
+from .axes import check_axes
 from .rows import Rows
 from .tiles import Canvas, Stitcher
-
-Shape = tuple[int | None, ...]
+from .words import EncodedText, Words
 
 PIXELS_AT_ONCE: Final = 4 * 256 * 256
 """Tiles go through the networks in batches of about this many pixels: four of 256², one of 512²."""
-
-KEPT_TEXTS: Final = 8
-"""Class lists whose embeddings are kept; the one encoded first gives way."""
-
-
-@dataclass(frozen=True)
-class EncodedText:
-    """Prompts and their embeddings, computed once per class list.
-
-    `hidden` is (prompts, max_length, hidden) float32, on the model's device.
-    """
-
-    prompts: Prompts
-    hidden: Array
-
-    @property
-    def key(self) -> Hashable:
-        """The same for texts that a pass shows the same of: their words, and whose tokens are
-        where."""
-        prompts = self.prompts
-        return prompts.texts, prompts.prompt.tobytes(), prompts.position.tobytes()
 
 
 @dataclass(frozen=True)
@@ -67,15 +42,18 @@ class Seen:
             order, or their probabilities, comparable over all prompts; empty without class names.
         self_attention: probabilities, (pixels, pixels) a layer in the manifest's order; empty
             unless they were asked for.
+        queries: of every tile, (tiles, heads, pixels, d) a layer in the manifest's order; empty
+            unless they were asked for.
     """
 
     features: tuple[Grid, ...]
     logits: tuple[Array, ...]
     self_attention: tuple[Array, ...] = ()
+    queries: tuple[Array, ...] = ()
 
 
 class Network:
-    """A bundle's three graphs, loaded."""
+    """A bundle's graphs, loaded."""
 
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         """Load the graphs.
@@ -91,53 +69,25 @@ class Network:
                 "provider cpu",
                 provider="cpu",
             )
-        self.vae, text, self.unet = map(backend.open, backend.files)
-        _check_axes(bundle, self.vae, text, self.unet)
-        sessions = (self.vae, text, self.unet)
-        ours = (session for session in sessions if isinstance(session, OrtSession))
-        self.nodes = {session.path.name: session.nodes for session in ours if session.nodes}
-        """Graph → ONNX Runtime's provider → how many nodes it has, where that is not the CPU's."""
-        self._text: Session | None = text
-        with bundle.held():
-            self._tokenizer = PromptTokenizer(bundle.tokenizer, self.manifest.tokenizer)
-        self._texts: dict[tuple[str, ...], Array] = {}
-        self._texts_lock = Lock()
+        self.vae, self.unet = (
+            _opened(bundle, backend, graph) for graph in (contract.VAE_ENCODER, contract.UNET)
+        )
+        self.words = Words(bundle, backend)
         with self.device.active():
             self.noise = self.device.upload(bundle.noise())
         # apart: a graph for which memory suffices says nothing of the other
         self._vae_rows, self._unet_rows = Rows(backend.rows), Rows(backend.rows)
 
     @property
-    def text(self) -> Session:
-        """The text encoder, loaded again if it was released."""
-        if self._text is None:
-            self._text = self.backend.open(self.backend.files[1])
-        return self._text
+    def sessions(self) -> list[Session]:
+        """Those that are open."""
+        return [self.vae, *self.words.sessions, self.unet]
 
-    def release_text(self) -> None:
-        """Give back the memory of the text encoder; a class list not yet encoded loads it again."""
-        if self._text is not None:
-            self._text.close()
-        self._text = None
-        self.device.free()
-
-    def encode_text(self, classes: Sequence[ClassName] | None) -> EncodedText:
-        """Embeddings of a class list; of the empty prompt for None. Kept for next time.
-
-        Raises:
-            PromptError: the class list cannot be a prompt.
-        """
-        tokenizer = self._tokenizer
-        prompts = tokenizer.empty() if classes is None else tokenizer.encode(classes)
-        with self._texts_lock:  # callers may be threads
-            hidden = self._texts.get(prompts.texts)
-            if hidden is None:
-                if len(self._texts) >= KEPT_TEXTS:
-                    self._texts.pop(next(iter(self._texts)))
-                with self.device.active():
-                    hidden = self._texts[prompts.texts] = self._embed(prompts.input_ids)
-        # The same texts can stand for other groupings of synonyms: the embeddings are shared.
-        return EncodedText(prompts, hidden)
+    @property
+    def nodes(self) -> dict[str, dict[str, int]]:
+        """Graph → ONNX Runtime's provider → how many nodes it has, where that is not the CPU's."""
+        ours = (one for one in (self.vae, self.unet) if isinstance(one, OrtSession))
+        return {one.path.name: one.nodes for one in ours if one.nodes} | self.words.nodes
 
     def encode(self, image: NDArray[np.uint8], canvas: Canvas) -> Array:
         """z of every tile, (tiles, c, h, w) float32: the VAE's mean, shifted and scaled."""
@@ -168,6 +118,7 @@ class Network:
         features: bool = True,
         probabilities: bool = False,
         self_attention: bool = False,
+        queries: bool = False,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Seen:
         """One UNet pass a tile and prompt; the outputs stitched.
@@ -181,6 +132,7 @@ class Network:
             features: whether features are returned.
             probabilities: softmax the logits over the tokens of all prompts first.
             self_attention: whether self-attention is returned; of one tile and one prompt.
+            queries: whether queries are returned; of one prompt.
             progress: called with (passes done, passes in all).
         """
         manifest, prompts, device = self.manifest, text.prompts, self.device
@@ -203,12 +155,16 @@ class Network:
                 f"{len(positions)} prompts were given"
             )
         among: list[Array] = []
+        asking: dict[str, list[Array]] = {}
+        if queries:
+            asking = {a.queries: [] for a in manifest.attention}
         # With probabilities a tile's prompts are read together, else one by one.
         held: dict[str, list[Array]] = {a.name: [] for a in layers}
         together = len(positions) if probabilities else 1
         shared = device.upload(prompts.shared)
         z_t = self._noised(canvas, z, timestep) if noise else z
-        wanted, rows, xp = [*grids, *maps, *own_layers], self._unet_rows, device.xp
+        wanted = [*grids, *maps, *own_layers, *asking]
+        rows, xp = self._unet_rows, device.xp
         for group in rows.groups(len(pairs), self._most(canvas)):
             with rows.attempt(group):
                 feeds = {
@@ -239,6 +195,8 @@ class Network:
                         maps[a.name][i].add(origin, own.reshape(-1, *cells))
                     logits.clear()
                 among += [outputs[name][row].copy() for name in own_layers]
+                for name, found in asking.items():
+                    found.append(outputs[name][row].copy())
             progress(group.stop, len(pairs))
         stitched = []
         for a in layers:
@@ -248,16 +206,45 @@ class Network:
             ]
             stitched.append(device.xp.concatenate(by_head, axis=1))
         seen = tuple(Grid(grids[f.name].result(), canvas.extent) for f in levels)
-        return Seen(seen, tuple(stitched), tuple(among))
+        asked = tuple(xp.stack(found) for found in asking.values())
+        return Seen(seen, tuple(stitched), tuple(among), asked)
 
-    def _embed(self, input_ids: NDArray[np.int64]) -> Array:
-        """(prompts, max_length, hidden) of (prompts, max_length) token ids."""
-        ids, parts = self.device.upload(input_ids), []
-        for group in batches(len(ids), self.backend.rows or len(ids)):
-            outputs = self.text.infer({contract.INPUT_IDS: ids[group.start : group.stop]})
-            parts.append(outputs[contract.ENCODER_HIDDEN_STATES].copy())  # a buffer filled anew
-        hidden: Array = self.device.xp.concatenate(parts)
-        return hidden
+    def attend(
+        self, canvas: Canvas, queries: Sequence[Array], text: EncodedText, probabilities: bool
+    ) -> tuple[Array, ...]:
+        """Logits of words that did not drive the pass, as `Seen.logits` has those that did.
+
+        Args:
+            canvas: where the tiles lie.
+            queries: of every tile, as `Seen.queries`.
+            text: the words.
+            probabilities: softmax the logits over the tokens of all prompts first.
+        """
+        prompts, device = text.prompts, self.device
+        keys = self.words.keys(text)
+        prompt, position = device.upload(prompts.prompt), device.upload(prompts.position)
+        own = [device.upload(prompts.position[prompts.prompt == p]) for p in range(len(keys[0]))]
+        shared = device.upload(prompts.shared)
+        seen = []
+        for layer, of_layer, its_keys in zip(self.manifest.attention, queries, keys, strict=True):
+            cells = [side // layer.stride for side in canvas.tile]
+            stitched = Stitcher(
+                canvas, layer.stride, layer.heads * len(prompts.owner), xp=device.xp
+            )
+            # of all tokens only where a softmax needs them
+            chosen = None if probabilities else its_keys[prompt, :, position].transpose(1, 0, 2)
+            for origin, of_tile in zip(canvas.origins, of_layer, strict=True):
+                if chosen is None:
+                    every = [kernels.logits(of_tile, of_prompt) for of_prompt in its_keys]
+                    every = kernels.token_softmax(every, shared)
+                    read = [one[:, :, at] for one, at in zip(every, own, strict=True)]
+                    values = device.xp.concatenate(read, axis=2)
+                else:
+                    values = kernels.logits(of_tile, chosen)
+                stitched.add(origin, values.transpose(0, 2, 1).reshape(-1, *cells))
+            whole = stitched.result()
+            seen.append(whole.reshape(layer.heads, -1, *whole.shape[1:]))
+        return tuple(seen)
 
     def _noised(self, canvas: Canvas, z: Array, timestep: int) -> Array:
         """z_t = √ᾱ_t z + √(1 − ᾱ_t) ε of every tile; ε depends on the place on the canvas alone."""
@@ -276,48 +263,13 @@ class Network:
 
     def close(self) -> None:
         """Give back what the graphs take."""
-        for session in (self.vae, self.unet, self._text):
-            if session is not None:
-                session.close()
-        self._texts.clear()
+        for session in (self.vae, self.unet, self.words):
+            session.close()
         self.device.free()
 
 
-def _check_axes(bundle: Bundle, vae: Session, text: Session, unet: Session) -> None:
-    """Compare the graphs with their manifest: names, and every axis that both fix.
-
-    Raises:
-        BundleError: a tensor is missing or of another shape.
-    """
-    manifest, length = bundle.manifest, bundle.manifest.tokenizer.max_length
-    latent: Shape = (None, manifest.latent_channels, None, None)
-    hidden: Shape = (None, length, manifest.text.hidden)
-    outputs: dict[str, Shape] = {f.name: (None, f.channels, None, None) for f in manifest.features}
-    outputs |= {a.name: (None, a.heads, None, length) for a in manifest.attention}
-    outputs |= {a.name: (None, None, None) for a in manifest.self_attention}
-    text_shapes = {contract.INPUT_IDS: (None, length), contract.ENCODER_HIDDEN_STATES: hidden}
-    unet_shapes = {contract.SAMPLE: latent, contract.ENCODER_HIDDEN_STATES: hidden, **outputs}
-    declared: list[tuple[Path, Session, Mapping[str, Shape]]] = [
-        (bundle.vae_encoder, vae, {contract.LATENT: latent}),
-        (bundle.text_encoder, text, text_shapes),
-        (bundle.unet, unet, unet_shapes),
-    ]
-    for path, session, shapes in declared:
-        tensors = {**session.inputs, **session.outputs}
-        for name, expected in shapes.items():
-            if name not in tensors:
-                raise BundleError(
-                    f"{path} lacks the tensor {name} its manifest lists; run `mdrt export` again"
-                )
-            found = tensors[name].shape
-            fixed = [pair for pair in zip(found, expected, strict=False) if None not in pair]
-            if len(found) != len(expected) or any(n != m for n, m in fixed):
-                raise BundleError(
-                    f"{path}: {name} is {_axes(found)}, its manifest says {_axes(expected)}; "
-                    "run `mdrt export` again"
-                )
-
-
-def _axes(shape: Shape) -> str:
-    """A shape as text, with ? for a dynamic axis."""
-    return "(" + ", ".join("?" if n is None else str(n) for n in shape) + ")"
+def _opened(bundle: Bundle, backend: Backend, graph: str) -> Session:
+    """A graph of the bundle, loaded and checked."""
+    session = backend.open(backend.files[graph])
+    check_axes(bundle, graph, session)
+    return session

@@ -19,8 +19,9 @@ from ..bundle.contract import AttentionOutput, FeatureOutput
 from . import tiles
 from .clock import StageClock
 from .kept import Kept
-from .network import EncodedText, Network
+from .network import Network
 from .tiles import Canvas
+from .words import EncodedText
 
 KEPT_BYTES: Final = 1 << 30
 """Of a look, before what was used longest ago gives way: some 50 pictures of 512²."""
@@ -62,7 +63,7 @@ class Taps:
     def empty(self) -> EncodedText:
         """The empty prompt."""
         with self.stage("text"):
-            return self.network.encode_text(None)
+            return self.network.words.encode(None)
 
     def stage(self, name: str) -> AbstractContextManager[None]:
         """Time a block as a stage of the call under way."""
@@ -91,23 +92,32 @@ class Taps:
         *,
         probabilities: bool = False,
         noise: bool = True,
+        late: bool = False,
     ) -> list[Array]:
         """Of the layers of the strides asked for (None: all), for a text's class tokens.
 
         Args:
             canvas: `canvas` or `square`.
             timestep: index into ᾱ, what the network is told.
-            text: names, whose prompts drive the pass.
+            text: names.
             strides: image pixels per cell.
             probabilities: softmax over the tokens of all prompts.
             noise: whether the latent is noised to the timestep.
+            late: whether the empty prompt drives the pass, not the names' prompts.
 
         Returns:
             (heads, tokens, rows, columns) float32 a layer.
         """
-        key = ("logits", canvas, timestep, text.key, probabilities, noise)
+        key = ("logits", canvas, timestep, text.key, probabilities, noise, late)
         found: tuple[Array, ...] | None = self._kept.get(key)
-        if found is None:
+        if found is None and late:
+            queries = self._queries(canvas, timestep, noise)
+            with self.stage("text"):
+                self.network.words.keys(text)
+            with self.stage("attention"):
+                found = self.network.attend(canvas, queries, text, probabilities)
+            self._kept.put(key, found)
+        elif found is None:
             z = self._latents(canvas)
             with self.stage("unet"):
                 seen = self.network.denoise(
@@ -159,6 +169,29 @@ class Taps:
         """Let everything go that was computed; what is asked for again is computed again."""
         self._kept.clear()
         self.network.device.free()
+
+    def _queries(self, canvas: Canvas, timestep: int, noise: bool) -> tuple[Array, ...]:
+        """(tiles, heads, pixels, d) float32 of every cross-attention layer, of the empty prompt."""
+        key = ("queries", canvas, timestep, noise)
+        found: tuple[Array, ...] | None = self._kept.get(key)
+        if found is None:
+            text, z = self.empty, self._latents(canvas)
+            with self.stage("unet"):
+                seen = self.network.denoise(
+                    canvas,
+                    z,
+                    text,
+                    timestep,
+                    noise=noise,
+                    features=noise,  # of the same pass; nobody reads them without noise
+                    queries=True,
+                    progress=self._progress,
+                )
+            found = seen.queries
+            self._kept.put(key, found)
+            if noise and canvas == self.canvas:
+                self._kept.put(("features", timestep, text.key), seen.features)
+        return found
 
     def _latents(self, canvas: Canvas) -> Array:
         """z of every tile."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ class Backend:
     Attributes:
         name: as in a result's settings: the provider, or the engines' library and its version.
         device: where the sessions' arrays live.
-        files: VAE encoder, text encoder and UNet.
+        files: of every graph, by its name in the contract.
         open: loads one of the files.
         rows: a batch may have, None for any number.
         least: side in pixels that a picture is padded to.
@@ -33,7 +33,7 @@ class Backend:
 
     name: str
     device: Device
-    files: tuple[Path, Path, Path]
+    files: Mapping[str, Path]
     open: Callable[[Path], Session]
     rows: int | None = None
     least: int = 1
@@ -91,7 +91,8 @@ def on_other_sessions(
 
 
 def _engines(bundle: Bundle, cuda_graphs: bool) -> Backend:
-    records = {bundle.path / plan_name(graph): bundle.plans[graph] for graph in GRAPHS}
+    files = {graph: bundle.path / plan_name(graph) for graph in GRAPHS}
+    records = {files[graph]: bundle.plans[graph] for graph in files}
     record = next(iter(records.values()))
     batch, size = record.profile["batch"], record.profile["size"]
     _check_native(bundle, record, size)
@@ -101,9 +102,8 @@ def _engines(bundle: Bundle, cuda_graphs: bool) -> Backend:
         with device.active():
             return TrtSession(path, records[path], device, cuda_graphs)
 
-    vae, text, unet = records
     name = f"{record.library} {record.library_version}"
-    return Backend(name, device, (vae, text, unet), open_plan, batch.max, size.min)
+    return Backend(name, device, files, open_plan, batch.max, size.min)
 
 
 def _check_native(bundle: Bundle, record: PlanRecord, size: Range) -> None:

@@ -131,7 +131,9 @@ def test_the_sweep_has_a_row_for_every_figure(
         size_multiple=64,
         native_size=512,
         features=tuple(FeatureOutput(f"f{s}", s, 4) for s in EVERY["features"][:features]),
-        attention=tuple(AttentionOutput(f"a{s}", s, 2, "") for s in EVERY["attention"][:attention]),
+        attention=tuple(
+            AttentionOutput(f"logits_s{s}", s, 2, 4, "") for s in EVERY["attention"][:attention]
+        ),
     )
     strides = {
         "features": EVERY["features"][:features],

@@ -125,7 +125,7 @@ def test_more_prompts_than_the_profile_has_rows(
     write_engines(bundle, profile={"batch": Range(1, 1, 1)})
     names = [f"{a}{b}" for a in "abcdefghijkl" for b in ("tree", "house")]
     segmenter = mdrt.Segmenter(bundle / "unet.plan")
-    assert len(segmenter.network.encode_text(names).prompts.texts) == 2
+    assert len(segmenter.network.words.encode(names).prompts.texts) == 2
     same(segmenter(picture, names), mdrt.Segmenter(bundle)(picture, names))
 
 
@@ -183,7 +183,7 @@ def test_the_text_encoder_can_be_released(
     segmenter = mdrt.Segmenter(bundle / "unet.plan")
     first = segmenter(picture, NAMES)
     before = len(Engine.loaded)
-    segmenter.network.release_text()
+    segmenter.network.words.release()
     assert len(Engine.loaded) == before - 1
     same(segmenter(picture, NAMES), first)  # its embeddings are still known
     assert len(Engine.loaded) == before - 1
@@ -202,7 +202,7 @@ def test_overflow_is_an_error(bundle: Path, gpu: ModuleType, picture: NDArray[np
         segmenter.network.device.expect_finite(
             "early", segmenter.network.device.xp.asarray(np.array([np.nan]))
         )
-        segmenter.network.encode_text(["a text in between"])
+        segmenter.network.words.encode(["a text in between"])
         with pytest.raises(MdrtError, match="early holds NaN"):
             segmenter.network.device.download()()
 

@@ -19,8 +19,8 @@ from mdrt.cli import main
 from mdrt.kernels import Grid
 from mdrt.runtime.bundle.loading import load_bundle, write_manifest
 from mdrt.runtime.heads import HEADS, Head, HeadOptions, Reading, declared, option, parse
-from mdrt.runtime.look.network import EncodedText
 from mdrt.runtime.look.taps import Taps
+from mdrt.runtime.look.words import EncodedText
 from mdrt.runtime.segmenter import EMBEDDED
 
 
@@ -181,13 +181,13 @@ def test_a_head_says_whether_it_needs_the_empty_prompt(
     mode: str,
 ) -> None:
     """Else a command would encode it for nothing, or load the text encoder a second time."""
-    encode, asked = segmenter.network.encode_text, []
+    encode, asked = segmenter.network.words.encode, []
 
     def noted(classes: Any) -> EncodedText:
         asked.append(classes)
         return encode(classes)
 
-    monkeypatch.setattr(segmenter.network, "encode_text", noted)
+    monkeypatch.setattr(segmenter.network.words, "encode", noted)
     head, look = HEADS[name], segmenter.look(picture)
     if head.kind == "named":
         look.segment(["sky", "sand"], head, mode=mode)

@@ -171,14 +171,14 @@ def test_no_seams_on_a_smooth_gradient(segmenter):
 def test_long_class_lists_take_several_prompts(segmenter, picture):
     names = [*NAMES, *(f"unheard thing {i}" for i in range(40))]
     result = segmenter(picture, names)
-    assert len(segmenter.network.encode_text(names).prompts.texts) > 1
+    assert len(segmenter.network.words.encode(names).prompts.texts) > 1
     assert result.labels.max() < len(names)
 
 
 def test_probabilities_of_several_prompts_are_one_softmax(segmenter, picture, monkeypatch):
     """Beside the formula in float64, on the graph's own logits, however they come in batches."""
     network, manifest = segmenter.network, segmenter.manifest
-    text = network.encode_text([*CLASSES, *(f"thing {letter}" for letter in "abcdefgh")])
+    text = network.words.encode([*CLASSES, *(f"thing {letter}" for letter in "abcdefgh")])
     prompts = text.prompts
     assert len(prompts.texts) > 1
     canvas = tiles.plan((256, 300), manifest.native_size, manifest.size_multiple)
@@ -214,7 +214,11 @@ def test_more_than_255_classes(segmenter, picture):
 def test_text_is_encoded_once(segmenter, picture, monkeypatch):
     segmenter(picture, ("sky", "road"))
     calls = []
-    monkeypatch.setattr(segmenter.network.text, "infer", lambda feeds: calls.append(1))
+    monkeypatch.setattr(
+        segmenter.network.words.session(contract.TEXT_ENCODER),
+        "infer",
+        lambda feeds: calls.append(1),
+    )
     segmenter(picture, ("sky", "road"))
     assert not calls
 
@@ -279,6 +283,7 @@ def test_settled_options_are_the_bundles_recommendations(segmenter):
     chosen = {
         "mode": "paper",
         "pooling": "exp",
+        "words": "late",
         "timestep": 7,
         "presence": 0.0,
         "map_power": 1.0,
@@ -308,9 +313,10 @@ def test_totals_are_sums_over_each_classs_pixels():
         (("features", 0, "channels"), r"unet\.onnx.*features_s16.*192.*7"),
         (("attention", 1, "heads"), r"unet\.onnx.*logits_s16_1.*4.*7"),
         (("latent_channels",), r"vae_encoder\.onnx.*latent.*8.*7"),
-        (("tokenizer", "max_length"), r"text_encoder\.onnx.*input_ids.*40.*7"),
-        (("text", "hidden"), r"text_encoder\.onnx.*encoder_hidden_states.*128.*7"),
+        (("tokenizer", "max_length"), r"unet\.onnx.*encoder_hidden_states.*40.*7"),
+        (("text", "hidden"), r"unet\.onnx.*encoder_hidden_states.*128.*7"),
         (("features", 0, "name"), r"unet\.onnx lacks the tensor x7"),
+        (("attention", 1, "channels"), r"unet\.onnx.*queries_s16_1.*24.*7"),
     ],
 )
 def test_a_manifest_that_is_not_its_graphs_is_refused(tmp_path, keys, words):
@@ -325,7 +331,7 @@ def test_a_manifest_that_is_not_its_graphs_is_refused(tmp_path, keys, words):
     manifest[contract.DIGEST] = contract.digest(manifest)
     path.write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match=words + ".*mdrt export"):
-        mdrt.Segmenter(bundle)
+        mdrt.Segmenter(bundle).prepare(["sky"])
 
 
 @pytest.mark.parametrize(
@@ -351,7 +357,7 @@ def test_overflow_is_an_error_not_a_mask(segmenter, picture):
 
 
 def test_session_checks_names_types_and_shapes(segmenter, tmp_path):
-    session = segmenter.network.text
+    session = segmenter.network.words.session(contract.TEXT_ENCODER)
     with pytest.raises(MdrtError, match="input_ids was not given"):
         session.infer({})
     with pytest.raises(MdrtError, match="ids is no input"):

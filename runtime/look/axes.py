@@ -1,0 +1,63 @@
+"""See that a bundle's graphs are what its manifest says: names, and every axis that both fix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..bundle import contract
+from ..bundle.contract import Manifest
+from ..bundle.loading import Bundle
+from ..errors import BundleError
+from ..sessions.base import Session
+
+Shape = tuple[int | None, ...]
+
+
+def check_axes(bundle: Bundle, graph: str, session: Session) -> None:
+    """Compare a graph with the manifest.
+
+    Args:
+        graph: its name in the contract.
+
+    Raises:
+        BundleError: a tensor is missing or of another shape.
+    """
+    path, tensors = bundle.path / graph, {**session.inputs, **session.outputs}
+    for name, expected in _expected(bundle.manifest)[graph].items():
+        if name not in tensors:
+            raise BundleError(
+                f"{path} lacks the tensor {name} its manifest lists; run `mdrt export` again"
+            )
+        found = tensors[name].shape
+        fixed = [pair for pair in zip(found, expected, strict=False) if None not in pair]
+        if len(found) != len(expected) or any(n != m for n, m in fixed):
+            raise BundleError(
+                f"{path}: {name} is {_axes(found)}, its manifest says {_axes(expected)}; "
+                "run `mdrt export` again"
+            )
+
+
+def _expected(manifest: Manifest) -> dict[str, Mapping[str, Shape]]:
+    """The tensors of every graph."""
+    length = manifest.tokenizer.max_length
+    latent: Shape = (None, manifest.latent_channels, None, None)
+    hidden: Shape = (None, length, manifest.text.hidden)
+    outputs: dict[str, Shape] = {f.name: (None, f.channels, None, None) for f in manifest.features}
+    outputs |= {a.name: (None, a.heads, None, length) for a in manifest.attention}
+    outputs |= {a.name: (None, None, None) for a in manifest.self_attention}
+    outputs |= {a.queries: (None, a.heads, None, a.channels) for a in manifest.attention}
+    keys: dict[str, Shape] = {
+        a.keys: (None, a.heads, length, a.channels) for a in manifest.attention
+    }
+    states = contract.ENCODER_HIDDEN_STATES
+    return {
+        contract.VAE_ENCODER: {contract.LATENT: latent},
+        contract.TEXT_ENCODER: {contract.INPUT_IDS: (None, length), states: hidden},
+        contract.KEYS: {states: hidden, **keys},
+        contract.UNET: {contract.SAMPLE: latent, states: hidden, **outputs},
+    }
+
+
+def _axes(shape: Shape) -> str:
+    """A shape as text, with ? for a dynamic axis."""
+    return "(" + ", ".join("?" if n is None else str(n) for n in shape) + ")"
