@@ -77,7 +77,11 @@ class Selection:
 
     @property
     def names(self) -> list[str]:
-        outputs = (*self.features, *self.attention, *self.self_attention)
+        outputs: tuple[FeatureOutput | AttentionOutput, ...] = (
+            *self.features,
+            *self.attention,
+            *self.self_attention,
+        )
         return [output.name for output in outputs] + [a.queries for a in self.attention]
 
 
@@ -203,7 +207,9 @@ def _check_strides(
         f"{name} strides " + (",".join(map(str, sorted(strides, reverse=True))) or "none")
         for name, strides in offered.items()
     )
-    option: dict[str, object] = {f"{kind.replace('-', '_')}_strides": ...}
+    fitting = [stride for stride in wanted if stride in offered[kind]] or offered[kind]
+    given = ",".join(map(str, sorted(fitting, reverse=True))) or ...
+    option: dict[str, object] = {f"{kind.replace('-', '_')}_strides": given}
     if not wanted:
         raise ExportError(f"no {kind} strides given; {offer}", **option)
     if len(set(wanted)) != len(wanted):

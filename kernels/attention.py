@@ -31,7 +31,7 @@ def logits(queries: Array, keys: Array) -> Array:
         queries: over √d already, (heads, pixels, d) float32.
         keys: (heads, tokens, d) float32.
     """
-    return queries @ keys.transpose(0, 2, 1)  # type: ignore[no-any-return]
+    return queries @ keys.transpose(0, 2, 1)
 
 
 def token_softmax(logits: Sequence[Array], shared: Array) -> list[Array]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -48,6 +48,7 @@ class Segmentation:
         image: (H, W, 3) uint8 RGB, the picture.
         source: where it is from, None where that is not known.
         model: of the bundle.
+        bundle: its digest, that of its every file.
     """
 
     labels: NDArray[np.uint8] | NDArray[np.uint16]
@@ -60,6 +61,7 @@ class Segmentation:
     image: NDArray[np.uint8]
     source: str | None
     model: str
+    bundle: str
 
     def __repr__(self) -> str:
         height, width = self.labels.shape
@@ -108,26 +110,34 @@ class Segmentation:
         return render.label_image(self.labels, self.classes, background)
 
     def save(
-        self, path: str | os.PathLike[str], *, background: str | None = None, overlay: bool = True
+        self,
+        path: str | os.PathLike[str],
+        *,
+        background: str | None = None,
+        overlay: bool = True,
+        overwrite: bool = False,
     ) -> dict[str, str]:
         """Write labels, overlay and record: for "out/beach" or "out/beach.png" the files
-        out/beach.png, out/beach.overlay.png and out/beach.json, in the place of what was there.
+        out/beach.png, out/beach.overlay.png and out/beach.json. Earlier results are replaced.
 
         Args:
             path: of the labels; or a folder that exists, for the picture's own name in it.
             background: a class left uncoloured.
             overlay: whether to write it too.
+            overwrite: whether to replace files of other origin too; the picture itself never is.
 
         Returns:
             "labels", "overlay" and "record", each with its path.
 
         Raises:
-            OutputError: a file cannot be written.
+            OutputError: a file cannot be written, or would replace one that may not be replaced.
         """
         target = Path(path)
         if target.is_dir():
             target /= Path(self.source or "picture").stem
         target = target.with_name(target.name.removesuffix(".png"))
+        sources = [] if self.source is None else [self.source]
+        output.check_targets([output.result_files(target, overlay)], sources, overwrite)
         with output.output_folder(target.parent):
             record = output.write_result(target, self, background, overlay)
         files: dict[str, str] = record["files"]
@@ -156,6 +166,7 @@ class Segmentation:
             "image": None if self.source is None else output.printable(self.source),
             "size": list(self.labels.shape),
             "model": self.model,
+            "bundle": self.bundle,
             "background": background,
             "classes": classes,
             "void": self.labels.size - int(counts.sum()),
@@ -167,3 +178,17 @@ class Segmentation:
                 "numpy": np.__version__,
             },
         }
+
+
+def by_share(result: Segmentation) -> Segmentation:
+    """Unnamed segments in the order of their shares, the largest first."""
+    order = np.argsort(-result.totals(), kind="stable")
+    places = np.arange(np.iinfo(result.labels.dtype).max + 1)
+    places[order] = np.arange(len(order))
+    labels: NDArray[Any] = places.astype(result.labels.dtype)[result.labels]
+    return replace(
+        result,
+        labels=labels,
+        scores=None if result.scores is None else result.scores[order],
+        weights=replace(result.weights, values=result.weights.values[order]),
+    )

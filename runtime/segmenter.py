@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
@@ -16,10 +17,16 @@ from typing import Any, Final, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels import Grid, Size
+from ..kernels import Grid, Size, void
 from .bundle import contract
 from .bundle.loading import Bundle, load_bundle
-from .errors import BundleError, EmbeddedModelWarning, MdrtError, UnknownNameWarning
+from .errors import (
+    BundleError,
+    EmbeddedModelWarning,
+    MdrtError,
+    MdrtWarning,
+    UnknownNameWarning,
+)
 from .heads import HEADS, Head, HeadOptions, Reading, find_head
 from .labels import label_pixels
 from .look.clock import StageClock
@@ -29,7 +36,7 @@ from .look.taps import Taps
 from .look.words import EncodedText
 from .overlap import ahead
 from .pictures.images import ImageLike, read_image, source_name
-from .segmentation import Segmentation
+from .segmentation import Segmentation, by_share
 from .sessions.backend import choose_backend, on_other_sessions
 from .sessions.base import Session
 from .sessions.device import Device
@@ -174,6 +181,8 @@ class Segmenter:
             MdrtError: as for a call; what is wrong with the question, before any picture is read.
         """
         ask = self._question(classes, segments, head, scores, settings)
+        if isinstance(images, str | bytes):
+            raise MdrtError("images is one picture, expected several: a list or another iterable")
         if errors not in ("raise", "yield"):
             raise MdrtError(f"errors is {errors!r}, expected 'raise' or 'yield'")
 
@@ -225,12 +234,12 @@ class Segmenter:
         """
         text = self.network.words.encode(classes)
         if unknown := self.unknown(classes):
-            shown = ", ".join(unknown[:8]) + " and more" * (len(unknown) > 8)
+            shown = ", ".join(map(self._with_nearest, unknown[:8])) + " …" * (len(unknown) > 8)
             warnings.warn(
                 f"{self.manifest.model_id} never saw {shown}; it knows "
                 f"{', '.join(self.manifest.classes)}. A Stable Diffusion checkpoint knows others",
                 UnknownNameWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         return text
 
@@ -275,6 +284,11 @@ class Segmenter:
     ) -> None:
         self.close()
 
+    def _with_nearest(self, name: str) -> str:
+        """A name that is not known, with the known one that it may be meant for."""
+        nearest = get_close_matches(name.lower(), self.manifest.classes, 1, 0.7)
+        return f"{name} ({nearest[0]}?)" if nearest else name
+
     def _question(
         self,
         classes: Sequence[ClassName] | None,
@@ -285,7 +299,8 @@ class Segmenter:
     ) -> Callable[[Look], Segmentation]:
         """What is asked of a look, its settings checked: wrong ones cost no picture's reading."""
         if (classes is None) == (segments is None):
-            raise MdrtError("give either classes (names) or segments (a number or 'auto')")
+            both = "both were given" if segments is not None else "neither was given"
+            raise MdrtError(f"give either classes (names) or segments (a number or 'auto'); {both}")
         chosen = find_head(head or ("spectral" if classes is None else "maskdiffusion"))
         options = vars(self.settle(chosen, **settings))
         if classes is not None:
@@ -381,7 +396,7 @@ class Look:
         """Segments without names.
 
         Args:
-            count: how many, or "auto".
+            count: how many, or "auto". The largest becomes "segment 1".
             head: an unnamed head.
             scores, settings: as for `segment`.
 
@@ -394,7 +409,12 @@ class Look:
         with self._device.active():
             reading = chosen.read(self.taps, options, count)
             names = tuple(f"segment {i + 1}" for i in range(len(reading.scores[0].values)))
-            return self._label(chosen, options, {"segments": count}, reading, names, scores)
+            asked = {"segments": count}
+            return by_share(self._label(chosen, options, asked, reading, names, scores))
+
+    def __repr__(self) -> str:
+        height, width = self.size
+        return f"<Look at {self.source or 'a picture'}, {width}×{height}>"
 
     def release(self) -> None:
         """Let go what was computed; what is asked for again is computed again."""
@@ -432,6 +452,13 @@ class Look:
                 assigned.labels, assigned.confidence, reading.weights.values, *extra
             )
         labels, confidence, weights, *rest = wait()
+        if options.threshold and (labels == void(labels)).all():
+            warnings.warn(
+                f"no pixel reaches threshold {options.threshold:g}; the highest score is "
+                f"{confidence.max():.3f}",
+                MdrtWarning,
+                stacklevel=3,
+            )
         missing = [] if absent is None else [names[i] for i in np.flatnonzero(rest.pop(0))]
         settings = {
             "head": head.name,
@@ -456,6 +483,7 @@ class Look:
             self.taps.image,
             self.source,
             network.manifest.model_id,
+            network.manifest.sha256,
         )
 
 

@@ -110,10 +110,27 @@ def test_the_page_of_heads_is_what_the_command_prints():
     assert (ROOT / "docs" / "heads.md").read_text() == done.stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["beach.png"], "did you mean `mdrt segment beach.png`?"),
+        (["segmnt"], "did you mean segment?"),
+        (["segment", "beach.png", "--head", "maskdifusion"], "did you mean maskdiffusion?"),
+        (["segment", "beach.png", "--set", "treshold=1"], "did you mean threshold?"),
+    ],
+)
+def test_what_may_be_meant(tmp_path, monkeypatch, words, told):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "beach.png").write_bytes(b"")
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code != 0
+    assert told in done.stderr
+
+
 @pytest.mark.parametrize("form", [["--json"], []])
 def test_a_reader_that_leaves_early_ends_it_quietly(picture_file, tmp_path, form):
     """As `mdrt segment … | head -1` does."""
-    arguments = ["segment", picture_file, "--classes", "sky", "--out", tmp_path / "out", *form]
+    arguments = ["segment", picture_file, "--classes", "sky, sea", "--out", tmp_path / "out", *form]
     process = subprocess.Popen(
         [*MDRT, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -71,6 +71,9 @@ class Commands(LazyGroup):
         except Terminated:
             click.echo("Error: terminated", err=True)
             raise
+        except KeyboardInterrupt:
+            click.echo("Error: interrupted", err=True)
+            raise Terminated(128 + signal.SIGINT) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click's own; and it ends quietly where who reads has read enough
         except Exception as error:

@@ -7,6 +7,7 @@ import resource
 import sys
 import tomllib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +25,7 @@ from ..runtime.sessions.library import open_library
 from .build import build
 from .groups import Command, experts, group, option
 from .options import PATH, json_option, out_option, profile_option
+from .progress import say
 from .tables import engine_table, print_whole, proof_table
 
 if TYPE_CHECKING:
@@ -178,7 +180,8 @@ def export_command(
     errors = Console(stderr=True)
     try:
         with errors.status("exporting") as status:
-            report = exporter.export(model, out, options, progress=status.update)
+            tell = status.update if errors.is_terminal else partial(say, errors, "export")
+            report = exporter.export(model, out, options, progress=tell)
     except exporter.ProofError as error:
         print_whole(errors, proof_table(error.rows))
         raise
@@ -194,9 +197,14 @@ def export_command(
         print_whole(Console(), proof_table(report.proof))
         click.echo(
             f"{report.path}: {values['bytes'] / 1e6:.1f} MB, proved; "
-            f"peak memory {values['peak_bytes'] / 1e9:.1f} GB, "
-            f"weights {report.weight_bytes / 1e9:.1f} GB"
+            f"peak memory {values['peak_bytes'] / 1e9:.1f} GB"
         )
+        if not report.manifest.recommended:
+            click.echo(
+                "it recommends no settings: heads run as in the paper, until --set or "
+                "--recommend says otherwise"
+            )
+        click.echo(f'next: mdrt segment PICTURE --classes "sky, tree" --engine {report.path}')
     if library is not None:
         records = build(report.path, library, engines)
         values["engines"] = [record.to_json() for record in records.values()]

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from .groups import Command, option
 from .options import engine_option, json_option
-from .tables import print_whole
+from .tables import UNBOUNDED, print_whole
 
 if TYPE_CHECKING:
     from ..runtime.bundle.contract import Manifest
@@ -109,20 +110,34 @@ def _settings_rows(head: Head, manifest: Manifest) -> Iterator[list[str]]:
 
 
 def _print(heads: Sequence[Head], manifest: Manifest, settings: bool) -> None:
-    """The table of heads and, of one, of its settings."""
+    """The table of heads; or of one, what it is and each of its settings."""
+    console = Console()
+    if settings:
+        if not console.is_terminal:
+            console.width = UNBOUNDED
+        for head in heads:
+            _print_head(console, head, manifest)
+        return
     table = Table(*_HEADS, "offered", title=f"heads, and what {manifest.model_id} offers")
     for head in heads:
         lacking = head.lacks(manifest)
         table.add_row(*map(Text, [*_heads_row(head), f"lacks {lacking}" if lacking else "yes"]))
-    if not settings:
-        table.caption = "mdrt heads NAME lists the settings of one"
-    tables = [table]
-    for head in heads if settings else ():
-        table = Table(*_SETTINGS, title=f"{head.name}: {head.help}")
-        for row in _settings_rows(head, manifest):
-            table.add_row(*map(Text, row))
-        tables.append(table)
-    print_whole(Console(), *tables)
+    table.caption = "mdrt heads NAME lists the settings of one"
+    print_whole(console, table)
+
+
+def _print_head(console: Console, head: Head, manifest: Manifest) -> None:
+    """A head in paragraphs: sentences are too long for a table."""
+    console.print(Text(f"{head.name}: {head.help}", "bold"))
+    for label, text in zip(_HEADS[1:], _heads_row(head)[1:], strict=True):
+        console.print(Text(f"{label}: {text}"))
+    if lacking := head.lacks(manifest):
+        console.print(Text(f"{manifest.model_id} lacks {lacking}"))
+    for name, span, default, best, help in _settings_rows(head, manifest):
+        here = f"; {manifest.model_id} recommends {best}" if best else ""
+        console.print()
+        console.print(Text.assemble((name, "bold"), f"  {span}; default {default}{here}"))
+        console.print(Padding(Text(_sentence(help)), (0, 0, 0, 4)))
 
 
 def _page(heads: Sequence[Head], manifest: Manifest) -> str:

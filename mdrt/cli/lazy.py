@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import click
@@ -33,6 +35,19 @@ class LazyGroup(click.Group):
         found = self.lazy[name]
         command: click.Command = getattr(importlib.import_module(found.module), found.attribute)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's, with what may be meant by a name that is no command's."""
+        name = args[0]
+        if name not in self.lazy and not name.startswith("-"):
+            nearest = get_close_matches(name, list(self.lazy), 1)
+            if "segment" in self.lazy and os.path.lexists(name):
+                ctx.fail(f"no command {name!r}; did you mean `mdrt segment {name}`?")
+            if nearest:
+                ctx.fail(f"no command {name!r}; did you mean {nearest[0]}?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

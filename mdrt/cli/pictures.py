@@ -83,12 +83,13 @@ class Batch:
         segmenter: Segmenter,
         job: Job,
         targets: Mapping[Path, Path],
+        out: Path,
         progress: Progress,
         form: Form,
         trace: Trace | None,
         telling: Telling,
     ) -> None:
-        self.segmenter, self.job, self.targets = segmenter, job, targets
+        self.segmenter, self.job, self.targets, self.out = segmenter, job, targets, out
         self.progress, self.form, self.trace, self.telling = progress, form, trace, telling
         self.failures = self.skipped = self.done = 0
         self.with_class: Counter[str] = Counter()
@@ -182,7 +183,7 @@ class Batch:
         except OSError:  # a file of it is not there
             return False
         named = Path(record["image"]).name == printable(path.name)
-        same = record["model"] == self.segmenter.manifest.model_id
+        same = record["bundle"] == self.segmenter.manifest.sha256
         return newer and named and same and self.job.made(record)
 
     def _tell(self, record: Mapping[str, Any], result: Segmentation) -> None:
@@ -196,18 +197,20 @@ class Batch:
 
     def _summary(self, seconds: float) -> None:
         """One line on all pictures."""
-        parts = [f"{self.done} of {len(self.targets)} pictures in {seconds:.1f} s"]
+        parts = [
+            f"{self.done} of {len(self.targets)} pictures in {seconds:.1f} s, results in {self.out}"
+        ]
         if self.counts and self.job.classes is None:
             parts.append(f"{min(self.counts)} to {max(self.counts)} segments a picture")
         elif self.counts:
-            ranked = sorted(
-                (name for name in shown_names(self.job.classes or ())),
-                key=lambda name: -self.with_class[name],
-            )
-            parts.append(
-                ", ".join(f"{name} in {self.with_class[name]}" for name in ranked[:8])
-                + (f" and {len(ranked) - 8} names more" if len(ranked) > 8 else "")
-            )
+            found = [f"{name} in {count}" for name, count in self.with_class.most_common()]
+            more = f" and {len(found) - 8} names more" if len(found) > 8 else ""
+            parts += [", ".join(found[:8]) + more] if found else []
+            names = shown_names(self.job.classes or ())
+            missing = [name for name in names if not self.with_class[name]]
+            missing = [name for name in missing if name != self.job.background]
+            more = f" and {len(missing) - 8} names more" if len(missing) > 8 else ""
+            parts += [f"in none {', '.join(missing[:8])}{more}"] if missing else []
         if self.skipped:
             parts.append(f"{self.skipped} were there already")
         if self.failures:
@@ -235,9 +238,10 @@ def _show(record: Mapping[str, Any], console: Console) -> None:
     """A table of one picture, what made it, and where it is."""
     print_whole(console, picture_table(record))
     settings, seconds = record["settings"], sum(record["seconds"].values())
+    tiles = settings["tiles"]
     console.print(
         f"{record['model']}, {settings['head']}, {settings['backend']}, "
-        f"{'Winograd, ' if settings['winograd'] else ''}{settings['tiles']} tile(s), "
+        f"{'Winograd, ' if settings['winograd'] else ''}{tiles} tile{'s' * (tiles > 1)}, "
         f"{seconds:.2f} s",
         highlight=False,
         markup=False,

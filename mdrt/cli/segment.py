@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -29,6 +30,7 @@ from .telling import Telling
 
 if TYPE_CHECKING:
     from ..runtime.heads import Head
+    from ..runtime.look.prompts import ClassName
     from .pictures import Form
 
 GONE: Final[Mapping[str, str]] = {
@@ -207,7 +209,10 @@ def segment_command(
     names = None if classes is None else list(load_classes(classes))
     console = Console(stderr=True)
     found = find_pictures(images, recursive, out)
-    for note in found.notes:
+    notes = list(found.notes)
+    if classes is not None and names is not None:
+        notes += _notes(classes, names, background, given)
+    for note in notes if not quiet else ():
         say(console, "note", note)
     targets = choose_targets(out, found.pictures)
     listed = None if classes is None else class_file(classes)
@@ -248,7 +253,7 @@ def segment_command(
     job = Job(chosen, vars(options), names, segments, background, max_size, overlay)
     form: Form = "json" if as_json else "quiet" if quiet else "text"
     with output_folder(out), progress_bar(console, quiet) as progress:
-        batch = Batch(segmenter, job, targets, progress, form, trace, Telling.of_call())
+        batch = Batch(segmenter, job, targets, out, progress, form, trace, Telling.of_call())
         todo = batch.todo(skip_existing)
         with batch.told():
             overlap(todo, batch.read, batch.segment, batch.finish)
@@ -297,11 +302,24 @@ def _check_words(head: Head, background: str | None, segments: int | Literal["au
         click.UsageError: they are not.
     """
     if head.kind == "named" and _counted():
-        raise click.UsageError("--segments is for segments without names; leave --classes out")
+        raise click.UsageError(
+            f"--segments is for segments without names, and {head.name} takes names"
+        )
     if head.kind == "unnamed" and background is not None:
         raise click.UsageError("--background needs class names")
     if not head.counts and segments != "auto":
         raise click.UsageError(f"--segments {segments}: {head.name} finds how many there are")
+
+
+def _notes(
+    text: str, names: Sequence[ClassName], background: str | None, given: Mapping[str, Any]
+) -> list[str]:
+    """What may have gone wrong with names, as far as that can be seen."""
+    if len(names) != 1 or background is not None or given.get("threshold"):
+        return []
+    if class_file(text) is None and os.path.isfile(text):
+        return [f"{text!r} is taken as a name; @{text} reads the file"]
+    return ["one class alone takes every pixel; put commas between names"]
 
 
 def _counted() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from ..export.proof import Row
     from ..runtime.bundle.plan import PlanRecord
 
-_UNBOUNDED: Final = 10_000
+UNBOUNDED: Final = 10_000
 """Columns of a file or a pipe, which has no width to keep to."""
 
 _MISSING: Final = 20
@@ -38,7 +39,7 @@ def print_whole(console: Console, *tables: Table) -> None:
     """
     plain = not console.is_terminal
     if plain:
-        console.width = _UNBOUNDED
+        console.width = UNBOUNDED
     for place, table in enumerate(tables):
         if place:
             console.print()
@@ -159,8 +160,8 @@ def _proved(records: Mapping[str, PlanRecord]) -> str:
 
 
 def _graph(name: str) -> str:
-    """A graph's file in a narrow column."""
-    return name.removesuffix(".onnx")
+    """A graph's file, or the tokenizer's, in a narrow column."""
+    return Path(name).name.removesuffix(".onnx").removesuffix(".json")
 
 
 def _shape(shape: Sequence[int]) -> str:

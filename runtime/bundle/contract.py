@@ -258,7 +258,11 @@ class Manifest:
     @property
     def output_names(self) -> tuple[str, ...]:
         """The UNet graph's outputs in order: features, logits, self-attention, queries."""
-        outputs = (*self.features, *self.attention, *self.self_attention)
+        outputs: tuple[FeatureOutput | AttentionOutput, ...] = (
+            *self.features,
+            *self.attention,
+            *self.self_attention,
+        )
         return (*(output.name for output in outputs), *(a.queries for a in self.attention))
 
     @property

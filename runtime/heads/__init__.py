@@ -7,7 +7,7 @@ from typing import Final
 
 from ..errors import MdrtError
 from .attention import ATTENTION
-from .base import Head, Reading, parse
+from .base import Head, Reading, did_you_mean, parse
 from .diffseg import DIFFSEG
 from .kmeans import KMEANS
 from .maskdiffusion import MASKDIFFUSION
@@ -29,7 +29,7 @@ def find_head(name: str | Head, heads: Mapping[str, Head] = HEADS) -> Head:
     if isinstance(name, Head):
         return name
     if name not in heads:
-        raise MdrtError(f"head {name!r} is none of {', '.join(heads)}")
+        raise MdrtError(f"head {name!r} is none of {', '.join(heads)}{did_you_mean(name, heads)}")
     return heads[name]
 
 

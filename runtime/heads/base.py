@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Final, Literal, TypeAlias
 
 from ...kernels import Array, Grid
@@ -106,7 +107,16 @@ def check_names(head: Head, settings: Mapping[str, Any]) -> None:
     known = [declaration.name for declaration in declared(head.options)]
     for name in settings:
         if name not in known:
-            raise MdrtError(f"head {head.name} has no setting {name}; it has {', '.join(known)}")
+            nearest = did_you_mean(name, known)
+            raise MdrtError(
+                f"head {head.name} has no setting {name}; it has {', '.join(known)}{nearest}"
+            )
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message that names what may be meant; "" where nothing is near."""
+    nearest = get_close_matches(name, list(known), 1, 0.7)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
 
 
 def parse(head: Head, texts: Mapping[str, str]) -> dict[str, Value]:

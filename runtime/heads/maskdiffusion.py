@@ -52,7 +52,7 @@ class MaskDiffusionOptions(HeadOptions):
         if self.presence and self.pooling != "softmax":
             raise MdrtError(
                 f"presence {self.presence:g} compares probabilities and needs pooling softmax, "
-                f"not {self.pooling}; give presence 0 or the other pooling"
+                f"not {self.pooling}; set pooling=softmax too, or presence=0"
             )
 
 

@@ -176,8 +176,9 @@ def load_classes(text: str) -> Sequence[ClassName]:
 
 
 def parse_classes(text: str) -> list[str]:
-    """The names of "sky, grass, traffic light", split at its commas."""
-    return [name.strip() for name in text.split(",")]
+    """The names of "sky, grass, traffic light", split at its commas; one at the end is forgiven."""
+    names = [name.strip() for name in text.split(",")]
+    return names[:-1] if len(names) > 1 and not names[-1] else names
 
 
 def read_classes(path: Path) -> list[tuple[str, ...]]:

@@ -66,7 +66,7 @@ def read_image(image: ImageLike) -> NDArray[np.uint8]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"image {name} is too large ({error}); resize it first") from error
     except UnidentifiedImageError:
-        raise ImageError(f"image {name} is none that Pillow can read") from None
+        raise ImageError(f"image {name} is no picture that Pillow can read") from None
     except Exception as error:  # decoders raise whatever they meet: struct.error, TypeError, …
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(
@@ -94,7 +94,7 @@ def _file(image: Any) -> Path | BinaryIO:
         if path.is_file():
             return path
         kind = "is a directory" if path.is_dir() else "does not exist"
-        raise ImageError(f"image {path} {kind}; give a picture file")
+        raise ImageError(f"image {path} {kind}; give the path of a picture")
     if isinstance(image, bytes | bytearray | memoryview):
         return io.BytesIO(image)
     if hasattr(image, "read") and not isinstance(image, io.TextIOBase):

@@ -9,13 +9,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from PIL import Image, PngImagePlugin
 
 from ..disk.atomic import write_together
 from ..errors import OutputError
 
 if TYPE_CHECKING:
     from ..segmentation import Segmentation
+
+
+_MARK: Final = "Software"
+"""The PNG keyword under which a picture says that mdrt wrote it."""
 
 
 @contextmanager
@@ -34,7 +40,7 @@ def output_folder(folder: Path) -> Iterator[None]:
             probe.unlink()
         except OSError as error:
             raise OutputError(
-                f"output folder {folder} cannot be written to: {error.strerror}; choose another",
+                f"output folder {folder} cannot be written to: {_reason(error)}; choose another",
                 out=...,
             ) from error
         yield
@@ -42,6 +48,13 @@ def output_folder(folder: Path) -> Iterator[None]:
         with suppress(OSError):  # the innermost first, until one is not empty
             for path in missing:
                 path.rmdir()
+
+
+def _reason(error: OSError) -> str:
+    """What is wrong with a folder."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "it is a file, or in one"
+    return error.strerror or str(error)
 
 
 def result_files(target: Path, with_overlay: bool = True) -> dict[str, Path]:
@@ -78,9 +91,11 @@ def is_result(path: Path) -> bool:
 
 
 def check_targets(
-    results: Iterable[Mapping[str, Path]], inputs: Iterable[Path], overwrite: bool
+    results: Iterable[Mapping[str, Path]], inputs: Iterable[str | Path], overwrite: bool
 ) -> None:
     """See that results, as `result_files` names them, replace nothing but results of earlier runs.
+
+    Those are known by their record or, if that was lost, by the mark in their pictures.
 
     Raises:
         OutputError: one would replace an input or, without `overwrite`, a file of other origin.
@@ -96,13 +111,27 @@ def check_targets(
                     out=...,
                 )
         taken = [path for path in files.values() if os.path.lexists(path)]
-        if taken and not overwrite and read_record(files["record"]) is None:
+        if taken and not overwrite and not _are_ours(files):
             raise OutputError(
                 f"{taken[0]} exists and is no earlier result of mdrt; "
                 "choose another folder, or allow it to be overwritten",
                 out=...,
                 overwrite=True,
             )
+
+
+def _are_ours(files: Mapping[str, Path]) -> bool:
+    """Whether files are a result of an earlier run."""
+    if read_record(files["record"]) is not None:
+        return True
+    for kind in ("labels", "overlay"):
+        try:
+            with Image.open(files.get(kind, "")) as image:
+                if str(image.info.get(_MARK, "")).startswith("mdrt "):
+                    return True
+        except Exception:  # none of ours, whatever it is
+            continue
+    return False
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
@@ -132,13 +161,15 @@ def write_result(
     # File names need not be UTF-8; a record is.
     written = {kind: printable(path) for kind, path in files.items()}
     record = result.record(background) | {"files": written}
+    mark = PngImagePlugin.PngInfo()
+    mark.add_text(_MARK, f"mdrt {record['versions']['mdrt']}")
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     writes: dict[str, Callable[[BinaryIO], object]] = {
-        "labels": partial(result.label_image(background).save, format="PNG"),
+        "labels": partial(result.label_image(background).save, format="PNG", pnginfo=mark),
         "record": lambda file: file.write(text.encode()),
     }
     if with_overlay:
-        writes["overlay"] = partial(result.overlay(background).save, format="PNG")
+        writes["overlay"] = partial(result.overlay(background).save, format="PNG", pnginfo=mark)
     write_together({path: writes[kind] for kind, path in files.items()})
     return record
 

@@ -60,10 +60,13 @@ def overlay(
 ) -> Image.Image:
     """The painted picture, and right of it a legend by share; arguments as for `painted`."""
     counts = _counts(labels, len(names))
-    by_share = np.argsort(-counts, kind="stable")
-    shown = [int(i) for i in by_share if counts[i] and names[i] != background]
-    paint = colours(names, background)
-    page = _legend(labels.shape, [(names[i], paint[i], counts[i] / labels.size) for i in shown])
+    by_share = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
+    paint, none = colours(names, background), labels.size - int(counts.sum())
+    bare = [i for i in by_share if names[i] == background]
+    rows = [(names[i], paint[i], counts[i] / labels.size) for i in by_share if i not in bare]
+    rows += [(names[i], None, counts[i] / labels.size) for i in bare]  # as they are in the picture
+    rows += [("none of these", None, none / labels.size)] if none else []
+    page = _legend(labels.shape, rows)
     page.paste(painted(pixels, labels, names, background), (0, 0))
     return page
 
@@ -195,8 +198,11 @@ def _room(mask: NDArray[np.bool_], box: Size) -> tuple[float, float] | None:
     return float(best[0] + box[0] / 2), float(best[1] + box[1] / 2)
 
 
-def _legend(size: Size, entries: Sequence[tuple[str, NDArray[np.uint8], float]]) -> Image.Image:
-    """A page with room for the picture, and right of it a swatch, name and share a class."""
+def _legend(
+    size: Size, entries: Sequence[tuple[str, NDArray[np.uint8] | None, float]]
+) -> Image.Image:
+    """A page with room for the picture, and right of it a swatch, name and share a class; the
+    swatch of what is uncoloured is empty."""
     rows, columns = size
     height, text = max(rows, 160), _font_size(size)
     font = ImageFont.load_default(text)
@@ -215,8 +221,11 @@ def _legend(size: Size, entries: Sequence[tuple[str, NDArray[np.uint8], float]])
     for row, name in enumerate(names):
         x, y = columns + text * 0.8, text * 0.7 + row * line
         if row < len(shown):
-            red, green, blue = shown[row][1].tolist()
-            pen.rounded_rectangle((x, y, x + text, y + text), text // 4, fill=(red, green, blue))
+            colour = shown[row][1]
+            fill = None if colour is None else tuple(colour.tolist())
+            pen.rounded_rectangle(
+                (x, y, x + text, y + text), text // 4, fill, None if fill else INK
+            )
             end = (page.width - text * 0.8, y + text / 2)
             pen.text(end, shares[row], fill=INK, font=font, anchor="rm")
         pen.text((x + text * 1.6, y + text / 2), name, fill=INK, font=font, anchor="lm")

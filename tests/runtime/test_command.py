@@ -516,7 +516,7 @@ def test_settings_are_those_of_the_head(picture_file, tmp_path):
 
 def test_a_summary_says_what_did_it(picture_file, tmp_path):
     result = run(picture_file, "--classes", "sky, water", "--out", tmp_path / "o")
-    assert "storybook, maskdiffusion, cpu, 1 tile(s)" in result.stdout
+    assert "storybook, maskdiffusion, cpu, 1 tile, " in result.stdout
 
 
 def test_help_teaches():

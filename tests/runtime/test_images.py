@@ -97,7 +97,7 @@ def test_missing_corrupt_and_truncated_files_are_named(tmp_path, picture):
         read_image(tmp_path)
     text = tmp_path / "text.png"
     text.write_text("no picture")
-    with pytest.raises(ImageError, match=r"text\.png is none that Pillow can read"):
+    with pytest.raises(ImageError, match=r"text\.png is no picture that Pillow can read"):
         read_image(text)
     whole = tmp_path / "whole.png"
     Image.fromarray(picture).save(whole)
@@ -184,7 +184,7 @@ def test_what_is_no_picture_at_all(thing):
 
 @pytest.mark.parametrize("thing", [b"", b"GIF89a", io.BytesIO(b"nothing")])
 def test_bytes_that_are_no_picture(thing):
-    with pytest.raises(ImageError, match="image given is none that Pillow"):
+    with pytest.raises(ImageError, match="image given is no picture that Pillow"):
         read_image(thing)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +13,9 @@ from PIL import Image
 
 from mdrt.cli import main
 from mdrt.cli import pictures as batch
+from mdrt.runtime.bundle.contract import digest
 from mdrt.runtime.pictures import images
+from mdrt.runtime.segmenter import EMBEDDED
 
 
 def run(*arguments):
@@ -78,8 +81,9 @@ def test_more_than_a_few_pictures_have_one_line(album, tmp_path):
     result = run(album, "--recursive", "--classes", "sky, water, car", "--out", tmp_path / "out")
     (line,) = result.stdout.splitlines()
     assert line.startswith("5 of 5 pictures in ")
-    for name in ("sky", "water", "car"):
-        assert f"{name} in " in line
+    assert f"results in {tmp_path / 'out'};" in line
+    assert "sky in 5" in line
+    assert line.endswith("in none car")
     result = run(album, "--recursive", "--segments", "3", "--out", tmp_path / "out")
     assert "3 to 3 segments a picture" in result.stdout
 
@@ -120,7 +124,7 @@ def test_a_failed_picture_is_in_the_json_too(picture_file, tmp_path):
     assert bad == {
         "schema": 3,
         "image": str(missing),
-        "error": f"image {missing} does not exist; give a picture file",
+        "error": f"image {missing} does not exist; give the path of a picture",
     }
     assert good["image"] == str(picture_file)
 
@@ -189,6 +193,48 @@ def test_only_results_of_the_same_call_are_passed_over(picture_file, tmp_path, m
     assert worked.by(*base, *other) == []
 
 
+def test_results_of_another_bundle_of_that_name_are_not(picture_file, tmp_path, monkeypatch):
+    """As after another export: the record's digest is of every file."""
+    worked = Worked(monkeypatch)
+    shutil.copytree(EMBEDDED, tmp_path / "other")
+    manifest = json.loads((tmp_path / "other" / "manifest.json").read_text())
+    manifest["created_by"]["torch"] = "another"
+    manifest["sha256"] = digest(manifest)
+    (tmp_path / "other" / "manifest.json").write_text(json.dumps(manifest))
+    call = [picture_file, "--classes", "sky, sea", "--skip-existing", "-o", tmp_path / "out"]
+    assert worked.by(*call) == ["scene.png"]
+    assert worked.by(*call, "--engine", tmp_path / "other") == ["scene.png"]
+    assert worked.by(*call, "--engine", tmp_path / "other") == []
+
+
+def test_a_lost_record_costs_its_picture_alone(album, tmp_path, monkeypatch):
+    worked = Worked(monkeypatch)
+    call = [album, "--classes", "sky, sea", "--skip-existing", "-o", tmp_path / "out"]
+    assert worked.by(*call) == ["a.png", "b.jpg"]
+    (tmp_path / "out" / "a.json").unlink()
+    assert worked.by(*call) == ["a.png"]
+    (tmp_path / "out" / "b.json").write_text("")
+    assert worked.by(*call) == ["b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("names", "note"),
+    [
+        (["sky"], "one class alone takes every pixel"),
+        (["names.csv"], "@names.csv reads the file"),
+        (["sky, sea"], None),
+        (["sky", "--background", "sea"], None),
+        (["sky", "--set", "threshold=0.1"], None),
+    ],
+)
+def test_one_name_is_told_of(picture_file, tmp_path, monkeypatch, names, note):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names.csv").write_text("sky")
+    stderr = run(picture_file, "--classes", *names, "-o", "out").stderr
+    assert ("note: " in stderr) == (note is not None)
+    assert note is None or note in stderr
+
+
 def test_an_interruption_says_how_far_it_came(album, tmp_path):
     """Ctrl-C while the third picture is worked on: two are there, and whole."""
     code = (
@@ -206,7 +252,7 @@ def test_an_interruption_says_how_far_it_came(album, tmp_path):
         f" '--out', {str(tmp_path / 'out')!r}])\n"
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
-    assert done.returncode == 1
+    assert done.returncode == 130
     assert "Traceback" not in done.stderr
     assert "interrupted: 2 of 5 pictures are done" in done.stderr
     assert "--skip-existing" in done.stderr

@@ -158,7 +158,9 @@ def test_class_file(tmp_path):
 
 
 def test_inline_classes():
-    assert parse_classes("sky, traffic light,") == ["sky", "traffic light", ""]
+    assert parse_classes("sky, traffic light,") == ["sky", "traffic light"]
+    assert parse_classes("sky,, grass,,") == ["sky", "", "grass", ""]
+    assert parse_classes("") == [""]
 
 
 @pytest.mark.parametrize("text", ["nothing.txt", "@lists/names", "a, b/names.txt"])

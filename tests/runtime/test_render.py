@@ -89,6 +89,21 @@ def test_the_legend_is_ordered_by_share(monkeypatch):
     ]
 
 
+def test_the_legend_tells_of_what_is_uncoloured(monkeypatch):
+    seen = []
+    legend = render._legend
+    monkeypatch.setattr(
+        render, "_legend", lambda size, rows: seen.extend(rows) or legend(size, rows)
+    )
+    labels = np.repeat(np.array([[0, 1, 1, 255]], np.uint8), 4, axis=0)
+    overlay(np.zeros((4, 4, 3), np.uint8), labels, ("a", "b"), background="b")
+    assert [(name, colour is None, share) for name, colour, share in seen] == [
+        ("a", False, 0.25),
+        ("b", True, 0.5),
+        ("none of these", True, 0.25),
+    ]
+
+
 def test_void_is_uncoloured():
     labels = np.full((40, 40), 255, np.uint8)
     pixels = np.full((40, 40, 3), 90, np.uint8)

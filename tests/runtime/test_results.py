@@ -208,3 +208,61 @@ def test_threads_may_encode_names_at_once(segmenter):
     for names, text in zip(lists, found, strict=True):
         assert text.prompts.classes == tuple(names)
         np.testing.assert_array_equal(text.hidden, segmenter.prepare(names).hidden)
+
+
+def test_save_never_replaces_the_picture(segmenter, picture_file, monkeypatch):
+    before = picture_file.read_bytes()
+    monkeypatch.chdir(picture_file.parent)
+    result = segmenter(picture_file, NAMES)
+    opened = segmenter(Image.open("scene.png"), NAMES)  # relative, by Pillow
+    for one, path in ((result, picture_file), (result, "scene"), (result, "."), (opened, "scene")):
+        for overwrite in (False, True):
+            with pytest.raises(mdrt.OutputError, match="replace the input"):
+                one.save(path, overwrite=overwrite)
+    assert picture_file.read_bytes() == before
+    assert list(picture_file.parent.iterdir()) == [picture_file]
+
+
+def test_save_replaces_files_of_others_only_if_told(result, tmp_path):
+    (tmp_path / "x.png").write_bytes(b"the user's")
+    with pytest.raises(mdrt.OutputError, match="no earlier result"):
+        result.save(tmp_path / "x")
+    assert (tmp_path / "x.png").read_bytes() == b"the user's"
+    result.save(tmp_path / "x", overwrite=True)
+    result.save(tmp_path / "x")  # its own
+    (tmp_path / "x.json").unlink()
+    result.save(tmp_path / "x")  # known by the mark in its pictures
+    (tmp_path / "x.json").write_text("")
+    result.save(tmp_path / "x", overlay=False)
+    assert json.loads((tmp_path / "x.json").read_text())["schema"] == 3
+
+
+def test_the_largest_segment_is_the_first(segmenter, picture):
+    look = segmenter.look(picture)
+    for head in ("spectral", "kmeans"):
+        result = look.segments(5, head, scores=True, refine=False)
+        assert list(result.shares) == sorted(result.shares, reverse=True)
+        assert result.found[0] == "segment 1"
+        np.testing.assert_array_equal(result.scores.argmax(axis=0), result.labels)
+        assert len(result.weights.values) == 5
+
+
+def test_no_pixel_reaches_the_threshold(segmenter, picture):
+    with pytest.warns(
+        mdrt.MdrtWarning, match=r"no pixel reaches threshold 5; .* 0\.\d"
+    ):
+        segmenter(picture, NAMES, threshold=5)
+
+
+def test_one_picture_is_no_stream(segmenter):
+    with pytest.raises(mdrt.MdrtError, match="images is one picture"):
+        segmenter.stream("scene.png", NAMES)
+
+
+def test_a_look_tells_what_it_is_of(segmenter, picture_file):
+    assert repr(segmenter.look(picture_file)) == f"<Look at {picture_file}, 256×256>"
+
+
+def test_a_misspelt_name_is_guessed(segmenter):
+    with pytest.warns(mdrt.UnknownNameWarning, match=r"gras \(grass\?\), zebra; it knows"):
+        segmenter.prepare(["gras", "zebra", "sky"])
