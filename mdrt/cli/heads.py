@@ -137,7 +137,7 @@ def _print_head(console: Console, head: Head, manifest: Manifest) -> None:
         here = f"; {manifest.model_id} recommends {best}" if best else ""
         console.print()
         console.print(Text.assemble((name, "bold"), f"  {span}; default {default}{here}"))
-        console.print(Padding(Text(_sentence(help)), (0, 0, 0, 4)))
+        console.print(Padding(Text(_sentence(help)), (0, 0, 0, 4), expand=False))
 
 
 def _page(heads: Sequence[Head], manifest: Manifest) -> str:

@@ -113,6 +113,7 @@ def test_parity_compares_every_tensor_and_label(storybook: Path) -> None:
     assert {row["graph"] for row in found["tensors"]} == {
         "vae_encoder.onnx",
         "text_encoder.onnx",
+        "keys.onnx",
         "unet.onnx",
     }
     assert all(row["passed"] for row in found["tensors"])

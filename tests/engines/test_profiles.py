@@ -67,6 +67,9 @@ def test_the_shapes_of_every_input(manifest: Manifest) -> None:
     assert {graph: input_shapes(manifest, graph, profile) for graph in contract.GRAPHS} == {
         "vae_encoder.onnx": {"image": Shapes((1, 3, 128, 128), (2, 3, 256, 256), (4, 3, 320, 320))},
         "text_encoder.onnx": {"input_ids": Shapes((1, 40), (2, 40), (4, 40))},
+        "keys.onnx": {
+            "encoder_hidden_states": Shapes((1, 40, hidden), (2, 40, hidden), (4, 40, hidden))
+        },
         "unet.onnx": {
             "sample": Shapes((1, 8, 8, 8), (2, 8, 16, 16), (4, 8, 20, 20)),
             "timestep": Shapes((1,), (2,), (4,)),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
+from mdrt.export.attention import text_keys
 from mdrt.export.capture import capture
 from mdrt.export.precision import lowered
 from mdrt.export.probe import Selection, probe, select
@@ -64,4 +65,10 @@ def test_cut_unet_gives_what_the_whole_one_computes(unet: Any, selection: Select
         outputs = captured.run(sample, timestep, states)
     assert [f.stride for f in selection.features] == [32, 64]  # in the order asked for
     torch.testing.assert_close(outputs[1], seen[0])
-    assert {tuple(logits.shape) for logits in outputs[2:]} == {(2, 8, 8, 77)}
+    count = len(selection.attention)
+    logits, queries = outputs[2 : 2 + count], outputs[2 + count :]
+    assert {tuple(one.shape) for one in logits} == {(2, 8, 8, 77)}
+    assert {tuple(one.shape) for one in queries} == {(2, 8, 8, 8)}  # 64 channels in 8 heads
+    for output, one, query in zip(selection.attention, logits, queries, strict=True):
+        keys = text_keys(unet.get_submodule(output.layer), states)
+        torch.testing.assert_close(query @ keys.transpose(2, 3), one, rtol=1e-4, atol=1e-5)

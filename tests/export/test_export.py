@@ -45,8 +45,11 @@ def test_bundle_is_whole_and_proved(report: str, request: pytest.FixtureRequest)
         "tokenizer/tokenizer.json",
         "vae_encoder.onnx",
         "text_encoder.onnx",
+        "keys.onnx",
         "unet.onnx",
     }
+    keys = [row.tensor for row in made.proof if row.graph == "keys.onnx"]
+    assert keys == [a.keys for a in loaded.manifest.attention]
     unet_rows = [row for row in made.proof if row.graph == "unet.onnx"]
     assert [row.tensor for row in unet_rows] == list(loaded.manifest.output_names)
     for row in unet_rows:  # two sizes × two batch sizes

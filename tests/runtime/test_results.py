@@ -248,9 +248,7 @@ def test_the_largest_segment_is_the_first(segmenter, picture):
 
 
 def test_no_pixel_reaches_the_threshold(segmenter, picture):
-    with pytest.warns(
-        mdrt.MdrtWarning, match=r"no pixel reaches threshold 5; .* 0\.\d"
-    ):
+    with pytest.warns(mdrt.MdrtWarning, match=r"no pixel reaches threshold 5; .* 0\.\d"):
         segmenter(picture, NAMES, threshold=5)
 
 
