@@ -55,8 +55,19 @@ PICTURES = {
         {"mode": "paper", "pooling": "softmax", "refine": True},
         {"mode": "paper", "pooling": "logit", "scores": True},
         {"mode": "paper", "pooling": "exp", "refine": False, "threshold": 0.6},
+        {"words": "late"},
+        {"words": "late", "mode": "paper", "pooling": "exp", "refine": False},
     ],
-    ids=["recommended", "paper", "released", "refined", "logit", "threshold"],
+    ids=[
+        "recommended",
+        "paper",
+        "released",
+        "refined",
+        "logit",
+        "threshold",
+        "late",
+        "late, paper",
+    ],
 )
 def test_named(
     model: mdrt.Segmenter, segmenter: mdrt.Segmenter, options: dict[str, Any], picture: str
