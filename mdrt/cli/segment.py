@@ -212,8 +212,6 @@ def segment_command(
     notes = list(found.notes)
     if classes is not None and names is not None:
         notes += _notes(classes, names, background, given)
-    for note in notes if not quiet else ():
-        say(console, "note", note)
     targets = choose_targets(out, found.pictures)
     listed = None if classes is None else class_file(classes)
     results = [result_files(target, overlay) for target in targets.values()]
@@ -250,6 +248,8 @@ def segment_command(
         network.words.encode(None)
     if trace is None:
         network.words.release()  # every text is encoded; its weights are not needed again
+    for note in notes if not quiet else ():
+        say(console, "note", note)
     job = Job(chosen, vars(options), names, segments, background, max_size, overlay)
     form: Form = "json" if as_json else "quiet" if quiet else "text"
     with output_folder(out), progress_bar(console, quiet) as progress:

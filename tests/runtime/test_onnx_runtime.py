@@ -117,7 +117,7 @@ def without(code: str) -> subprocess.CompletedProcess[str]:
 def test_without_it_mdrt_is_imported_and_helps() -> None:
     done = without("import mdrt; from mdrt.cli import main; main(['segment', '--help'])")
     assert done.returncode == 0, done.stderr
-    assert "--provider" in done.stdout
+    assert "--classes" in done.stdout
 
 
 @pytest.mark.parametrize(

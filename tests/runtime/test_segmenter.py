@@ -301,7 +301,9 @@ def test_totals_are_sums_over_each_classs_pixels():
     values = np.linspace(0, 1, labels.size, dtype=np.float32).reshape(labels.shape)
     weights = Grid(np.ones((4, 1, 1), np.float32))
     image = np.zeros((700, 900, 3), np.uint8)
-    result = Segmentation(labels, tuple("abcd"), values, None, weights, {}, {}, image, None, "m")
+    result = Segmentation(
+        labels, tuple("abcd"), values, None, weights, {}, {}, image, None, "m", "b"
+    )
     assert result.totals().tolist() == [*(int((labels == c).sum()) for c in range(3)), 0]
     wanted = [values[labels == c].sum(dtype=float) for c in range(4)]
     np.testing.assert_allclose(result.totals(values), wanted, rtol=1e-9)
