@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 
 from ..runtime.bundle import contract
+from ..runtime.bundle.contract import AttentionOutput
 from ..runtime.errors import BundleError, ExportError
 from ..runtime.sessions.onnx_runtime import onnx_runtime
 from ..runtime.sessions.ort import OrtSession
@@ -215,10 +216,7 @@ def _observed(unet: Any, selection: Selection) -> Iterator[dict[str, torch.Tenso
                 hook = partial(_keep_output, pair, part)
                 undo.callback(projected.register_forward_hook(hook).remove)
             own = output in selection.self_attention
-            if not own:
-                scaled = partial(_scale, outputs, output.queries, pair)
-                undo.callback(layer.register_forward_hook(scaled).remove)
-            multiply = partial(_multiply, outputs, output.name, pair, own)
+            multiply = partial(_multiply, outputs, output, pair, own)
             undo.callback(layer.register_forward_hook(multiply).remove)
         yield outputs
 
@@ -237,31 +235,23 @@ def _keep_output(
 
 def _multiply(
     outputs: dict[str, torch.Tensor],
-    name: str,
+    output: AttentionOutput,
     pair: dict[str, torch.Tensor],
     own: bool,
     layer: Any,
     _args: Any,
     _output: Any,
 ) -> None:
-    """After an attention layer, from its queries and keys: (batch, heads, pixels, tokens), or with
-    `own` the mean of its softmax over the heads, (batch, pixels, pixels)."""
+    """After an attention layer, from its queries and keys: (batch, heads, pixels, tokens), and its
+    queries over √d, (batch, heads, pixels, d); or with `own` the mean of its softmax over the
+    heads, (batch, pixels, pixels)."""
     query, key = _by_head(pair["q"], layer), _by_head(pair["k"], layer)
     logits = torch.einsum("bhpd,bhtd->bhpt", query, key) / query.shape[-1] ** 0.5
-    outputs[name] = logits.softmax(dim=-1).mean(dim=1) if own else logits
-
-
-def _scale(
-    outputs: dict[str, torch.Tensor],
-    name: str,
-    pair: dict[str, torch.Tensor],
-    layer: Any,
-    _args: Any,
-    _output: Any,
-) -> None:
-    """After an attention layer, its queries over √d: (batch, heads, pixels, d)."""
-    query = _by_head(pair["q"], layer)
-    outputs[name] = query / query.shape[-1] ** 0.5
+    if own:
+        outputs[output.name] = logits.softmax(dim=-1).mean(dim=1)
+    else:
+        outputs[output.name] = logits
+        outputs[output.queries] = query / query.shape[-1] ** 0.5
 
 
 def _by_head(projected: torch.Tensor, layer: Any) -> torch.Tensor:

@@ -17,7 +17,7 @@ from PIL import Image
 from .. import __version__
 from ..kernels import Array, Grid
 from .pictures import output, render
-from .pictures.bands import bands
+from .pictures.bands import totals
 from .pictures.palette import hexadecimal
 
 SCHEMA: Final = 3
@@ -90,12 +90,7 @@ class Segmentation:
 
     def totals(self, values: Array | None = None) -> NDArray[np.float64]:
         """(classes,) sum of `values` (H, W) over each class's pixels; of None, their number."""
-        most = np.iinfo(self.labels.dtype).max + 1
-        sums = np.zeros(most)
-        for rows in bands(self.labels.shape):  # bincount widens what it gets to 64 bits
-            weights = None if values is None else values[rows].ravel()
-            sums += np.bincount(self.labels[rows].ravel(), weights, most)
-        return sums[: len(self.classes)]
+        return totals(self.labels, len(self.classes), values)
 
     def overlay(self, background: str | None = None) -> Image.Image:
         """The picture under its classes' colours, with their outlines, names and a legend.

@@ -204,13 +204,11 @@ class Batch:
             parts.append(f"{min(self.counts)} to {max(self.counts)} segments a picture")
         elif self.counts:
             found = [f"{name} in {count}" for name, count in self.with_class.most_common()]
-            more = f" and {len(found) - 8} names more" if len(found) > 8 else ""
-            parts += [", ".join(found[:8]) + more] if found else []
             names = shown_names(self.job.classes or ())
-            missing = [name for name in names if not self.with_class[name]]
-            missing = [name for name in missing if name != self.job.background]
-            more = f" and {len(missing) - 8} names more" if len(missing) > 8 else ""
-            parts += [f"in none {', '.join(missing[:8])}{more}"] if missing else []
+            named = (name for name in names if name != self.job.background)
+            missing = [name for name in named if not self.with_class[name]]
+            parts += [_listed(found)] if found else []
+            parts += [f"in none {_listed(missing)}"] if missing else []
         if self.skipped:
             parts.append(f"{self.skipped} were there already")
         if self.failures:
@@ -221,6 +219,12 @@ class Batch:
         if self.trace is None:
             return nullcontext()
         return self.trace.span(name, picture=printable(path))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first eight, and how many more."""
+    more = f" and {len(names) - 8} names more" if len(names) > 8 else ""
+    return ", ".join(names[:8]) + more
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,6 +36,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 from ..errors import BundleError
@@ -265,7 +266,7 @@ class Manifest:
         )
         return (*(output.name for output in outputs), *(a.queries for a in self.attention))
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """The digest that the manifest is sealed with: of every value and, by its record, every
         file, so that of the whole bundle."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 
 import numpy as np
@@ -55,6 +55,12 @@ def palette(names: Sequence[str]) -> NDArray[np.uint8]:
     A name of several words has the colour of its last known one: "blue sky" is sky, "tree-merged"
     is tree. Up to some thousand classes no two have the same.
     """
+    return _chosen(tuple(names)).copy()
+
+
+@lru_cache(maxsize=8)
+def _chosen(names: tuple[str, ...]) -> NDArray[np.uint8]:
+    """`palette`, chosen once for all pictures of a list."""
     chosen = np.zeros((len(names), 3), np.uint8)
     others, taken = [], np.zeros((0, 3))
     for place, name in enumerate(names):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ...kernels import Size, void
-from .bands import bands
+from .bands import bands, totals
 from .palette import VOID, palette
 
 Labels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -59,7 +59,7 @@ def overlay(
     background: str | None = None,
 ) -> Image.Image:
     """The painted picture, and right of it a legend by share; arguments as for `painted`."""
-    counts = _counts(labels, len(names))
+    counts = totals(labels, len(names))
     by_share = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
     paint, none = colours(names, background), labels.size - int(counts.sum())
     bare = [i for i in by_share if names[i] == background]
@@ -105,14 +105,6 @@ def percent(share: float) -> str:
     """The share of a class that is present, in whole per cent."""
     text = f"{share:.0%}"
     return "<1%" if text == "0%" else text
-
-
-def _counts(labels: Labels, classes: int) -> NDArray[np.int64]:
-    """(classes,) pixels of each class."""
-    counts = np.zeros(np.iinfo(labels.dtype).max + 1, np.int64)
-    for rows in bands(labels.shape):  # bincount widens what it gets to 64 bits
-        counts += np.bincount(labels[rows].ravel(), minlength=len(counts))
-    return counts[:classes]
 
 
 def _outlines(labels: Labels, rows: slice) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
