@@ -28,6 +28,7 @@ from ..runtime.sessions.onnx_runtime import onnx_runtime
 from . import proof
 from .capture import capture
 from .components import Pipeline, open_pipeline
+from .cutting import write_cuts
 from .graphs import (
     Graph,
     keys_graph,
@@ -43,7 +44,7 @@ from .probe import Selection, Structure, probe, select
 from .refusal import refusing
 from .staging import staged
 from .tokens import tokenizer_spec, write_tokenizer
-from .twin import write_twin
+from .twin import write_twins
 
 _NOISE_SEED: Final = 0
 _DEFAULT_CELLS: Final = 64  # diffusers' own default of an unset unet.config.sample_size
@@ -213,7 +214,7 @@ class _ExportJob:
         del vae, graph
         pixels = self.native_cells * self.latent.factor
         self._prove(contract.VAE_ENCODER, examples)
-        self._twin(contract.VAE_ENCODER, {contract.IMAGE: (1, 3, pixels, pixels)}, examples)
+        self._twins(contract.VAE_ENCODER, {contract.IMAGE: (1, 3, pixels, pixels)}, examples)
         noise = np.random.default_rng(_NOISE_SEED).standard_normal(
             (self.latent.channels, self.native_cells, self.native_cells), dtype=np.float32
         )
@@ -233,7 +234,7 @@ class _ExportJob:
         self._prove(contract.TEXT_ENCODER, examples)
 
     def _unet(self, max_length: int) -> None:
-        """Write the UNet, cut after the last selected tensor, and the graph of its keys."""
+        """Write the UNet up to the last selected tensor, its cuts, and the graph of its keys."""
         self.progress("loading the UNet")
         unet = self._counted(self.pipeline.unet())
         self.progress("UNet: running PyTorch")
@@ -272,7 +273,9 @@ class _ExportJob:
             contract.TIMESTEP: (1,),
             contract.ENCODER_HIDDEN_STATES: (1, max_length, self.structure.width),
         }
-        self._twin(contract.UNET, sizes, examples)
+        self._twins(contract.UNET, sizes, examples)
+        for cut, path in write_cuts(self.directory, self.selection):
+            self._prove(path.name, [example.of(cut.outputs) for example in examples])
 
     def _counted(self, network: Any) -> Any:
         self.weight_bytes += sum(p.numel() * p.element_size() for p in network.parameters())
@@ -295,14 +298,13 @@ class _ExportJob:
         if not all(row.passed for row in self.rows):
             raise ProofError(self.rows)
 
-    def _twin(
+    def _twins(
         self, filename: str, sizes: Mapping[str, Sequence[int]], examples: Sequence[proof.Example]
     ) -> None:
-        """Write and prove the graph's twin for CPUs, where one is worth it."""
+        """Write and prove the graph's twins for CPUs, where they are worth it."""
         if operator_library() is None:
             return  # what cannot be proved is not written
-        twin = write_twin(self.directory / filename, sizes)
-        if twin is not None:
+        for twin in write_twins(self.directory / filename, sizes):
             self._prove(twin.name, examples)
 
     def _manifest(self, tokenizer: contract.TokenizerSpec) -> contract.Manifest:
@@ -326,6 +328,7 @@ class _ExportJob:
             features=self.selection.features,
             attention=self.selection.attention,
             self_attention=self.selection.self_attention,
+            encoder=self.selection.encoder,
             recommended=self.options.recommended,
             classes=tuple(names[0] for names in self.options.classes),
             synonyms=tuple(name for names in self.options.classes for name in names[1:]),

@@ -1,14 +1,20 @@
-"""The twin of a graph for ONNX Runtime on CPUs.
+"""Twins of a graph for ONNX Runtime on CPUs: the same function, by mdrt's own operators.
 
-Large 3×3 convolutions use minimal filtering (`kernels/cpu/winograd.cpp`), a quarter of the
-multiplications; attention whose logits nobody asked for is one operator of ONNX Runtime's that
-never holds them (at Stable Diffusion's 64×64 pixels they are half a gigabyte a layer). The twin
-shares the weights' file with the graph it was made from; other runtimes keep reading that one.
+    <graph>.winograd.onnx   large 3×3 convolutions by minimal filtering in float32, a quarter of the
+                            multiplications; attention whose logits nobody asked for by one operator
+                            of ONNX Runtime's that never holds them (at Stable Diffusion's 64×64
+                            pixels they are half a gigabyte a layer)
+    <graph>.bf16x3.onnx     every convolution, product with weights and attention by bfloat16
+                            products, for processors that have tiles for them
+
+Operators take along what is around them (`fusion.py`): norms, biases, gates, sums. A twin shares
+the weights' file with the graph it was made from; other runtimes keep reading that one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +24,8 @@ from onnx import shape_inference
 from onnx_ir.passes.common import RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
 
 from ..runtime.bundle import contract
+from .fusion import fuse_convolution, fuse_gate, fuse_product, has_weights, operator
+from .patterns import attention, attributes_of, replace
 
 _LEAST_CELLS: Final = 16 * 16
 """Output cells below which a direct convolution is faster: 1280 → 1280 channels take 0.6 of its
@@ -28,115 +36,103 @@ _LEAST_VALUES: Final = 128 * 32 * 32
 """Cells × channels below which a convolution is too short for a twin to be worth its file: with 96
 to 128 channels at 24×24, as in the embedded model, it saves 4 % of a picture's time."""
 
-_PLAIN: Final[Mapping[str, tuple[Any, ...]]] = {
-    "pads": ((1, 1, 1, 1),),
-    "strides": ((1, 1), None),
-    "dilations": ((1, 1), None),
-    "group": (1, None),
-    "auto_pad": ("NOTSET", None),
-}
 _FUSED_DOMAIN: Final = "com.microsoft"
+_KERNELS: Final = (((3, 3), 1), ((3, 3), 2), ((1, 1), 1))  # and the strides they go with
 
 
-def write_twin(path: Path, sizes: Mapping[str, Sequence[int]]) -> Path | None:
-    """Write the twin of the graph at `path` beside it.
+def write_twins(path: Path, sizes: Mapping[str, Sequence[int]]) -> list[Path]:
+    """Write the twins of the graph at `path` beside it.
 
     Args:
         path: a graph whose weights lie in a file of their own (`path` + ".data").
         sizes: every input's shape at the size the model was trained on.
 
     Returns:
-        The twin's path; None where no convolution is large enough.
+        Their paths; none where no convolution is large enough.
     """
     cells = _output_cells(path, sizes)
-    model = ir.load(path)
-    if not _filter_minimally(model.graph, cells):
-        return None
-    _fuse_attention(model.graph)
-    model.opset_imports.update({contract.OPERATOR_DOMAIN: 1, _FUSED_DOMAIN: 1})
-    RemoveUnusedNodesPass()(model)
-    RemoveUnusedOpsetsPass()(model)
-    twin = path.with_name(contract.twin_name(path.name))
-    ir.save(model, twin)
-    return twin
+    written = []
+    for operators, rewrite in _TWINS.items():
+        model = ir.load(path)
+        if not rewrite(model.graph, cells):
+            return []
+        model.opset_imports.update({contract.OPERATOR_DOMAIN: 1, _FUSED_DOMAIN: 1})
+        RemoveUnusedNodesPass()(model)
+        RemoveUnusedOpsetsPass()(model)
+        twin = path.with_name(contract.twin_name(path.name, operators))
+        ir.save(model, twin)
+        written.append(twin)
+    return written
 
 
-def _filter_minimally(graph: Any, cells: Mapping[str, int]) -> int:
-    """Replace the convolutions that are large enough; returns their number."""
+def _by_winograd(graph: Any, cells: Mapping[str, int]) -> int:
+    """Replace large convolutions, gates and attention; returns the number of convolutions."""
+    _fuse_attention(
+        graph, partial(ir.node, "MultiHeadAttention", domain=_FUSED_DOMAIN), "num_heads"
+    )
     replaced = 0
-    for node in graph:
-        size = cells.get(node.outputs[0].name or "", 0)
-        if node.op_type == "Conv" and _fits(node, size):
-            node.op_type, node.domain = contract.WINOGRAD_OPERATOR, contract.OPERATOR_DOMAIN
-            node.attributes.clear()
+    for node in list(graph):
+        if node.op_type == "Split":
+            fuse_gate(graph, node)
+        if node.op_type != "Conv" or not _is_large(node, cells):
+            continue
+        geometry = _geometry(node)
+        if geometry is not None and set(geometry.values()) == {1}:  # the stride and every pad
+            fuse_convolution(graph, node, "WinogradConv", {})
             replaced += 1
     return replaced
 
 
-def _fits(node: Any, cells: int) -> bool:
-    """Whether a Conv is what the operator computes, float32, 3×3, stride 1, padding 1, and has
-    enough of it to do."""
-    weight = node.inputs[1]
-    if cells < _LEAST_CELLS or weight.dtype != ir.DataType.FLOAT or weight.shape is None:
-        return False
-    shape = tuple(weight.shape)
-    channels = min(shape[:2])
-    if shape[2:] != (3, 3) or channels < _LEAST_CHANNELS or channels * cells < _LEAST_VALUES:
-        return False
-    found = {name: attribute.value for name, attribute in node.attributes.items()}
-    return all(found.get(name) in allowed for name, allowed in _PLAIN.items())
-
-
-def _fuse_attention(graph: Any) -> None:
-    """Replace softmax(QKᵀ·scale)·V where the logits have no other use.
-
-    What was recognised wrongly would not survive the proof that every twin goes through.
-    """
+def _by_bf16x3(graph: Any, cells: Mapping[str, int]) -> int:
+    """Replace all that the operators compute; returns the number of large convolutions."""
+    _fuse_attention(graph, partial(operator, "Attention"), "heads")
+    large = 0
     for node in list(graph):
-        if node.op_type != "Softmax" or node.outputs[0].dtype != ir.DataType.FLOAT:
-            continue
-        logits = node.inputs[0].producer()
-        mixed = _only_use(node.outputs[0], "MatMul")
-        swapped = mixed and _only_use(mixed.outputs[0], "Transpose")
-        joined = swapped and _only_use(swapped.outputs[0], "Reshape")
-        alone = _only_use(node.inputs[0], "Softmax") is node
-        if not alone or logits is None or logits.op_type != "MatMul" or joined is None:
-            continue
-        heads = mixed.outputs[0].shape[1]
-        (query, of_q), (key, of_k), (value, _) = map(_projection, (*logits.inputs, mixed.inputs[1]))
-        attributes = {"num_heads": heads, "scale": of_q * of_k}
-        attention = ir.node(
-            "MultiHeadAttention", [query, key, value], attributes, domain=_FUSED_DOMAIN
-        )
-        attention.outputs[0].shape, attention.outputs[0].type = (
-            joined.outputs[0].shape,
-            joined.outputs[0].type,
-        )
-        graph.insert_before(joined, attention)
-        joined.outputs[0].replace_all_uses_with(attention.outputs[0])
+        if node.op_type == "Conv" and (geometry := _geometry(node)) is not None:
+            large += _is_large(node, cells)
+            fuse_convolution(graph, node, "Conv", geometry)
+        elif node.op_type == "MatMul" and has_weights(node):
+            fuse_product(graph, node)
+    return large
 
 
-def _only_use(value: Any, op_type: str) -> Any:
-    """The one node that reads a value, if it is of that type and no output of the graph."""
-    uses = list(value.uses())
-    if len(uses) != 1 or value.is_graph_output() or uses[0].node.op_type != op_type:
+_TWINS: Final[Mapping[str, Callable[[Any, Mapping[str, int]], int]]] = {
+    contract.WINOGRAD: _by_winograd,
+    contract.BF16X3: _by_bf16x3,
+}
+
+
+def _geometry(node: Any) -> dict[str, int] | None:
+    """Stride and pads of a float32 Conv that an operator computes; None for any other."""
+    weight, own = node.inputs[1], attributes_of(node)
+    if weight.dtype != ir.DataType.FLOAT or weight.shape is None or len(weight.shape) != 4:
         return None
-    return uses[0].node
+    plain = own.get("group", 1) == 1 and own.get("auto_pad", "NOTSET") == "NOTSET"
+    dilated = tuple(own.get("dilations") or (1, 1)) != (1, 1)
+    stride, *others = own.get("strides") or (1, 1)
+    if not plain or dilated or others != [stride]:
+        return None
+    if (tuple(weight.shape)[2:], stride) not in _KERNELS:
+        return None
+    top, left, bottom, right = own.get("pads") or (0, 0, 0, 0)
+    pads = {"pad_top": top, "pad_left": left, "pad_bottom": bottom, "pad_right": right}
+    return {"stride": stride} | pads
 
 
-def _projection(value: Any) -> tuple[Any, float]:
-    """What the heads were split from, (batch, positions, heads · d), and the scale on the way."""
-    scale = 1.0
-    while (node := value.producer()) is not None:
-        if node.op_type == "Mul" and node.inputs[1].const_value is not None:
-            factor = node.inputs[1].const_value.numpy()
-            if factor.size != 1:
-                break
-            scale *= float(factor.item())
-        elif node.op_type not in ("Reshape", "Transpose"):
-            break
-        value = node.inputs[0]
-    return value, scale
+def _is_large(node: Any, cells: Mapping[str, int]) -> bool:
+    """Whether a Conv has enough to do for minimal filtering to pay."""
+    weight, size = node.inputs[1], cells.get(node.outputs[0].name or "", 0)
+    if weight.shape is None or tuple(weight.shape)[2:] != (3, 3):
+        return False
+    channels = min(tuple(weight.shape)[:2])
+    return size >= _LEAST_CELLS and channels >= _LEAST_CHANNELS and channels * size >= _LEAST_VALUES
+
+
+def _fuse_attention(graph: Any, make: Callable[..., Any], heads: str) -> None:
+    """Replace attention whose logits have no other use by a node that `make` makes."""
+    for found in list(attention(graph)):
+        inputs = [found.query, found.key, found.value]
+        replace(graph, found.output, make(inputs, {heads: found.heads, "scale": found.scale}))
 
 
 def _output_cells(path: Path, sizes: Mapping[str, Sequence[int]]) -> dict[str, int]:
@@ -153,7 +149,7 @@ def _output_cells(path: Path, sizes: Mapping[str, Sequence[int]]) -> dict[str, i
     del model.graph.value_info[:]
     inferred = shape_inference.infer_shapes(model, data_prop=True)
     cells = {}
-    for value in inferred.graph.value_info:
+    for value in (*inferred.graph.value_info, *inferred.graph.output):
         shape = [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
         if len(shape) == 4:
             cells[value.name] = shape[2] * shape[3]  # 0 where it is not known

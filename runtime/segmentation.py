@@ -20,7 +20,7 @@ from .pictures import output, render
 from .pictures.bands import totals
 from .pictures.palette import hexadecimal
 
-SCHEMA: Final = 3
+SCHEMA: Final = 4
 """Version of the JSON record's layout."""
 
 
@@ -43,8 +43,8 @@ class Segmentation:
         timings: seconds per stage, in the order in which they ran, of what this call computed: what
             its look had already is not there; on a GPU, of its own clock.
         settings: what was used: the head, its every option, the classes taken to be absent, the
-            backend, nodes of each graph by ONNX Runtime's provider (None on the CPU), Winograd
-            convolutions, tiles and the network's size.
+            backend, nodes of each graph by ONNX Runtime's provider (None on the CPU), the
+            operators, tiles and the network's size.
         image: (H, W, 3) uint8 RGB, the picture.
         source: where it is from, None where that is not known.
         model: of the bundle.

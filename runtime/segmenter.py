@@ -73,7 +73,7 @@ class Segmenter:
         *,
         provider: str | None = None,
         threads: int | None = None,
-        winograd: bool | None = None,
+        operators: str | None = None,
         verify: bool = True,
         cuda_graphs: bool = True,
         allow_cpu_nodes: bool = False,
@@ -88,8 +88,10 @@ class Segmenter:
                 run by TensorRT. None takes the embedded model.
             provider: where ONNX Runtime runs, see `providers.PROVIDERS`; None: on the CPU.
             threads: of one operator; None takes every core.
-            winograd: large convolutions by minimal filtering, on a CPU about three times as fast
-                and within about 1e-5 of the direct ones; None: where bundle and install have it.
+            operators: whose operators run the graphs on a CPU: mdrt's own by bfloat16 products
+                ("bf16x3", for processors with tiles for them, AMX) or in float32 ("winograd"),
+                both within about 1e-5 of ONNX Runtime's ("onnxruntime") and up to three times as
+                fast; None: the fastest that bundle, install and processor have.
             verify: check every file's SHA-256 before trusting it; a large one's is remembered
                 until the file changes.
             cuda_graphs: capture what TensorRT engines run repeatedly.
@@ -105,7 +107,7 @@ class Segmenter:
                 its manifest says, or it recommends what no head takes.
             ProviderError: the provider is unknown or not installed or cannot compute in the
                 bundle's precision, or leaves nodes to the CPU; ONNX Runtime is not installed, or
-                by several packages; or `winograd` is True and cannot be had.
+                by several packages; or `operators` cannot be had.
             EngineError: an engine does not load: its library is missing, or it is for another GPU.
             DeviceMemoryError: the model does not fit into the GPU's memory.
         """
@@ -117,7 +119,7 @@ class Segmenter:
                 self.bundle,
                 provider,
                 threads,
-                winograd,
+                operators,
                 trace is not None,
                 cuda_graphs,
                 allow_cpu_nodes,
@@ -468,7 +470,7 @@ class Look:
             "absent": missing,
             "backend": network.backend.name,
             "nodes": network.nodes or None,
-            "winograd": network.backend.winograd,
+            "operators": network.backend.operators,
             "tiles": len(self.taps.canvas.origins),
             "network_size": list(self.taps.canvas.content),
         }

@@ -64,7 +64,7 @@ try:
     refused = OrtSession(Path(graph), provider) and None
 except mdrt.ProviderError as error:
     refused = str(error)
-segmenter, oracle = mdrt.Segmenter(provider=provider), mdrt.Segmenter(winograd=False)
+segmenter, oracle = mdrt.Segmenter(provider=provider), mdrt.Segmenter(operators="onnxruntime")
 ours, theirs = (s(picture, list(s.manifest.classes)) for s in (segmenter, oracle))
 print(json.dumps({
     "owners": _owners(),

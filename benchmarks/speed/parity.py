@@ -17,7 +17,7 @@ from ...export.components import open_pipeline
 from ...export.probe import probe, select
 from ...kernels import Mode
 from ...runtime.bundle import contract
-from ...runtime.bundle.contract import Manifest
+from ...runtime.bundle.contract import OPERATORS, Manifest
 from ...runtime.bundle.loading import load_bundle
 from ...runtime.errors import MdrtError
 from ...runtime.heads.maskdiffusion import MaskDiffusionOptions
@@ -52,14 +52,15 @@ def tensors(task: Task, say: Callable[[str], None]) -> list[proof.Row]:
     def prove(path: Path, examples: list[proof.Example]) -> list[proof.Row]:
         return proof.prove(path, examples, _tolerance(path, manifest.precision))
 
-    plain, fast = bundle.graphs(twins=False), bundle.graphs(twins=True)
+    files = [bundle.graphs(operators) for operators in OPERATORS]
+    plain = bundle.graphs()
     rows = []
     say("VAE encoder")
     encoder = source.vae()
     _check_vae(encoder.config, source.vae_path, manifest)
     examples = proof.vae_examples(encoder, cases)
     del encoder
-    for path in dict.fromkeys(graphs[contract.VAE_ENCODER] for graphs in (plain, fast)):
+    for path in dict.fromkeys(graphs[contract.VAE_ENCODER] for graphs in files):
         rows += prove(path, examples)
     say("text encoder")
     examples = proof.text_examples(source.text_encoder(), manifest.tokenizer, cases)
@@ -79,7 +80,7 @@ def tensors(task: Task, say: Callable[[str], None]) -> list[proof.Row]:
     of_keys = proof.keys_examples(network, selection, length, cases)
     del network
     gc.collect()
-    for path in dict.fromkeys(graphs[contract.UNET] for graphs in (plain, fast)):
+    for path in dict.fromkeys(graphs[contract.UNET] for graphs in files):
         rows += prove(path, examples)
     rows += prove(plain[contract.KEYS], of_keys)
     return rows
@@ -105,7 +106,7 @@ def _tolerance(graph: Path, precision: str) -> float:
 
 
 def labels(task: Task, say: Callable[[str], None]) -> list[Agreement]:
-    """Label maps of one picture, both modes, with and without Winograd convolutions."""
+    """Label maps of one picture, both modes, by every kind of operators."""
     bundle = load_bundle(task.bundle, verify=False)
     manifest = bundle.manifest
     assert task.pipeline is not None
@@ -123,14 +124,12 @@ def labels(task: Task, say: Callable[[str], None]) -> list[Agreement]:
     del reference
     gc.collect()
     found = []
-    choices = (False, True) if bundle.graphs(True) != bundle.graphs(False) else (False,)
-    for winograd in choices:
-        name = "Winograd" if winograd else "direct"
-        say(f"labels, {name}")
-        segmenter = Segmenter(task.bundle, winograd=winograd, verify=False)
+    for operators in bundle.operators:
+        say(f"labels, {operators}")
+        segmenter = Segmenter(task.bundle, operators=operators, verify=False)
         for mode, wanted in expected.items():
             settings = vars(MaskDiffusionOptions(mode=mode))
             got = segmenter(image, list(task.classes), **settings).labels
-            found.append(Agreement(name, mode, float(np.mean(got == wanted))))
+            found.append(Agreement(operators, mode, float(np.mean(got == wanted))))
         del segmenter
     return found

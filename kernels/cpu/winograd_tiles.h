@@ -7,11 +7,9 @@
 // needs 144.
 
 typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4 * LANES), may_alias));
-typedef int Lanes __attribute__((vector_size(4 * LANES)));
 typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef float Row __attribute__((vector_size(4 * ROWS), aligned(4 * ROWS), may_alias));
 typedef float UnalignedRow __attribute__((vector_size(4 * ROWS), aligned(4), may_alias));
-typedef int RowPlaces __attribute__((vector_size(4 * ROWS)));
 
 constexpr size_t kBlock = LANES * VECTORS;  // tiles that go through a product together
 constexpr size_t kGroup = 32;               // output channels that share one reading of V
@@ -61,50 +59,53 @@ static inline void weight_transform(const Row g[3], Row u[6]) {
   u[5] = g[2];
 }
 
+#include "shuffle.h"
+
 // The even and the odd floats of two vectors, and how two such make one again.
-struct Order {
-  Lanes even, odd, low, high, next;
-  constexpr Order() : even{}, odd{}, low{}, high{}, next{} {
-    for (int i = 0; i < LANES; ++i) {
-      even[i] = 2 * i;
-      odd[i] = 2 * i + 1;
-      low[i] = i / 2 + i % 2 * LANES;
-      high[i] = LANES / 2 + i / 2 + i % 2 * LANES;
-      next[i] = i + 1;
-    }
-  }
+struct Even {
+  static constexpr int at(int i) { return 2 * i; }
+};
+struct Odd {
+  static constexpr int at(int i) { return 2 * i + 1; }
+};
+struct Low {
+  static constexpr int at(int i) { return i / 2 + i % 2 * LANES; }
+};
+struct High {
+  static constexpr int at(int i) { return LANES / 2 + i / 2 + i % 2 * LANES; }
+};
+struct Next {
+  static constexpr int at(int i) { return i + 1; }
 };
 
 // d[j][lane] = row[4·lane + j]: six columns of the tiles of one row.
 static inline void load_columns(const float* row, Vector d[6]) {
-  static const Order order;
   Vector v[4];
   for (int i = 0; i < 4; ++i) v[i] = *reinterpret_cast<const Unaligned*>(row + i * LANES);
-  const Vector e0 = __builtin_shuffle(v[0], v[1], order.even);
-  const Vector e1 = __builtin_shuffle(v[2], v[3], order.even);
-  const Vector o0 = __builtin_shuffle(v[0], v[1], order.odd);
-  const Vector o1 = __builtin_shuffle(v[2], v[3], order.odd);
-  d[0] = __builtin_shuffle(e0, e1, order.even);
-  d[1] = __builtin_shuffle(o0, o1, order.even);
-  d[2] = __builtin_shuffle(e0, e1, order.odd);
-  d[3] = __builtin_shuffle(o0, o1, order.odd);
+  const Vector e0 = take<Even>(v[0], v[1]);
+  const Vector e1 = take<Even>(v[2], v[3]);
+  const Vector o0 = take<Odd>(v[0], v[1]);
+  const Vector o1 = take<Odd>(v[2], v[3]);
+  d[0] = take<Even>(e0, e1);
+  d[1] = take<Even>(o0, o1);
+  d[2] = take<Odd>(e0, e1);
+  d[3] = take<Odd>(o0, o1);
   const Vector after0 = {row[4 * LANES]}, after1 = {row[4 * LANES + 1]};
-  d[4] = __builtin_shuffle(d[0], after0, order.next);
-  d[5] = __builtin_shuffle(d[1], after1, order.next);
+  d[4] = take<Next>(d[0], after0);
+  d[5] = take<Next>(d[1], after1);
 }
 
 // The reverse for four columns.
 static inline void store_columns(const Vector y[4], float* row) {
-  static const Order order;
-  const Vector e0 = __builtin_shuffle(y[0], y[2], order.low);
-  const Vector e1 = __builtin_shuffle(y[0], y[2], order.high);
-  const Vector o0 = __builtin_shuffle(y[1], y[3], order.low);
-  const Vector o1 = __builtin_shuffle(y[1], y[3], order.high);
+  const Vector e0 = take<Low>(y[0], y[2]);
+  const Vector e1 = take<High>(y[0], y[2]);
+  const Vector o0 = take<Low>(y[1], y[3]);
+  const Vector o1 = take<High>(y[1], y[3]);
   Unaligned* out = reinterpret_cast<Unaligned*>(row);
-  out[0] = __builtin_shuffle(e0, o0, order.low);
-  out[1] = __builtin_shuffle(e0, o0, order.high);
-  out[2] = __builtin_shuffle(e1, o1, order.low);
-  out[3] = __builtin_shuffle(e1, o1, order.high);
+  out[0] = take<Low>(e0, o0);
+  out[1] = take<High>(e0, o0);
+  out[2] = take<Low>(e1, o1);
+  out[3] = take<High>(e1, o1);
 }
 
 // Tiles that the vectors of a block hold: the last block is as narrow as its tiles allow.
@@ -174,11 +175,13 @@ static void transform_block(const Plan& p, size_t block, size_t from, size_t to,
                       v_stride(p, width));
 }
 
-#if ROWS == 8
-constexpr RowPlaces kLow = {0, 8, 1, 9, 2, 10, 3, 11}, kHigh = {4, 12, 5, 13, 6, 14, 7, 15};
-#else
-constexpr RowPlaces kLow = {0, 4, 1, 5}, kHigh = {2, 6, 3, 7};
-#endif
+// Halves of two rows, interleaved.
+struct LowRows {
+  static constexpr int at(int i) { return i / 2 + i % 2 * ROWS; }
+};
+struct HighRows {
+  static constexpr int at(int i) { return ROWS / 2 + i / 2 + i % 2 * ROWS; }
+};
 
 // g[q][r] = kernels[r][from + q]: a transposition, by interleaving halves log2(ROWS) times.
 static inline void gather(const float* const kernels[ROWS], size_t from, Row g[9]) {
@@ -189,8 +192,8 @@ static inline void gather(const float* const kernels[ROWS], size_t from, Row g[9
       square[r] = *reinterpret_cast<const UnalignedRow*>(kernels[r] + from + q);
     for (int step = 1; step < ROWS; step *= 2) {
       for (int r = 0; r < ROWS / 2; ++r) {
-        next[2 * r] = __builtin_shuffle(square[r], square[r + ROWS / 2], kLow);
-        next[2 * r + 1] = __builtin_shuffle(square[r], square[r + ROWS / 2], kHigh);
+        next[2 * r] = take<LowRows>(square[r], square[r + ROWS / 2]);
+        next[2 * r + 1] = take<HighRows>(square[r], square[r + ROWS / 2]);
       }
       for (int r = 0; r < ROWS; ++r) square[r] = next[r];
     }
@@ -201,6 +204,16 @@ static inline void gather(const float* const kernels[ROWS], size_t from, Row g[9
   g[8] = *reinterpret_cast<const Row*>(last);
 }
 
+// float16 to float32, exactly; of finite numbers.
+static inline void widen(const uint16_t* from, size_t count, float* to) {
+  for (size_t i = 0; i < count; ++i) {
+    const uint32_t magnitude = uint32_t(from[i] & 0x7fff) << 13;
+    float size;
+    std::memcpy(&size, &magnitude, sizeof(size));
+    to[i] = (from[i] & 0x8000 ? -size : size) * 0x1p112f;  // the exponents' biases differ by it
+  }
+}
+
 // U = G g Gᵀ of a group of output channels and kDepth input channels from `channel` on, or as many
 // as there are: u[36][ROWS-th][kDepth][ROWS]. Output channels beyond the last are zeros.
 static void transform_weights(const Plan& p, size_t group, size_t channel, float* u) {
@@ -208,9 +221,15 @@ static void transform_weights(const Plan& p, size_t group, size_t channel, float
   const size_t depth = std::min(kDepth, p.channels_in - channel);
   for (size_t row = 0; row < kGroup; row += ROWS) {
     const float* kernels[ROWS];
+    alignas(64) float widened[ROWS][9 * kDepth];
     for (size_t r = 0; r < ROWS; ++r) {
-      const size_t out = group * kGroup + row + r;
-      kernels[r] = out < p.channels_out ? p.w + (out * p.channels_in + channel) * 9 : zeros;
+      const size_t out = group * kGroup + row + r, place = (out * p.channels_in + channel) * 9;
+      kernels[r] = zeros;
+      if (out < p.channels_out && p.w.single != nullptr) kernels[r] = p.w.single + place;
+      if (out < p.channels_out && p.w.single == nullptr) {
+        widen(p.w.half + place, 9 * depth, widened[r]);
+        kernels[r] = widened[r];
+      }
     }
     float* of_row = u + row * kDepth;
     for (size_t c = 0; c < depth; ++c, of_row += ROWS) {
@@ -248,9 +267,10 @@ static inline void product(const float* u, const float* v, size_t depth, bool mo
     for (int n = 0; n < N; ++n) reinterpret_cast<Vector*>(m + r * width)[n] = sum[r][n];
 }
 
-// The output tiles of one channel, LANES of them from `first` on, from m[36][·][tile].
+// The output tiles of one channel, LANES of them from `first` on, from m[36][·][tile]; `added` is
+// as `image`, or null.
 static void transform_output(const Plan& p, const float* m, size_t stride, float bias,
-                             size_t first, float* image) {
+                             size_t first, const float* added, float* image) {
   Vector t[4][6], column[6], y[4][4];
   for (int j = 0; j < 6; ++j) {
     for (int i = 0; i < 6; ++i)
@@ -267,15 +287,23 @@ static void transform_output(const Plan& p, const float* m, size_t stride, float
   const size_t top = 4 * (first / p.tiles_x), left = 4 * in_row;
   if (in_row + LANES <= p.tiles_x && top + 4 <= size_t(p.height) &&
       left + 4 * LANES <= size_t(p.width)) {
-    for (int i = 0; i < 4; ++i) store_columns(y[i], image + (top + i) * p.width + left);
+    for (size_t i = 0; i < 4; ++i) {
+      const size_t place = (top + i) * p.width + left;
+      store_columns(y[i], image + place);
+      if (added == nullptr) continue;
+      Unaligned* const sums = reinterpret_cast<Unaligned*>(image + place);
+      for (int k = 0; k < 4; ++k) sums[k] += reinterpret_cast<const Unaligned*>(added + place)[k];
+    }
     return;
   }
   for (size_t lane = 0; lane < LANES && first + lane < p.tiles; ++lane) {
     const size_t tile = first + lane;
     const size_t top_y = 4 * (tile / p.tiles_x), left_x = 4 * (tile % p.tiles_x);
     for (size_t i = 0; i < 4 && top_y + i < size_t(p.height); ++i)
-      for (size_t j = 0; j < 4 && left_x + j < size_t(p.width); ++j)
-        image[(top_y + i) * p.width + left_x + j] = y[i][j][lane];
+      for (size_t j = 0; j < 4 && left_x + j < size_t(p.width); ++j) {
+        const size_t place = (top_y + i) * p.width + left_x + j;
+        image[place] = y[i][j][lane] + (added == nullptr ? 0.0f : added[place]);
+      }
   }
 }
 
@@ -318,6 +346,7 @@ static void multiply(const Plan& p, size_t group, size_t from, size_t to, const 
       for (size_t lane = 0; lane < width; lane += LANES)
         transform_output(p, m + (block - from) * 36 * kMStride + row * width + lane, kMStride,
                          p.bias[first + row], block * kBlock + lane,
+                         p.added == nullptr ? nullptr : p.added + (first + row) * area,
                          p.y + (first + row) * area);
   }
 }

@@ -77,7 +77,7 @@ class EvaluationRun:
                 "features": [output.stride for output in manifest.features],
                 "attention": list(dict.fromkeys(layer.stride for layer in manifest.attention)),
                 "backend": self.segmenter.network.backend.name,
-                "winograd": self.segmenter.network.backend.winograd,
+                "operators": self.segmenter.network.backend.operators,
             },
         )
 

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
+from ..runtime.bundle.contract import ONNXRUNTIME
 from ..runtime.heads import Head
 from ..runtime.look.prompts import ClassName, shown_names
 from ..runtime.pictures.images import read_image
@@ -243,9 +244,10 @@ def _show(record: Mapping[str, Any], console: Console) -> None:
     print_whole(console, picture_table(record))
     settings, seconds = record["settings"], sum(record["seconds"].values())
     tiles = settings["tiles"]
+    own = settings["operators"] not in (None, ONNXRUNTIME)
     console.print(
         f"{record['model']}, {settings['head']}, {settings['backend']}, "
-        f"{'Winograd, ' if settings['winograd'] else ''}{tiles} tile{'s' * (tiles > 1)}, "
+        f"{settings['operators'] + ', ' if own else ''}{tiles} tile{'s' * (tiles > 1)}, "
         f"{seconds:.2f} s",
         highlight=False,
         markup=False,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import click
 from rich.console import Console
 
-from ..runtime.bundle.contract import MOST_SEGMENTS
+from ..runtime.bundle.contract import MOST_SEGMENTS, OPERATORS
 from ..runtime.disk.atomic import write_atomically
 from ..runtime.errors import PromptError
 from ..runtime.look.prompts import class_file, load_classes, with_background
@@ -138,10 +138,11 @@ class _Segments(click.ParamType):  # type: ignore[type-arg]
     ),
     threads_option,
     option(
-        "--winograd/--no-winograd",
-        default=None,
-        help="Large convolutions by minimal filtering: on a CPU about three times as fast, within "
-        "about 1e-5 of direct ones.  [default: where the bundle and this machine have it]",
+        "--operators",
+        type=click.Choice(OPERATORS),
+        help="Whose operators run the graphs on a CPU: mdrt's by bfloat16 products (for processors "
+        "with AMX) or in float32 by minimal filtering, both within about 1e-5 of ONNX Runtime's.  "
+        "[default: the fastest that bundle and machine have]",
     ),
     option(
         "--cuda-graphs/--no-cuda-graphs",
@@ -181,7 +182,7 @@ def segment_command(
     max_size: int | None,
     overlay: bool,
     threads: int | None,
-    winograd: bool | None,
+    operators: str | None,
     cuda_graphs: bool,
     allow_cpu_nodes: bool,
     profile: Path | None,
@@ -221,7 +222,7 @@ def segment_command(
         engine,
         provider=provider,
         threads=threads,
-        winograd=winograd,
+        operators=operators,
         cuda_graphs=cuda_graphs,
         allow_cpu_nodes=allow_cpu_nodes,
         trace=trace,

@@ -20,13 +20,19 @@ Four graphs, float32 at every rim whatever precision they compute in:
                          for: softmax(QKᵀ/√d) of a self-attention layer, its heads averaged
                        → `queries_s<stride>_<n>` (batch, heads, pixels, d) float32: Q/√d of each
                          layer that has logits; with the keys of any words, their logits
+                       → `encoder_s<stride>` (batch, channels, H/stride, W/stride) float32, if the
+                         down blocks have attention: what their last self-attention gives, before
+                         it is added to what went in (DiffCut's features)
 
 h = height / vae_factor, and image sides must be multiples of `size_multiple`.
 A stride counts image pixels per cell.
 
-Beside a graph may lie its twin for ONNX Runtime on CPUs, `<graph>.cpu.onnx`: the same function
-over the same weights' file, its large 3×3 convolutions replaced by `mdrt.WinogradConv`
-(kernels/cpu/winograd.cpp), its attention by one operator where the logits are no output.
+Beside the UNet lie its cuts, `unet.<cut>.onnx`: the same inputs, fewer outputs, and nothing that
+those do not need (`cuts.py`); all of them read the weights in `unet.onnx.data`.
+
+Beside a graph may lie its twins for ONNX Runtime on CPUs, `<graph>.winograd.onnx` and
+`<graph>.bf16x3.onnx`: the same function over the same weights' file, by mdrt's own operators
+(kernels/cpu/operators.cpp), in float32 or by bfloat16 products.
 """
 
 from __future__ import annotations
@@ -37,12 +43,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from ..errors import BundleError
 from .typed import Document, plain
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 
 VAE_ENCODER: Final = "vae_encoder.onnx"
 TEXT_ENCODER: Final = "text_encoder.onnx"
@@ -62,7 +68,11 @@ SAMPLE: Final = "sample"
 TIMESTEP: Final = "timestep"
 
 OPERATOR_DOMAIN: Final = "mdrt"
-WINOGRAD_OPERATOR: Final = "WinogradConv"
+ONNXRUNTIME: Final = "onnxruntime"
+WINOGRAD: Final = "winograd"
+BF16X3: Final = "bf16x3"
+OPERATORS: Final = (BF16X3, WINOGRAD, ONNXRUNTIME)
+"""What may do the work of a graph on a CPU: mdrt's operators, of a twin, or ONNX Runtime's own."""
 
 PRECISIONS: Final = ("fp32", "fp16", "bf16")
 MOST_SEGMENTS: Final = 256  # unnamed segments of one picture; labels stay uint8
@@ -105,9 +115,25 @@ def self_attention_name(stride: int, index: int) -> str:
     return f"self_attention_s{stride}_{index}"
 
 
-def twin_name(graph: str) -> str:
-    """The file name of a graph's twin for CPUs."""
-    return f"{graph.removesuffix('.onnx')}.cpu.onnx"
+def encoder_name(stride: int) -> str:
+    """The name of the encoder's output, at `stride` image pixels per cell."""
+    return f"encoder_s{stride}"
+
+
+def weights_name(graph: str) -> str:
+    """The file name of a graph's weights, where they are a file of their own."""
+    whole = UNET if graph.startswith(UNET.removesuffix("onnx")) else graph
+    return f"{whole}.data"
+
+
+def twin_name(graph: str, operators: str) -> str:
+    """The file name of a graph's twin, or of the graph itself for ONNX Runtime's operators."""
+    return graph if operators == ONNXRUNTIME else f"{graph.removesuffix('onnx')}{operators}.onnx"
+
+
+def is_twin(graph: str) -> bool:
+    """Whether a file name is that of a twin."""
+    return graph.endswith((f".{WINOGRAD}.onnx", f".{BF16X3}.onnx"))
 
 
 @dataclass(frozen=True)
@@ -146,6 +172,33 @@ class AttentionOutput:
     def keys(self) -> str:
         """Of a cross-attention: K of its words, (batch, heads, max_length, channels) float32."""
         return self.name.replace(_LOGITS, "keys", 1)
+
+
+class Outputs(Protocol):
+    """What a UNet graph gives out, kind by kind."""
+
+    @property
+    def features(self) -> tuple[FeatureOutput, ...]: ...
+    @property
+    def attention(self) -> tuple[AttentionOutput, ...]: ...
+    @property
+    def self_attention(self) -> tuple[AttentionOutput, ...]: ...
+    @property
+    def encoder(self) -> tuple[FeatureOutput, ...]: ...
+
+
+def output_names(of: Outputs) -> tuple[str, ...]:
+    """The outputs in a graph's order: features, logits, self-attention, queries, encoder."""
+    named: tuple[FeatureOutput | AttentionOutput, ...] = (
+        *of.features,
+        *of.attention,
+        *of.self_attention,
+    )
+    return (
+        *(output.name for output in named),
+        *(output.queries for output in of.attention),
+        *(output.name for output in of.encoder),
+    )
 
 
 @dataclass(frozen=True)
@@ -213,6 +266,7 @@ class Manifest:
     text: TextSpec
     features: tuple[FeatureOutput, ...]
     attention: tuple[AttentionOutput, ...]
+    encoder: tuple[FeatureOutput, ...]  # one, or none where the down blocks have no attention
     recommended: Mapping[str, Mapping[str, object]]
     classes: tuple[str, ...]
     files: Mapping[str, FileRecord]
@@ -246,6 +300,7 @@ class Manifest:
             *self.features,
             *self.attention,
             *self.self_attention,
+            *self.encoder,
         )
         for output in outputs:
             divides = output.stride > 0 and self.size_multiple % output.stride == 0
@@ -258,13 +313,8 @@ class Manifest:
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """The UNet graph's outputs in order: features, logits, self-attention, queries."""
-        outputs: tuple[FeatureOutput | AttentionOutput, ...] = (
-            *self.features,
-            *self.attention,
-            *self.self_attention,
-        )
-        return (*(output.name for output in outputs), *(a.queries for a in self.attention))
+        """The UNet graph's outputs, in order."""
+        return output_names(self)
 
     @cached_property
     def sha256(self) -> str:

@@ -21,6 +21,8 @@ from .contract import (
     GRAPHS,
     MANIFEST,
     NOISE,
+    ONNXRUNTIME,
+    OPERATORS,
     TEXT_ENCODER,
     TOKENIZER,
     UNET,
@@ -29,6 +31,7 @@ from .contract import (
     Manifest,
     twin_name,
 )
+from .cuts import CUTS, graph_names, graph_of
 from .external import find_external
 from .plan import PlanRecord, check_plans, plan_name
 
@@ -117,13 +120,19 @@ class Bundle:
     def unet(self) -> Path:
         return self.path / UNET
 
-    def graphs(self, twins: bool) -> dict[str, Path]:
-        """The file of every graph; with `twins` those for CPUs, where there are."""
+    def graphs(self, operators: str = ONNXRUNTIME) -> dict[str, Path]:
+        """The file of every graph, cuts included: its twin by `operators`, where there is one."""
         listed = self.manifest.files
+        twins = {name: twin_name(name, operators) for name in graph_names(self.manifest)}
         return {
-            name: self.path / (twin_name(name) if twins and twin_name(name) in listed else name)
-            for name in GRAPHS
+            name: self.path / (twin if twin in listed else name) for name, twin in twins.items()
         }
+
+    @property
+    def operators(self) -> list[str]:
+        """Those that a graph of the bundle has a file for, the fastest first."""
+        plain = self.graphs()
+        return [one for one in OPERATORS if one == ONNXRUNTIME or self.graphs(one) != plain]
 
     @property
     def tokenizer(self) -> Path:
@@ -157,9 +166,9 @@ def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
     """Open and check a bundle.
 
     Args:
-        path: a bundle directory, or the `unet.onnx` or `unet.plan` inside one. By its engine it
-            is opened to be run by TensorRT: then the ONNX files need not be there, unless the
-            engines were stripped of their weights.
+        path: a bundle directory, or the `unet.onnx` or `unet.plan` inside one. By its engine, the
+            UNet's or one of a cut, it is opened to be run by TensorRT: then the ONNX files need not
+            be there, unless the engines were stripped of their weights.
         verify: hash every file (a large one only if it is not as it was last hashed); without it
             only presence and size are checked.
 
@@ -171,10 +180,10 @@ def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
     path = Path(path)
     directory = _directory(path)
     manifest = _read_manifest(directory / MANIFEST)
-    for name in (*GRAPHS, NOISE, TOKENIZER):
+    for name in (*graph_names(manifest), NOISE, TOKENIZER):
         if name not in manifest.files:
             raise BundleError(f"{directory / MANIFEST} does not list {name}; {_REMEDY}")
-    plans = check_plans(directory, manifest) if path.name == plan_name(UNET) else {}
+    plans = check_plans(directory, manifest, path.name) if _is_engine(path) else {}
     stripped = any(record.options.stripped for record in plans.values())
     needed = {
         name: record
@@ -201,7 +210,7 @@ def _directory(path: Path) -> Path:
     """The bundle directory that `path` stands for."""
     if path.is_dir():
         return path
-    if path.name == plan_name(UNET) or (path.name == UNET and path.exists()):
+    if _is_engine(path) or (path.name == UNET and path.exists()):
         return path.parent
     if not path.exists():
         raise BundleError(f"no bundle at {path}; write one with `mdrt export MODEL -o {path}`")
@@ -222,6 +231,11 @@ def _read_manifest(path: Path) -> Manifest:
         raise BundleError(f"{path} cannot be read ({error}); {_REMEDY}") from error
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from None
+
+
+def _is_engine(path: Path) -> bool:
+    """Whether a path is that of an engine of the UNet or of a cut, if it exists."""
+    return path.name in (plan_name(graph_of(cut)) for cut in CUTS)
 
 
 def _is_graph(name: str) -> bool:

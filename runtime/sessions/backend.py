@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..bundle.contract import GRAPHS
 from ..bundle.loading import Bundle
 from ..bundle.plan import PlanRecord, Range, plan_name
 from ..errors import BundleError, ProviderError
 from .base import Session
 from .device import Device, Host, open_gpu
 from .ort import OrtSession
-from .providers import check_precision, resolve_provider, wants_winograd
+from .providers import check_precision, choose_operators, resolve_provider
 from .tensorrt import TrtSession
 
 
@@ -24,11 +23,11 @@ class Backend:
     Attributes:
         name: as in a result's settings: the provider, or the engines' library and its version.
         device: where the sessions' arrays live.
-        files: of every graph, by its name in the contract.
+        files: of every graph that there is, by its name in the contract.
         open: loads one of the files.
         rows: a batch may have, None for any number.
         least: side in pixels that a picture is padded to.
-        winograd: whether the graphs are those with Winograd convolutions.
+        operators: whose run the graphs, of `contract.OPERATORS`; None for engines.
     """
 
     name: str
@@ -37,14 +36,14 @@ class Backend:
     open: Callable[[Path], Session]
     rows: int | None = None
     least: int = 1
-    winograd: bool = False
+    operators: str | None = None
 
 
 def choose_backend(
     bundle: Bundle,
     provider: str | None,
     threads: int | None,
-    winograd: bool | None,
+    operators: str | None,
     profile: bool,
     cuda_graphs: bool,
     allow_cpu_nodes: bool,
@@ -53,13 +52,13 @@ def choose_backend(
 
     Raises:
         ProviderError: the provider is unknown or not installed, cannot compute in the bundle's
-            precision, or goes with ONNX graphs only; there is no GPU or no CuPy for one; Winograd
-            convolutions were asked for and cannot be had.
+            precision, or goes with ONNX graphs only; there is no GPU or no CuPy for one; the
+            operators asked for cannot be had.
         BundleError: the engines' profile does not hold the size the model was trained on.
     """
     if bundle.plans:
-        if provider is not None or winograd:
-            asked = "Winograd" if provider is None else f"provider {provider}"
+        if provider is not None or operators is not None:
+            asked = f"operators {operators}" if provider is None else f"provider {provider}"
             raise ProviderError(
                 f"{asked} is for ONNX Runtime, and {bundle.path} was opened by its engine "
                 f"{plan_name('unet')}; leave it out, or open {bundle.unet}"
@@ -68,7 +67,7 @@ def choose_backend(
     provider = provider or "cpu"
     check_precision(bundle.manifest.precision, provider)
     device: Device = open_gpu() if resolve_provider(provider).gpu else Host()
-    twins = wants_winograd(winograd, bundle, provider)
+    operators = choose_operators(operators, bundle, provider)
 
     def open_graph(path: Path) -> Session:
         with bundle.held():
@@ -77,9 +76,9 @@ def choose_backend(
     return Backend(
         name=provider,
         device=device,
-        files=bundle.graphs(twins),
+        files=bundle.graphs(operators),
         open=open_graph,
-        winograd=bundle.graphs(twins) != bundle.graphs(twins=False),
+        operators=operators,
     )
 
 
@@ -87,11 +86,11 @@ def on_other_sessions(
     bundle: Bundle, open_graph: Callable[[Path], Session], device: Device | None = None
 ) -> Backend:
     """The backend of another runtime's sessions over the device's arrays, the host's by default."""
-    return Backend("other", device or Host(), bundle.graphs(twins=False), open_graph)
+    return Backend("other", device or Host(), bundle.graphs(), open_graph)
 
 
 def _engines(bundle: Bundle, cuda_graphs: bool) -> Backend:
-    files = {graph: bundle.path / plan_name(graph) for graph in GRAPHS}
+    files = {graph: bundle.path / plan_name(graph) for graph in bundle.plans}
     records = {files[graph]: bundle.plans[graph] for graph in files}
     record = next(iter(records.values()))
     batch, size = record.profile["batch"], record.profile["size"]

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...kernels import Array
+from ..blas import one_thread
 from ..errors import DeviceMemoryError, MdrtError, ProviderError
 
 REMEDY: Final = (
@@ -74,7 +75,8 @@ class Host:
     @contextmanager
     def active(self) -> Iterator[None]:
         try:
-            yield
+            with one_thread():
+                yield
         except MemoryError as error:
             raise DeviceMemoryError(f"out of memory ({error}); {REMEDY}") from error
 

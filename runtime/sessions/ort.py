@@ -64,7 +64,7 @@ class OrtSession(Session):
         ort = onnx_runtime()
         options = ort.SessionOptions()
         options.log_severity_level = 3  # its warnings are about the graph, not for the user
-        twin = path.name.endswith(contract.twin_name(""))
+        twin = contract.is_twin(path.name)
         if twin:
             options.register_custom_ops_library(str(operator_library()))
         if threads is not None:
@@ -85,7 +85,7 @@ class OrtSession(Session):
                 str(path),
                 options,
                 providers=_with_options(chosen, options, self.device),
-                # a twin's convolutions read their weights in place: no copies in another layout
+                # a twin's operators read their weights in place: no copies in another layout
                 disabled_optimizers=["NchwcTransformer"] if twin else [],
                 enable_fallback=False,  # it would print, and try another provider
             )

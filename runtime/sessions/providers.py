@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
 
-from ...kernels.cpu import operator_library
+from ...kernels.cpu import has_tiles, operator_library
+from ..bundle.contract import BF16X3, ONNXRUNTIME
 from ..bundle.loading import Bundle
 from ..disk.hashes import cache_folder
 from ..errors import ProviderError
@@ -164,26 +165,32 @@ def check_precision(precision: str, provider: str) -> None:
         )
 
 
-def wants_winograd(asked: bool | None, bundle: Bundle, provider: str) -> bool:
-    """Whether to take the graphs with Winograd convolutions; None takes them where they can run.
+def choose_operators(asked: str | None, bundle: Bundle, provider: str) -> str:
+    """Whose operators run a bundle's graphs, of `OPERATORS`; None takes the fastest that can.
+
+    `bf16x3` is taken where the processor has tiles for its products; asked for by name it runs
+    everywhere, on others many times more slowly.
 
     Raises:
         ProviderError: asked for, and something is missing.
     """
-    if asked is False:
-        return False
+    if asked == ONNXRUNTIME:
+        return asked
     reasons = {
-        f"{bundle.path} has no graphs for them; run `mdrt export` again": bundle.graphs(True)
-        == bundle.graphs(False),
         "they run on the CPU; use provider cpu": provider != "cpu",
         "mdrt was installed without a C++ compiler; install one, then mdrt again": (
             operator_library() is None
         ),
+        f"{bundle.path} has no graphs for them; run `mdrt export` again": (
+            bundle.operators == [ONNXRUNTIME] if asked is None else asked not in bundle.operators
+        ),
     }
     missing = [reason for reason, true in reasons.items() if true]
     if missing and asked:
-        raise ProviderError(f"no Winograd convolutions: {missing[0]}")
-    return not missing
+        raise ProviderError(f"no {asked} operators: {missing[0]}")
+    if missing:
+        return ONNXRUNTIME
+    return asked or next(one for one in bundle.operators if one != BF16X3 or has_tiles())
 
 
 def first_line(error: Exception) -> str:

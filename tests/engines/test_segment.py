@@ -257,7 +257,9 @@ def test_mistakes_are_one_line(
     write_engines(bundle)
     asked = (picture_file, "--classes", "sky", "-o", tmp_path / "out", "-e", bundle / "unet.plan")
     assert "provider cuda is for ONNX Runtime" in message(*asked, "--provider", "cuda")
-    assert "Winograd is for ONNX Runtime" in message(*asked, "--winograd")
+    assert "operators winograd is for ONNX Runtime" in message(
+        *asked, "--operators", "winograd"
+    )
     write_engines(bundle, profile={"size": Range(64, 128, 128)})
     assert "--profile size=384`" in message(*asked)
     write_engines(bundle, compute_capabilities=("7.5",))
@@ -306,7 +308,7 @@ def test_onnx_runtime_with_inputs_and_outputs_on_the_device(
     monkeypatch.setattr(providers, "PROVIDERS", providers.PROVIDERS | {"cuda": cpu})
     monkeypatch.setattr(Gpu, "memory", "cpu")
     segmenter = mdrt.Segmenter(provider="cuda")
-    expected = mdrt.Segmenter(winograd=False)(wide, NAMES, mode=mode, pooling="exp")
+    expected = mdrt.Segmenter(operators="onnxruntime")(wide, NAMES, mode=mode, pooling="exp")
     for _ in range(2):
         device.WAITED.clear()
         result = segmenter(wide, NAMES, mode=mode, pooling="exp")

@@ -182,7 +182,15 @@ def test_a_result_and_its_record_count_the_nodes(
     elsewhere: Callable[..., None], picture_file: Path, tmp_path: Path
 ) -> None:
     def run(*arguments: str) -> Any:
-        options = [*arguments, "--classes", "sky", "--no-winograd", "-o", str(tmp_path / "o")]
+        options = [
+            *arguments,
+            "--classes",
+            "sky",
+            "--operators",
+            "onnxruntime",
+            "-o",
+            str(tmp_path / "o"),
+        ]
         return CliRunner().invoke(main, ["segment", str(picture_file), *options, "--json"])
 
     elsewhere()

@@ -1,0 +1,55 @@
+// What the operators compute, as their kernels are told of it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+// Numbers that a model was trained to, as its file holds them: float32 or float16, the other null.
+struct Weights {
+  const float* single;
+  const uint16_t* half;
+};
+
+// y = conv(x') + bias + added, x' = x · scale + shift a channel (where `scale` is not null), then
+// SiLU if asked for. One picture, all float32 but w: x (channels_in, height, width), w (channels_out,
+// channels_in, kernel, kernel), kernel 1 or 3, stride 1 or 2 (3×3 only), y (channels_out,
+// out_height, out_width). `added` is as y, or a number a channel.
+struct Convolution {
+  const float* x;
+  Weights w;
+  const float *bias, *scale, *shift, *added;
+  float* y;
+  bool silu, added_whole;
+  size_t height, width, out_height, out_width, channels_in, channels_out;
+  size_t kernel, stride, pad_top, pad_left;
+};
+
+// Of x (channels, area) float32.
+struct GroupNorm {
+  const float *x, *gamma, *beta;
+  size_t channels, groups, area;
+  float epsilon;
+};
+
+// y = x w + bias + added: x (rows, length), w (length, width), bias (width,), added and y (rows,
+// width), all float32 but w. Gated, w and the bias are twice as wide, and y = a · gelu(b) + added of what
+// they give, (a | b).
+struct MatMul {
+  const float* x;
+  Weights w;
+  const float *bias, *added;
+  float* y;
+  size_t rows, length, width;
+  bool gated;
+
+  size_t weights_width() const { return gated ? 2 * width : width; }
+};
+
+// y = softmax(q kᵀ · scale) v of every head: q and y (batch, queries, heads · depth), k and v
+// (batch, keys, heads · depth), all float32.
+struct Attention {
+  const float *q, *k, *v;
+  float* y;
+  size_t batch, queries, keys, heads, depth;
+  float scale;
+};
