@@ -20,6 +20,13 @@ class Capture:
         self._unet = unet
         self._names = names
         self._tensors: dict[str, torch.Tensor] = {}
+        self._sides: Sequence[int] = ()
+
+    def record_map(self, name: str, reduction: int, pixels: torch.Tensor) -> None:
+        """Keep a map that has a cell for `reduction` latent ones, given as (batch, pixels,
+        channels)."""
+        grid = [side // reduction for side in self._sides]
+        self.record(name, pixels.transpose(1, 2).unflatten(2, grid))
 
     def record(self, name: str, tensor: torch.Tensor) -> None:
         """Keep a tensor of the pass under way."""
@@ -38,6 +45,7 @@ class Capture:
         Returns:
             The selection's tensors in its order, float32.
         """
+        self._sides = sample.shape[2:]
         try:
             self._unet(sample, timestep, encoder_hidden_states)
             return tuple(self._tensors[name].float() for name in self._names)
@@ -71,6 +79,10 @@ def capture(unet: Any, selection: Selection) -> Iterator[Capture]:
             undo.callback(layer.set_processor, layer.processor)
             average = partial(captured.record, output.name)
             layer.set_processor(Float32SoftmaxProcessor(average=average))
+        for feature, source in zip(selection.encoder, selection.encoder_layers, strict=True):
+            hook = partial(_record_output, captured, feature.name, source.reduction)
+            handle = unet.get_submodule(source.path).register_forward_hook(hook)
+            undo.callback(handle.remove)
         kept = _last_up_block(selection) + 1
         for name, replacement in (
             ("up_blocks", unet.up_blocks[:kept]),
@@ -91,3 +103,13 @@ def _last_up_block(selection: Selection) -> int:
 
 def _record_input(captured: Capture, name: str, _module: Any, args: tuple[Any, ...]) -> None:
     captured.record(name, args[0])
+
+
+def _record_output(
+    captured: Capture, name: str, reduction: int, _module: Any, _args: Any, output: torch.Tensor
+) -> None:
+    """Of an attention layer, whose pixels are a sequence or, in the oldest blocks, a grid."""
+    if output.ndim == 4:
+        captured.record(name, output)
+    else:
+        captured.record_map(name, reduction, output)

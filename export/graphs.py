@@ -31,7 +31,8 @@ _BATCH_LIMIT: Final = 63  # diffusers' upsampling copies memory from 64 on; the 
 class Graph:
     """A module ready to be traced: example inputs, their dynamic axes, output names.
 
-    `dynamic` names the module's arguments; `axes` gives each output's symbolic axes.
+    `dynamic` names the module's arguments; `outputs` gives each output's symbolic axes; `shared`
+    tells that other graphs, cuts of this one, read the same weights.
     """
 
     filename: str
@@ -39,6 +40,7 @@ class Graph:
     inputs: Mapping[str, torch.Tensor]
     dynamic: Mapping[str, Mapping[int, Any]]
     outputs: Mapping[str, tuple[int, ...]]
+    shared: bool = False
 
 
 class VaeEncoder(nn.Module):  # type: ignore[misc]
@@ -168,12 +170,14 @@ def unet_graph(
         features
         | logits
         | {a.name: (0, 1, 2) for a in selection.self_attention}
-        | {a.queries: (0, 2) for a in selection.attention},
+        | {a.queries: (0, 2) for a in selection.attention}
+        | {f.name: (0, 2, 3) for f in selection.encoder},
+        shared=True,
     )
 
 
 def write_graph(graph: Graph, path: Path, opset: int, float16_weights: bool) -> None:
-    """Trace `graph` and write it to `path`, its weights beside it where they are large.
+    """Trace `graph` and write it to `path`, its weights beside it where they are large or shared.
 
     Raises:
         ExportError: tracing failed, or froze an axis that must stay dynamic.
@@ -203,7 +207,7 @@ def write_graph(graph: Graph, path: Path, opset: int, float16_weights: bool) -> 
         store_as_float16(model)
     _check_axes(graph, model)
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values())
-    program.save(str(path), external_data=size > _EXTERNAL_ABOVE)
+    program.save(str(path), external_data=graph.shared or size > _EXTERNAL_ABOVE)
 
 
 def _check_axes(graph: Graph, model: Any) -> None:

@@ -19,8 +19,10 @@ from diffusers.models.attention_processor import Attention
 from ..runtime.bundle.contract import (
     AttentionOutput,
     FeatureOutput,
+    encoder_name,
     features_name,
     logits_name,
+    output_names,
     self_attention_name,
 )
 from ..runtime.errors import ExportError
@@ -31,13 +33,14 @@ _PROMPT_TOKENS = 7  # any length: strides and channels do not depend on it
 
 @dataclass(frozen=True)
 class AttentionLayer:
-    """An attention layer: its module path, latent cells per pixel of it, heads, and the channels of
-    a head."""
+    """An attention layer: its module path, latent cells per pixel of it, heads, the channels of a
+    head, and those of what it gives."""
 
     path: str
     reduction: int
     heads: int
     channels: int
+    width: int
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class UpBlock:
 
 @dataclass(frozen=True)
 class Structure:
-    """What a UNet offers, each in execution order.
+    """What a UNet offers, each in execution order; `encoder` is the last self-attention of the down
+    blocks, None where they have none.
 
     `channels` is the latent's, `width` the text embedding's, and `down_factor` what latent height
     and width must be multiples of.
@@ -62,27 +66,26 @@ class Structure:
 
     attention: tuple[AttentionLayer, ...]
     self_attention: tuple[AttentionLayer, ...]
+    encoder: AttentionLayer | None
     up_blocks: tuple[UpBlock, ...]
     down_factor: int
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The tensors a graph returns; `resnets` holds the module path of each feature."""
+    """The tensors a graph returns; `resnets` holds the module path of each feature, and
+    `encoder_layers` what gives the encoder's output."""
 
     features: tuple[FeatureOutput, ...]
     resnets: tuple[str, ...]
     attention: tuple[AttentionOutput, ...]
-    self_attention: tuple[AttentionOutput, ...] = ()
+    self_attention: tuple[AttentionOutput, ...]
+    encoder: tuple[FeatureOutput, ...]
+    encoder_layers: tuple[AttentionLayer, ...]
 
     @property
-    def names(self) -> list[str]:
-        outputs: tuple[FeatureOutput | AttentionOutput, ...] = (
-            *self.features,
-            *self.attention,
-            *self.self_attention,
-        )
-        return [output.name for output in outputs] + [a.queries for a in self.attention]
+    def names(self) -> tuple[str, ...]:
+        return output_names(self)
 
 
 def probe(config: Mapping[str, Any]) -> Structure:
@@ -116,8 +119,9 @@ def _walk(unet: Any) -> Structure:
         pixels = hidden.shape[1] if hidden.ndim == 3 else math.prod(hidden.shape[2:])
         layers = self_attention if context is None else attention
         heads = int(module.heads)
-        channels = int(module.to_q.out_features) // heads
-        layers.append(AttentionLayer(paths[module], side // math.isqrt(pixels), heads, channels))
+        channels, width = int(module.to_q.out_features) // heads, int(module.out_dim)
+        reduction = side // math.isqrt(pixels)
+        layers.append(AttentionLayer(paths[module], reduction, heads, channels, width))
 
     def on_resnet(module: Any, args: tuple[Any, ...]) -> None:
         channels, height = args[0].shape[1:3]
@@ -140,9 +144,16 @@ def _walk(unet: Any) -> Structure:
         context_width(unet.config),
         tuple(attention),
         tuple(self_attention),
+        _encoder(self_attention),
         tuple(up_blocks),
         down_factor,
     )
+
+
+def _encoder(self_attention: Sequence[AttentionLayer]) -> AttentionLayer | None:
+    """Of the last down block that has attention, the last layer among its own pixels (DiffCut)."""
+    down = [layer for layer in self_attention if layer.path.startswith("down_blocks.")]
+    return down[-1] if down else None
 
 
 def context_width(config: Any) -> int:
@@ -178,11 +189,18 @@ def select(
     if self_attention_strides:
         _check_strides("self-attention", self_attention_strides, offered)
     blocks = [(b, s) for wanted in feature_strides for b, s in at if s == wanted]
+    encoder = () if structure.encoder is None else (structure.encoder,)
+    strides = [layer.reduction * vae_factor for layer in encoder]
     return Selection(
         tuple(FeatureOutput(features_name(s), s, b.channels) for b, s in blocks),
         tuple(block.path for block, _ in blocks),
         _outputs(layers, attention_strides, logits_name),
         _outputs(own_layers, self_attention_strides, self_attention_name),
+        tuple(
+            FeatureOutput(encoder_name(stride), stride, layer.width)
+            for layer, stride in zip(encoder, strides, strict=True)
+        ),
+        encoder,
     )
 
 

@@ -69,6 +69,10 @@ class Example:
     inputs: Arrays
     expected: Arrays
 
+    def of(self, outputs: Sequence[str]) -> Example:
+        """The same of fewer outputs, for a cut."""
+        return Example(self.inputs, {name: self.expected[name] for name in outputs})
+
 
 def cases(size_multiple: int, native_size: int) -> tuple[Case, ...]:
     """Two sizes × two batch sizes, and the native size once where it is small enough."""
@@ -134,6 +138,9 @@ def unet_examples(
         states = torch.randn(case.batch, max_length, width, generator=random)
         with torch.no_grad(), _observed(unet, selection) as outputs:
             unet(sample, timestep, states)
+        for output in selection.encoder:
+            grid = (case.height // output.stride, case.width // output.stride)
+            outputs[output.name] = _as_map(outputs[output.name], grid)
         inputs = {
             contract.SAMPLE: sample,
             contract.TIMESTEP: timestep,
@@ -201,13 +208,17 @@ def relative_error(found: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:
 
 @contextmanager
 def _observed(unet: Any, selection: Selection) -> Iterator[dict[str, torch.Tensor]]:
-    """Collect a plain forward pass's resnet inputs, QKᵀ/√d, and self-attention; hooks go on
-    exit."""
+    """Collect a plain forward pass's resnet inputs, QKᵀ/√d, self-attention, and what the encoder's
+    last one gives, as its layer has it; hooks go on exit."""
     outputs: dict[str, torch.Tensor] = {}
     with ExitStack() as undo:
         for feature, resnet in zip(selection.features, selection.resnets, strict=True):
             hook = partial(_keep_input, outputs, feature.name)
             undo.callback(unet.get_submodule(resnet).register_forward_pre_hook(hook).remove)
+        for feature, source in zip(selection.encoder, selection.encoder_layers, strict=True):
+            hook = partial(_keep_output, outputs, feature.name)
+            handle = unet.get_submodule(source.path).register_forward_hook(hook)
+            undo.callback(handle.remove)
         for output in (*selection.attention, *selection.self_attention):
             layer = unet.get_submodule(output.layer)
             pair: dict[str, torch.Tensor] = {}
@@ -252,6 +263,13 @@ def _multiply(
     else:
         outputs[output.name] = logits
         outputs[output.queries] = query / query.shape[-1] ** 0.5
+
+
+def _as_map(given: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """(batch, channels, rows, columns) of (batch, pixels, channels), or of a map as it is."""
+    if given.ndim == 4:
+        return given
+    return given.permute(0, 2, 1).reshape(len(given), given.shape[2], *grid)
 
 
 def _by_head(projected: torch.Tensor, layer: Any) -> torch.Tensor:

@@ -4,8 +4,9 @@
                             multiplications; attention whose logits nobody asked for by one operator
                             of ONNX Runtime's that never holds them (at Stable Diffusion's 64×64
                             pixels they are half a gigabyte a layer)
-    <graph>.bf16x3.onnx     every convolution, product with weights and attention by bfloat16
-                            products, for processors that have tiles for them
+    <graph>.bf16x3.onnx     for processors with bfloat16 tiles: those convolutions as well, since
+                            nothing is faster; all others, every product with weights and that
+                            attention by bfloat16 products
 
 Operators take along what is around them (`fusion.py`): norms, biases, gates, sums. A twin shares
 the weights' file with the graph it was made from; other runtimes keep reading that one.
@@ -70,10 +71,29 @@ def _by_winograd(graph: Any, cells: Mapping[str, int]) -> int:
     _fuse_attention(
         graph, partial(ir.node, "MultiHeadAttention", domain=_FUSED_DOMAIN), "num_heads"
     )
-    replaced = 0
+    filtered = _filter_minimally(graph, cells)
     for node in list(graph):
         if node.op_type == "Split":
             fuse_gate(graph, node)
+    return filtered
+
+
+def _by_bf16x3(graph: Any, cells: Mapping[str, int]) -> int:
+    """Replace all that the operators compute; returns the number of large convolutions."""
+    _fuse_attention(graph, partial(operator, "Attention"), "heads")
+    filtered = _filter_minimally(graph, cells)
+    for node in list(graph):
+        if node.domain == "" and node.op_type == "Conv" and (geometry := _geometry(node)):
+            fuse_convolution(graph, node, "Conv", geometry)
+        elif node.domain == "" and node.op_type == "MatMul" and has_weights(node):
+            fuse_product(graph, node)
+    return filtered
+
+
+def _filter_minimally(graph: Any, cells: Mapping[str, int]) -> int:
+    """Replace large convolutions with stride and padding 1; returns their number."""
+    replaced = 0
+    for node in list(graph):
         if node.op_type != "Conv" or not _is_large(node, cells):
             continue
         geometry = _geometry(node)
@@ -81,19 +101,6 @@ def _by_winograd(graph: Any, cells: Mapping[str, int]) -> int:
             fuse_convolution(graph, node, "WinogradConv", {})
             replaced += 1
     return replaced
-
-
-def _by_bf16x3(graph: Any, cells: Mapping[str, int]) -> int:
-    """Replace all that the operators compute; returns the number of large convolutions."""
-    _fuse_attention(graph, partial(operator, "Attention"), "heads")
-    large = 0
-    for node in list(graph):
-        if node.op_type == "Conv" and (geometry := _geometry(node)) is not None:
-            large += _is_large(node, cells)
-            fuse_convolution(graph, node, "Conv", geometry)
-        elif node.op_type == "MatMul" and has_weights(node):
-            fuse_product(graph, node)
-    return large
 
 
 _TWINS: Final[Mapping[str, Callable[[Any, Mapping[str, int]], int]]] = {

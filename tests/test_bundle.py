@@ -15,7 +15,8 @@ from mdrt.runtime.bundle.loading import load_bundle, record_file, write_manifest
 from mdrt.runtime.errors import BundleError
 from mdrt.runtime.segmenter import EMBEDDED
 
-FILES = (*contract.GRAPHS, contract.TOKENIZER, "unet.onnx.data")
+GRAPHS = (*contract.GRAPHS, "unet.encoder.onnx")
+FILES = (*GRAPHS, contract.TOKENIZER, "unet.onnx.data")
 
 
 def make_manifest(directory: Path) -> contract.Manifest:
@@ -37,6 +38,7 @@ def make_manifest(directory: Path) -> contract.Manifest:
         text=contract.TextSpec(hidden=768),
         features=(contract.FeatureOutput("features_s64", 64, 2560),),
         attention=(contract.AttentionOutput("logits_s64_0", 64, 8, 160, "mid_block.attn2"),),
+        encoder=(contract.FeatureOutput("encoder_s32", 32, 1280),),
         recommended={"maskdiffusion": {"pooling": "exp", "map_power": 1.0, "strides": (64, 32)}},
         classes=("sky", "Straße"),
         files={name: record_file(directory / name) for name in names},
@@ -50,7 +52,7 @@ def bundle(tmp_path: Path) -> Path:
     (directory / "tokenizer").mkdir(parents=True)
     for name in FILES:
         (directory / name).write_bytes(f"contents of {name}".encode())
-    for name in contract.GRAPHS:  # each a model that has a producer's name alone
+    for name in GRAPHS:  # each a model that has a producer's name alone
         (directory / name).write_bytes(bytes([2 << 3 | 2, len(name)]) + name.encode())
     np.save(directory / contract.NOISE, np.zeros((4, 8, 8), np.float32))
     write_manifest(directory, make_manifest(directory))
@@ -79,7 +81,8 @@ def test_manifest_survives_the_round_trip(bundle: Path) -> None:
     loaded = load_bundle(bundle)
     assert loaded.manifest == make_manifest(bundle)
     assert loaded.manifest.alphas_cumprod[1] == 0.1 + 0.2  # float64 to the last bit
-    assert loaded.manifest.output_names == ("features_s64", "logits_s64_0", "queries_s64_0")
+    names = ("features_s64", "logits_s64_0", "queries_s64_0", "encoder_s32")
+    assert loaded.manifest.output_names == names
     assert loaded.noise().shape == (4, 8, 8)
     assert loaded.unet == bundle / "unet.onnx"
 
@@ -166,7 +169,7 @@ def test_a_manifest_without_its_digest(bundle: Path) -> None:
     assert "manifest lacks the key sha256" in message(bundle)
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 5, None, "4", True])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 6, None, "5", True])
 def test_other_schema_version(bundle: Path, version: object) -> None:
     def change(values: dict) -> None:
         values["schema_version"] = version
@@ -175,7 +178,7 @@ def test_other_schema_version(bundle: Path, version: object) -> None:
     edit(bundle, change)
     text = message(bundle)
     assert repr(version) in text
-    assert "reads version 4" in text
+    assert "reads version 5" in text
 
 
 def test_unknown_key_of_this_version(bundle: Path) -> None:

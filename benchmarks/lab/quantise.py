@@ -10,8 +10,9 @@ from typing import Final
 import click
 import onnx
 
+from ...export.cutting import write_cuts
 from ...export.staging import staged
-from ...export.twin import write_twin
+from ...export.twin import write_twins
 from ...runtime.bundle import contract
 from ...runtime.bundle.loading import load_bundle, record_file, write_manifest
 from ...runtime.sessions.onnx_runtime import onnx_runtime
@@ -43,6 +44,7 @@ def main(bundle: Path, output: Path, activations: bool) -> None:
         (_dynamic if activations else _weights)(source.unet, aside / contract.UNET)
         _check(aside / contract.UNET, bundle)
         _write_twin(aside, source.manifest)
+        write_cuts(aside, source.manifest)
         files = {
             path.relative_to(aside).as_posix(): record_file(path)
             for path in sorted(aside.rglob("*"))
@@ -103,4 +105,4 @@ def _write_twin(bundle: Path, manifest: contract.Manifest) -> None:
         contract.TIMESTEP: (1,),
         contract.ENCODER_HIDDEN_STATES: hidden,
     }
-    write_twin(bundle / contract.UNET, sizes)
+    write_twins(bundle / contract.UNET, sizes)

@@ -13,7 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ... import __version__
-from ...runtime.bundle.contract import GRAPHS, FileRecord
+from ...runtime.bundle.contract import FileRecord
+from ...runtime.bundle.cuts import graph_names
 from ...runtime.bundle.loading import Bundle
 from ...runtime.bundle.plan import PlanRecord, Proof, Range, plan_name, sidecar_name, sources
 from ...runtime.errors import EngineError
@@ -30,7 +31,10 @@ from .proof import find_gpu, prove_engine
 def build_engines(
     bundle: Bundle, library: Library, options: EngineOptions, phases: Phases | None = None
 ) -> dict[str, PlanRecord]:
-    """Build the engine of every graph of a bundle; twins for CPUs are passed over.
+    """Build the engine of every graph of a bundle, of the UNet those of the cuts asked for; twins
+    for CPUs are passed over.
+
+    Engines of other cuts are removed: they may be of another library, or for other shapes.
 
     Args:
         bundle: checked, every file hashed: the sidecars repeat its hashes.
@@ -48,6 +52,7 @@ def build_engines(
         BundleError: a graph changed while it was built from. They stay then too.
     """
     options.check(library.name)
+    graphs = options.graphs(bundle.manifest)
     profile = complete(options.profile, bundle.manifest)
     capabilities = options.compute_capabilities
     if library.name == "tensorrt" or options.strip_weights:
@@ -69,10 +74,13 @@ def build_engines(
     ):
         folder = Path(aside)
         with bundle.held():  # the sidecars say what was read: what the manifest lists
-            records = {graph: job.build(graph, folder) for graph in GRAPHS}
-        for graph in GRAPHS:
+            records = {graph: job.build(graph, folder) for graph in graphs}
+        for graph in graph_names(bundle.manifest):
             for name in (plan_name(graph), sidecar_name(graph)):
-                (folder / name).replace(bundle.path / name)
+                if graph in records:
+                    (folder / name).replace(bundle.path / name)
+                else:
+                    (bundle.path / name).unlink(missing_ok=True)
             for compiled in bundle.path.glob(f"{plan_name(graph)}.*.cache"):
                 compiled.unlink()  # of the engine before
     return records

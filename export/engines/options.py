@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NoReturn
 
+from ...runtime.bundle.contract import GRAPHS, Outputs
+from ...runtime.bundle.cuts import WHOLE, cuts
 from ...runtime.bundle.plan import Range
 from ...runtime.errors import EngineError
 
@@ -36,6 +38,7 @@ class EngineOptions:
 
     Attributes:
         profile: ranges by dimension, as `parse_profiles` gives them; others take their default.
+        cuts: of the UNet to build, of `CUTS`.
         workspace: the most scratch memory a layer may use on the device, in MiB.
         optimization_level: how long the builder searches, 0 to 5.
         timing_cache: a file of measured kernels, read if it exists and written again.
@@ -45,12 +48,28 @@ class EngineOptions:
     """
 
     profile: Mapping[str, Range] = field(default_factory=dict)
+    cuts: tuple[str, ...] = (WHOLE,)
     workspace: int | None = None
     optimization_level: int | None = None
     timing_cache: Path | None = None
     compute_capabilities: tuple[str, ...] = ()
     weight_streaming: bool = False
     strip_weights: bool = False
+
+    def graphs(self, of: Outputs) -> list[str]:
+        """The file names of the graphs to build of a bundle.
+
+        Raises:
+            EngineError: it has no such cut.
+        """
+        offered = {cut.name: cut.graph for cut in cuts(of)}
+        for name in self.cuts:
+            if name not in offered:
+                raise EngineError(
+                    f"cut {name} is none of {', '.join(offered)}, which the bundle has"
+                )
+        others = (graph for graph in GRAPHS if graph not in offered.values())
+        return [*others, *(graph for name, graph in offered.items() if name in self.cuts)]
 
     def check(self, library: str) -> None:
         """See that a library has what is asked of it.

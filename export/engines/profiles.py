@@ -57,7 +57,7 @@ def complete(asked: Mapping[str, Range], manifest: Manifest) -> dict[str, Range]
 def input_shapes(manifest: Manifest, graph: str, profile: Mapping[str, Range]) -> dict[str, Shapes]:
     """The shapes of a graph's inputs at the three points of a complete profile."""
     batch, size = profile[BATCH], profile[SIZE]
-    inputs = _INPUTS[graph]
+    inputs = _INPUTS.get(graph, _unet_inputs)  # a cut's are the UNet's
     low, best, high = (
         inputs(manifest, rows, pixels)
         for rows, pixels in ((batch.min, size.min), (batch.opt, size.opt), (batch.max, size.max))

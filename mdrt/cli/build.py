@@ -10,6 +10,7 @@ from rich.console import Console
 
 from ..export.engines.options import EngineOptions
 from ..export.engines.profiles import parse_profiles
+from ..runtime.bundle.cuts import WHOLE
 from ..runtime.bundle.plan import LIBRARIES, PlanRecord
 from ..runtime.sessions.library import Library, open_library
 from .groups import Command, experts, group, option
@@ -35,6 +36,14 @@ from .tables import engine_table, print_whole
         help="A GPU to build for, as 8.9; may be repeated (tensorrt-rtx).",
     ),
     profile_option,
+    option(
+        "--cuts",
+        default=WHOLE,
+        show_default=True,
+        metavar="NAME,…",
+        help="How much of the UNet: encoder for what reads features=encoder, features for what "
+        "leaves finer attention layers alone, whole. Several are engines of their own.",
+    ),
     option("--weight-streaming", is_flag=True, help="Let weights stay in host memory at run time."),
 )
 @group("Results", json_option)
@@ -63,6 +72,7 @@ def build_command(
     library: str | None,
     compute_capabilities: tuple[str, ...],
     profiles: tuple[str, ...],
+    cuts: str,
     weight_streaming: bool,
     as_json: bool,
     workspace: int | None,
@@ -78,9 +88,11 @@ def build_command(
     \b
     mdrt build sd15
     mdrt build sd15 --profile batch=1:2:8 --profile size=512:512:768
+    mdrt build sd15 --cuts encoder,whole
     """
     options = EngineOptions(
         profile=parse_profiles(profiles),
+        cuts=tuple(name.strip() for name in cuts.split(",")),
         workspace=workspace,
         optimization_level=optimization_level,
         timing_cache=timing_cache,

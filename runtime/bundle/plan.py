@@ -1,9 +1,10 @@
 """TensorRT engines beside the graphs they were built from, trusted only after checking.
 
 `mdrt build` adds `unet.plan` and its sidecar `unet.plan.json` beside `unet.onnx`, and the same for
-the other graphs. An engine is good for one version of one library, one profile and one ONNX file.
-The manifest lists what export wrote and is sealed; engines come and go after it, so each is
-vouched for by its own sidecar, which holds the hashes of the files it was built from.
+the other graphs and for the cuts that are asked for. An engine is good for one version of one
+library, one profile and one ONNX file. The manifest lists what export wrote and is sealed; engines
+come and go after it, so each is vouched for by its own sidecar, which holds the hashes of the files
+it was built from.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any, Final
 
 from ..errors import BundleError
 from .checks import check_hash, check_size
-from .contract import GRAPHS, FileRecord, Manifest
+from .contract import UNET, FileRecord, Manifest, weights_name
+from .cuts import CUTS, WHOLE, cuts, graph_names, graph_of
 from .typed import Document, plain
 
 SCHEMA_VERSION: Final = 2
@@ -156,12 +158,24 @@ def cache_name(graph: str, compute_capability: str) -> str:
 def build_command(directory: Path, record: PlanRecord) -> str:
     """What to tell a user whose engine has to be built again, as it was."""
     profile = "".join(f" --profile {name}={span}" for name, span in record.profile.items())
-    return f"run `mdrt build {directory} --library {record.library}{profile}`"
+    cuts_there = _cuts(directory, record.graph)
+    return f"run `mdrt build {directory} --library {record.library}{profile}{cuts_there}`"
+
+
+def _cuts(directory: Path, graph: str) -> str:
+    """The option that asks for the cuts whose engines are there, and for that of `graph` if it is
+    one; "" for the whole alone."""
+    wanted = [
+        cut
+        for cut in CUTS
+        if graph_of(cut) == graph or (directory / plan_name(graph_of(cut))).exists()
+    ]
+    return "" if wanted in ([], [WHOLE]) else f" --cuts {','.join(wanted)}"
 
 
 def sources(manifest: Manifest, graph: str) -> dict[str, str]:
     """What a graph consists of: file name → SHA-256; large weights are a file of their own."""
-    names = (graph, f"{graph}.data")
+    names = (graph, weights_name(graph))
     return {name: manifest.files[name].sha256 for name in names if name in manifest.files}
 
 
@@ -171,21 +185,37 @@ def installed_version(library: str) -> str | None:
     return version(found[0]) if found else None
 
 
-def check_plans(directory: Path, manifest: Manifest) -> dict[str, PlanRecord]:
+def check_plans(
+    directory: Path, manifest: Manifest, opened: str = plan_name(UNET)
+) -> dict[str, PlanRecord]:
     """Check the engines of a bundle before any is loaded.
 
     Args:
         directory: the bundle's, its manifest checked.
         manifest: the bundle's.
+        opened: the file name of the engine that it was opened by.
 
     Returns:
-        The sidecar of each graph's engine.
+        The sidecar of each graph's engine; of the UNet's cuts, of those that are there.
 
     Raises:
         BundleError: an engine or its sidecar is missing, truncated or changed, was built from
             another graph, or by a library or a version of it that is not installed.
     """
-    return {graph: _check_plan(directory, manifest, graph) for graph in GRAPHS}
+    of_unet = [cut.graph for cut in cuts(manifest)]
+    there = [
+        graph
+        for graph in graph_names(manifest)
+        if graph not in of_unet
+        or plan_name(graph) == opened
+        or (directory / plan_name(graph)).exists()
+    ]
+    if opened not in map(plan_name, there):
+        raise BundleError(
+            f"{directory / opened} is of a cut that {manifest.model_id} does not have; open one of "
+            f"{', '.join(map(plan_name, of_unet))}"
+        )
+    return {graph: _check_plan(directory, manifest, graph) for graph in there}
 
 
 def _check_plan(directory: Path, manifest: Manifest, graph: str) -> PlanRecord:
@@ -214,7 +244,7 @@ def _check_plan(directory: Path, manifest: Manifest, graph: str) -> PlanRecord:
 def _read(directory: Path, graph: str) -> PlanRecord:
     """The sidecar of a graph's engine, its values typed and known."""
     plan, path = directory / plan_name(graph), directory / sidecar_name(graph)
-    remedy = f"run `mdrt build {directory}`"
+    remedy = f"run `mdrt build {directory}{_cuts(directory, graph)}`"
     if not plan.exists():
         raise BundleError(f"{plan} does not exist; {remedy}")
     if not path.exists():

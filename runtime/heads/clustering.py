@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 
@@ -19,12 +19,31 @@ ONE_COLOUR: Final = 8
 features vary from place to place, as a denoiser's do that was never shown an empty picture."""
 
 
+Source: TypeAlias = Literal["decoder", "encoder"]
+
+
 @dataclass(frozen=True)
 class ClusteringOptions(HeadOptions):
     """The paper's choices by default."""
 
     mode: Mode = option("paper", MODE_HELP)
-    feature_strides: Strides = option(None, "features that are read, by image pixels per cell")
+    features: Source = option(
+        "decoder",
+        "what is clustered: the decoder's features, the paper's; or the encoder's last "
+        "self-attention (DiffCut's), for which less than half of the network need run",
+    )
+    feature_strides: Strides = option(
+        None, "features of the decoder that are read, by image pixels per cell"
+    )
+
+    @property
+    def seen(self) -> dict[str, Any]:
+        """What of a look is clustered: arguments of `Taps.features`."""
+        return {
+            "timestep": self.timestep,
+            "strides": self.feature_strides,
+            "encoder": self.features == "encoder",
+        }
 
 
 def read_clusters(

@@ -11,7 +11,7 @@ from .clustering import ClusteringOptions, read_clusters
 
 def read(taps: Taps, options: ClusteringOptions, count: int | Literal["auto"]) -> Reading:
     """Scores of every segment found, by k-means on the L2-normalised features."""
-    features = taps.features(options.timestep, taps.empty, options.feature_strides)
+    features = taps.features(text=taps.empty, **options.seen)
     return read_clusters(taps, features, options, count, "kmeans")
 
 

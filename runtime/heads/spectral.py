@@ -41,7 +41,7 @@ def read(taps: Taps, options: SpectralOptions, count: int | Literal["auto"]) -> 
     """Scores of every segment found."""
     size = AFFINITY_SIZE if options.affinity == "grid" else None
     power = options.affinity_power
-    features = taps.features(options.timestep, taps.empty, options.feature_strides)
+    features = taps.features(text=taps.empty, **options.seen)
     return read_clusters(taps, features, options, count, "spectral", size=size, power=power)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ..bundle import contract
 from ..bundle.contract import Manifest
+from ..bundle.cuts import cuts
 from ..bundle.loading import Bundle
 from ..errors import BundleError
 from ..sessions.base import Session
@@ -46,15 +47,17 @@ def _expected(manifest: Manifest) -> dict[str, Mapping[str, Shape]]:
     outputs |= {a.name: (None, a.heads, None, length) for a in manifest.attention}
     outputs |= {a.name: (None, None, None) for a in manifest.self_attention}
     outputs |= {a.queries: (None, a.heads, None, a.channels) for a in manifest.attention}
+    outputs |= {f.name: (None, f.channels, None, None) for f in manifest.encoder}
+    states = contract.ENCODER_HIDDEN_STATES
+    inputs = {contract.SAMPLE: latent, states: hidden}
     keys: dict[str, Shape] = {
         a.keys: (None, a.heads, length, a.channels) for a in manifest.attention
     }
-    states = contract.ENCODER_HIDDEN_STATES
     return {
         contract.VAE_ENCODER: {contract.LATENT: latent},
         contract.TEXT_ENCODER: {contract.INPUT_IDS: (None, length), states: hidden},
         contract.KEYS: {states: hidden, **keys},
-        contract.UNET: {contract.SAMPLE: latent, states: hidden, **outputs},
+        **{c.graph: inputs | {n: outputs[n] for n in c.outputs} for c in cuts(manifest)},
     }
 
 

@@ -15,6 +15,7 @@ from ... import kernels
 from ...kernels import Array, Grid
 from ...kernels.cuda import MOST_LEVELS
 from ..bundle import contract
+from ..bundle.cuts import Cut
 from ..bundle.loading import Bundle
 from ..errors import BundleError, MdrtError
 from ..sessions.backend import Backend
@@ -25,6 +26,7 @@ from . import tiles
 from .axes import check_axes
 from .rows import Rows
 from .tiles import Canvas, Stitcher
+from .unet import Unet
 from .words import EncodedText, Words
 
 PIXELS_AT_ONCE: Final = 4 * 256 * 256
@@ -36,17 +38,19 @@ class Seen:
     """What the UNet shows of a picture at one timestep, stitched, on the model's device.
 
     Attributes:
-        features: F_l, one grid a stride in the manifest's order (the mean over the prompts of a
-            long class list); empty if they were not asked for.
-        logits: of the class tokens, (heads, tokens, rows, columns) a layer in the manifest's
-            order, or their probabilities, comparable over all prompts; empty without class names.
-        self_attention: probabilities, (pixels, pixels) a layer in the manifest's order; empty
-            unless they were asked for.
-        queries: of every tile, (tiles, heads, pixels, d) a layer in the manifest's order; empty
-            unless they were asked for.
+        features: F_l, one grid a stride in the cut's order (the mean over the prompts of a long
+            class list); empty if they were not asked for.
+        encoder: the same of what the encoder gives.
+        logits: of the class tokens, (heads, tokens, rows, columns) a layer in the cut's order, or
+            their probabilities, comparable over all prompts; empty without class names.
+        self_attention: probabilities, (pixels, pixels) a layer in the cut's order; empty unless
+            they were asked for.
+        queries: of every tile, (tiles, heads, pixels, d) a layer in the cut's order; empty unless
+            they were asked for.
     """
 
     features: tuple[Grid, ...]
+    encoder: tuple[Grid, ...]
     logits: tuple[Array, ...]
     self_attention: tuple[Array, ...] = ()
     queries: tuple[Array, ...] = ()
@@ -69,9 +73,9 @@ class Network:
                 "provider cpu",
                 provider="cpu",
             )
-        self.vae, self.unet = (
-            _opened(bundle, backend, graph) for graph in (contract.VAE_ENCODER, contract.UNET)
-        )
+        self.vae = backend.open(backend.files[contract.VAE_ENCODER])
+        check_axes(bundle, contract.VAE_ENCODER, self.vae)
+        self.unet = Unet(bundle, backend)
         self.words = Words(bundle, backend)
         with self.device.active():
             self.noise = self.device.upload(bundle.noise())
@@ -81,12 +85,12 @@ class Network:
     @property
     def sessions(self) -> list[Session]:
         """Those that are open."""
-        return [self.vae, *self.words.sessions, self.unet]
+        return [self.vae, *self.words.sessions, *self.unet.sessions]
 
     @property
     def nodes(self) -> dict[str, dict[str, int]]:
         """Graph → ONNX Runtime's provider → how many nodes it has, where that is not the CPU's."""
-        ours = (one for one in (self.vae, self.unet) if isinstance(one, OrtSession))
+        ours = (one for one in (self.vae, *self.unet.sessions) if isinstance(one, OrtSession))
         return {one.path.name: one.nodes for one in ours if one.nodes} | self.words.nodes
 
     def encode(self, image: NDArray[np.uint8], canvas: Canvas) -> Array:
@@ -114,6 +118,7 @@ class Network:
         text: EncodedText,
         timestep: int,
         *,
+        cut: Cut | None = None,
         noise: bool = True,
         features: bool = True,
         probabilities: bool = False,
@@ -128,16 +133,17 @@ class Network:
             z: of every tile, from `encode`.
             text: the prompts; their class tokens' logits are returned.
             timestep: index into ᾱ, what the UNet is told.
+            cut: how far the pass goes, None for as far as it can; all below is of what it gives.
             noise: whether z is noised to the timestep, by the bundle's fixed noise.
-            features: whether features are returned.
+            features: whether features, the encoder's too, are returned.
             probabilities: softmax the logits over the tokens of all prompts first.
             self_attention: whether self-attention is returned; of one tile and one prompt.
             queries: whether queries are returned; of one prompt.
             progress: called with (passes done, passes in all).
         """
-        manifest, prompts, device = self.manifest, text.prompts, self.device
-        levels = manifest.features if features else ()
-        layers = manifest.attention if prompts.classes else ()
+        cut, prompts, device = cut or self.unet.longest, text.prompts, self.device
+        levels = (*cut.features, *cut.encoder) if features else ()
+        layers = cut.attention if prompts.classes else ()
         # The class tokens of each prompt; prompts follow one another, so their maps join in order.
         positions = [
             device.upload(prompts.position[prompts.prompt == prompt])
@@ -148,7 +154,7 @@ class Network:
         maps = {a.name: [stitch(a.stride, a.heads * len(own)) for own in positions] for a in layers}
         # every (tile, prompt); a tile's prompts follow one another
         pairs = [(tile, prompt) for tile in range(len(z)) for prompt in range(len(positions))]
-        own_layers = [a.name for a in manifest.self_attention] if self_attention else []
+        own_layers = [a.name for a in cut.self_attention] if self_attention else []
         if own_layers and len(pairs) != 1:
             raise MdrtError(
                 f"self-attention is of one tile's pixels among themselves; {len(z)} tiles and "
@@ -157,14 +163,14 @@ class Network:
         among: list[Array] = []
         asking: dict[str, list[Array]] = {}
         if queries:
-            asking = {a.queries: [] for a in manifest.attention}
+            asking = {a.queries: [] for a in cut.attention}
         # With probabilities a tile's prompts are read together, else one by one.
         held: dict[str, list[Array]] = {a.name: [] for a in layers}
         together = len(positions) if probabilities else 1
         shared = device.upload(prompts.shared)
         z_t = self._noised(canvas, z, timestep) if noise else z
         wanted = [*grids, *maps, *own_layers, *asking]
-        rows, xp = self._unet_rows, device.xp
+        unet, rows, xp = self.unet.session(cut), self._unet_rows, device.xp
         for group in rows.groups(len(pairs), self._most(canvas)):
             with rows.attempt(group):
                 feeds = {
@@ -174,7 +180,7 @@ class Network:
                         [text.hidden[pairs[i][1]] for i in group]
                     ),
                 }
-                outputs = self.unet.infer(feeds, wanted)
+                outputs = unet.infer(feeds, wanted)
             if rows.short:
                 device.free()
                 continue
@@ -205,12 +211,18 @@ class Network:
                 for part in (own.result() for own in maps[a.name])
             ]
             stitched.append(device.xp.concatenate(by_head, axis=1))
-        seen = tuple(Grid(grids[f.name].result(), canvas.extent) for f in levels)
+        seen = {f.name: Grid(grids[f.name].result(), canvas.extent) for f in levels}
+        encoder = tuple(seen.pop(f.name) for f in cut.encoder if f in levels)
         asked = tuple(xp.stack(found) for found in asking.values())
-        return Seen(seen, tuple(stitched), tuple(among), asked)
+        return Seen(tuple(seen.values()), encoder, tuple(stitched), tuple(among), asked)
 
     def attend(
-        self, canvas: Canvas, queries: Sequence[Array], text: EncodedText, probabilities: bool
+        self,
+        canvas: Canvas,
+        queries: Sequence[Array],
+        text: EncodedText,
+        probabilities: bool,
+        cut: Cut | None = None,
     ) -> tuple[Array, ...]:
         """Logits of words that did not drive the pass, as `Seen.logits` has those that did.
 
@@ -219,14 +231,16 @@ class Network:
             queries: of every tile, as `Seen.queries`.
             text: the words.
             probabilities: softmax the logits over the tokens of all prompts first.
+            cut: how far the pass went, None for as far as it can.
         """
-        prompts, device = text.prompts, self.device
-        keys = self.words.keys(text)
+        cut, prompts, device = cut or self.unet.longest, text.prompts, self.device
+        by_layer = zip(self.manifest.attention, self.words.keys(text), strict=True)
+        keys = [its_keys for layer, its_keys in by_layer if layer in cut.attention]
         prompt, position = device.upload(prompts.prompt), device.upload(prompts.position)
         own = [device.upload(prompts.position[prompts.prompt == p]) for p in range(len(keys[0]))]
         shared = device.upload(prompts.shared)
         seen = []
-        for layer, of_layer, its_keys in zip(self.manifest.attention, queries, keys, strict=True):
+        for layer, of_layer, its_keys in zip(cut.attention, queries, keys, strict=True):
             cells = [side // layer.stride for side in canvas.tile]
             stitched = Stitcher(
                 canvas, layer.stride, layer.heads * len(prompts.owner), xp=device.xp
@@ -263,13 +277,6 @@ class Network:
 
     def close(self) -> None:
         """Give back what the graphs take."""
-        for session in (self.vae, self.unet, self.words):
-            session.close()
+        for graphs in (self.vae, self.unet, self.words):
+            graphs.close()
         self.device.free()
-
-
-def _opened(bundle: Bundle, backend: Backend, graph: str) -> Session:
-    """A graph of the bundle, loaded and checked."""
-    session = backend.open(backend.files[graph])
-    check_axes(bundle, graph, session)
-    return session

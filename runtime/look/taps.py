@@ -6,7 +6,7 @@ every head, every choice of strides and, where the words do not drive it, every 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, TypeVar
 
@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from ... import kernels
 from ...kernels import Array, Grid, Size
 from ..bundle.contract import AttentionOutput, FeatureOutput
+from ..bundle.cuts import Cut
+from ..errors import MdrtError
 from . import tiles
 from .clock import StageClock
 from .kept import Kept
-from .network import Network
+from .network import Network, Seen
 from .tiles import Canvas
 from .words import EncodedText
 
@@ -70,18 +72,32 @@ class Taps:
         return self._clock.stage(name)
 
     def features(
-        self, timestep: int, text: EncodedText, strides: Sequence[int] | None = None
+        self,
+        timestep: int,
+        text: EncodedText,
+        strides: Sequence[int] | None = None,
+        *,
+        encoder: bool = False,
     ) -> list[Grid]:
-        """F_l of the strides asked for (None: all), of the pass that a text drives."""
-        key = ("features", timestep, text.key)
-        found: tuple[Grid, ...] | None = self._kept.get(key)
+        """F_l of the strides asked for (None: all), of the pass that a text drives; or what the
+        encoder gives, of a pass that need go no further.
+
+        Raises:
+            MdrtError: the encoder's are asked for, and the down blocks have no attention.
+        """
+        manifest = self.network.manifest
+        declared = manifest.encoder if encoder else manifest.features
+        if not declared:
+            raise MdrtError(
+                f"features is 'encoder', and {manifest.model_id} has no attention in its down "
+                "blocks; expected 'decoder'"
+            )
+        found: tuple[Grid, ...] | None = self._kept.get(("features", encoder, timestep, text.key))
         if found is None:
-            z = self._latents(self.canvas)
-            with self.stage("unet"):
-                seen = self.network.denoise(self.canvas, z, text, timestep, progress=self._progress)
-            found = seen.features
-            self._kept.put(key, found)
-        return _of_strides(self.network.manifest.features, found, strides)
+            cut = self.network.unet.choose([output.name for output in declared])
+            seen = self._pass(self.canvas, self._latents(self.canvas), cut, timestep, text)
+            found = seen.encoder if encoder else seen.features
+        return _of_strides(declared, found, None if encoder else strides)
 
     def logits(
         self,
@@ -108,33 +124,23 @@ class Taps:
         Returns:
             (heads, tokens, rows, columns) float32 a layer.
         """
+        declared = self.network.manifest.attention
+        read = _of_strides(declared, declared, strides)
+        giving = self.network.unet.giving([a.queries if late else a.name for a in read])
         key = ("logits", canvas, timestep, text.key, probabilities, noise, late)
-        found: tuple[Array, ...] | None = self._kept.get(key)
+        cut, found = self._known(key, giving)
         if found is None and late:
-            queries = self._queries(canvas, timestep, noise)
+            cut, queries = self._queries(canvas, giving, timestep, noise)
             with self.stage("text"):
                 self.network.words.keys(text)
             with self.stage("attention"):
-                found = self.network.attend(canvas, queries, text, probabilities)
-            self._kept.put(key, found)
+                found = self.network.attend(canvas, queries, text, probabilities, cut)
+            self._kept.put((*key, cut), found)
         elif found is None:
-            z = self._latents(canvas)
-            with self.stage("unet"):
-                seen = self.network.denoise(
-                    canvas,
-                    z,
-                    text,
-                    timestep,
-                    noise=noise,
-                    features=noise,  # of the same pass; nobody reads them without noise
-                    probabilities=probabilities,
-                    progress=self._progress,
-                )
-            found = seen.logits
-            self._kept.put(key, found)
-            if noise and canvas == self.canvas:
-                self._kept.put(("features", timestep, text.key), seen.features)
-        return _of_strides(self.network.manifest.attention, found, strides)
+            z, asked = self._latents(canvas), {"noise": noise, "probabilities": probabilities}
+            found = self._pass(canvas, z, cut, timestep, text, **asked).logits
+            self._kept.put((*key, cut), found)
+        return _of_strides(cut.attention, found, strides)
 
     def self_attention(self, timestep: int) -> tuple[Array, ...]:
         """(pixels, pixels) float32 of every self-attention layer that the bundle gives out, of the
@@ -142,17 +148,11 @@ class Taps:
         key = ("self-attention", timestep)
         found: tuple[Array, ...] | None = self._kept.get(key)
         if found is None:
+            declared = self.network.manifest.self_attention
+            cut = self.network.unet.choose([layer.name for layer in declared])
             text, z = self.empty, self._latents(self.square)
-            with self.stage("unet"):
-                found = self.network.denoise(
-                    self.square,
-                    z,
-                    text,
-                    timestep,
-                    features=False,
-                    self_attention=True,
-                    progress=self._progress,
-                ).self_attention
+            seen = self._pass(self.square, z, cut, timestep, text, self_attention=True)
+            found = seen.self_attention
             self._kept.put(key, found)
         return found
 
@@ -170,28 +170,57 @@ class Taps:
         self._kept.clear()
         self.network.device.free()
 
-    def _queries(self, canvas: Canvas, timestep: int, noise: bool) -> tuple[Array, ...]:
-        """(tiles, heads, pixels, d) float32 of every cross-attention layer, of the empty prompt."""
+    def _pass(
+        self,
+        canvas: Canvas,
+        z: Array,
+        cut: Cut,
+        timestep: int,
+        text: EncodedText,
+        *,
+        noise: bool = True,
+        **asked: bool,
+    ) -> Seen:
+        """One pass that goes as far as `cut`; its features are kept where anyone may read them."""
+        features = noise and canvas == self.canvas
+        with self.stage("unet"):
+            seen = self.network.denoise(
+                canvas,
+                z,
+                text,
+                timestep,
+                cut=cut,
+                noise=noise,
+                features=features,
+                progress=self._progress,
+                **asked,
+            )
+        for encoder, grids in ((True, seen.encoder), (False, seen.features)):
+            if grids:
+                self._kept.put(("features", encoder, timestep, text.key), grids)
+        return seen
+
+    def _queries(
+        self, canvas: Canvas, giving: Sequence[Cut], timestep: int, noise: bool
+    ) -> tuple[Cut, tuple[Array, ...]]:
+        """(tiles, heads, pixels, d) float32 of every cross-attention layer of one of the cuts, of
+        the empty prompt."""
         key = ("queries", canvas, timestep, noise)
-        found: tuple[Array, ...] | None = self._kept.get(key)
+        cut, found = self._known(key, giving)
         if found is None:
             text, z = self.empty, self._latents(canvas)
-            with self.stage("unet"):
-                seen = self.network.denoise(
-                    canvas,
-                    z,
-                    text,
-                    timestep,
-                    noise=noise,
-                    features=noise,  # of the same pass; nobody reads them without noise
-                    queries=True,
-                    progress=self._progress,
-                )
-            found = seen.queries
-            self._kept.put(key, found)
-            if noise and canvas == self.canvas:
-                self._kept.put(("features", timestep, text.key), seen.features)
-        return found
+            found = self._pass(canvas, z, cut, timestep, text, noise=noise, queries=True).queries
+            self._kept.put((*key, cut), found)
+        return cut, found
+
+    def _known(
+        self, key: tuple[Hashable, ...], giving: Sequence[Cut]
+    ) -> tuple[Cut, tuple[Array, ...] | None]:
+        """What is kept under a key of the first cut of which anything is; else the first cut."""
+        for cut in giving:
+            if (found := self._kept.get((*key, cut))) is not None:
+                return cut, found
+        return giving[0], None
 
     def _latents(self, canvas: Canvas) -> Array:
         """z of every tile."""

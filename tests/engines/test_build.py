@@ -101,8 +101,10 @@ def test_every_field_of_a_sidecar(fp32: Path, library: Library) -> None:
     )
     assert record.schema_version == 2
     assert record.graph == "unet.onnx"
-    source = hashlib.sha256((fp32 / "unet.onnx").read_bytes()).hexdigest()
-    assert record.sources == {"unet.onnx": source}
+    assert record.sources == {
+        name: hashlib.sha256((fp32 / name).read_bytes()).hexdigest()
+        for name in ("unet.onnx", "unet.onnx.data")
+    }
     assert record.library == "tensorrt-rtx"
     assert record.library_version == library.version == library.module.__version__
     assert record.created_by == manifest.created_by["mdrt"]

@@ -66,7 +66,7 @@ def test_cut_unet_gives_what_the_whole_one_computes(unet: Any, selection: Select
     assert [f.stride for f in selection.features] == [32, 64]  # in the order asked for
     torch.testing.assert_close(outputs[1], seen[0])
     count = len(selection.attention)
-    logits, queries = outputs[2 : 2 + count], outputs[2 + count :]
+    logits, queries = outputs[2 : 2 + count], outputs[2 + count : 2 + 2 * count]
     assert {tuple(one.shape) for one in logits} == {(2, 8, 8, 77)}
     assert {tuple(one.shape) for one in queries} == {(2, 8, 8, 8)}  # 64 channels in 8 heads
     for output, one, query in zip(selection.attention, logits, queries, strict=True):

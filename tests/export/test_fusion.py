@@ -172,7 +172,11 @@ def test_products_take_bias_gate_and_sum_along(tmp_path: Path, swapped: bool, ha
     gates = of_type(found["winograd"], "Gate")
     assert [len(node.input) for node in gates] == [2]  # and its bias
     nodes = found["bf16x3"]
-    assert [node.op_type for node in nodes if node.domain == "mdrt"] == ["Conv", "MatMul", "MatMul"]
+    assert [node.op_type for node in nodes if node.domain == "mdrt"] == [
+        "WinogradConv",
+        "MatMul",
+        "MatMul",
+    ]
     assert not of_type(nodes, "Add")
     assert not of_type(nodes, "Gelu")
 
@@ -191,6 +195,14 @@ def test_an_uneven_stride_or_a_large_kernel_stays(tmp_path: Path) -> None:
     g = Builder()
     odd = g.add("Conv", g.conv("x"), g.numbers(16, 128, 3, 3), strides=[2, 1])
     y = g.add("Conv", odd, g.numbers(8, 16, 5, 5))
-    assert len(of_type(twins(g, tmp_path, y)["bf16x3"], "Conv")) == 3
-    kept = [n for n in twins(g, tmp_path, y)["bf16x3"] if n.op_type == "Conv" and not n.domain]
-    assert len(kept) == 2
+    nodes = twins(g, tmp_path, y)["bf16x3"]
+    assert [(n.domain, n.op_type) for n in nodes] == [("mdrt", "WinogradConv")] + [("", "Conv")] * 2
+
+
+def test_small_and_strided_convolutions_are_bfloat16_products(tmp_path: Path) -> None:
+    g = Builder()
+    strided = g.add("Conv", g.conv(g.silu(g.norm("x"))), g.numbers(128, 128, 3, 3), strides=[2, 2])
+    y = g.add("Conv", strided, g.numbers(8, 128, 1, 1))
+    found = twins(g, tmp_path, y)
+    assert len(of_type(found["bf16x3"], "Conv")) == len(of_type(found["winograd"], "Conv")) == 2
+    assert {node.domain for node in of_type(found["bf16x3"], "Conv")} == {"mdrt"}

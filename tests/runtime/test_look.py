@@ -26,8 +26,10 @@ def runs(segmenter: mdrt.Segmenter, monkeypatch: pytest.MonkeyPatch) -> Runs:
     """Which of vae and unet ran since the last call."""
     ran: list[str] = []
     network = segmenter.network
-    for name in ("vae", "unet"):
-        session = getattr(network, name)
+    for name, session in (
+        ("vae", network.vae),
+        ("unet", network.unet.session(network.unet.longest)),
+    ):
         infer = session.infer
 
         def counted(*arguments: Any, name: str = name, infer: Any = infer) -> Any:

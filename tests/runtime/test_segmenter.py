@@ -184,6 +184,7 @@ def test_probabilities_of_several_prompts_are_one_softmax(segmenter, picture, mo
     canvas = tiles.plan((256, 300), manifest.native_size, manifest.size_multiple)
     z = network.encode(np.asarray(Image.fromarray(picture).resize((300, 256))), canvas)
     layer = manifest.attention[1]
+    unet = network.unet.session(network.unet.longest)
     raw = []
     for hidden in text.hidden:
         feeds = {
@@ -191,7 +192,7 @@ def test_probabilities_of_several_prompts_are_one_softmax(segmenter, picture, mo
             contract.TIMESTEP: np.full(1, 400, np.int64),
             contract.ENCODER_HIDDEN_STATES: hidden[None],
         }
-        raw.append(network.unet.infer(feeds, [layer.name])[layer.name][0].astype(np.float64))
+        raw.append(unet.infer(feeds, [layer.name])[layer.name][0].astype(np.float64))
     masses = [np.exp(values - max(v.max() for v in raw)) for values in raw]
     total = sum(
         mass[:, :, ~shared].sum(axis=2) + mass[:, :, shared].sum(axis=2) / len(raw)

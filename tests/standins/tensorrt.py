@@ -21,8 +21,10 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime as ort
 
+from mdrt.export.engines.options import EngineOptions
 from mdrt.export.engines.profiles import complete, input_shapes
-from mdrt.runtime.bundle import contract, plan
+from mdrt.runtime.bundle import plan
+from mdrt.runtime.bundle.cuts import WHOLE
 from mdrt.runtime.bundle.loading import load_bundle, record_file
 from mdrt.runtime.bundle.plan import BuildOptions, Kernels, PlanRecord, Proof, Range, plan_name
 
@@ -317,6 +319,7 @@ def write_engines(
     compute_capabilities: tuple[str, ...] = ("8.9",),
     weight_streaming: bool = False,
     stripped: bool = False,
+    cuts: tuple[str, ...] = (WHOLE,),
     **needs: Any,
 ) -> None:
     """Put the stand-in's engines and true sidecars beside the graphs of a bundle.
@@ -326,7 +329,7 @@ def write_engines(
     """
     manifest = load_bundle(directory).manifest
     whole = complete(profile or {}, manifest)
-    for graph in contract.GRAPHS:
+    for graph in EngineOptions(cuts=cuts).graphs(manifest):
         shapes = input_shapes(manifest, graph, whole)
         values = {
             "graph": str(directory / graph),
