@@ -13,6 +13,7 @@ from . import cuda
 from .grid import Array, Grid, Mode, Size, array_module, check_classes, label_type, on_gpu
 from .norms import NORM_FLOOR, pixel_norms
 from .resize import bands, grid_stencils, resize
+from .rivals import Tile, highest
 
 NEVER = -1e30
 """A score below every other: resized, summed over levels and divided by ‖f‖ it stays so."""
@@ -21,6 +22,8 @@ TILE_VALUES = 1 << 18
 """Scores of a tile, over all classes (1 MiB of float32): stays in a core's cache."""
 TILE_COLUMNS = 128
 """Columns of a tile: few enough that it touches only a few low-resolution columns."""
+LONG = 256
+"""Classes from which on it pays to find out which can win where, even if that is nearly all."""
 
 
 @dataclass(frozen=True)
@@ -105,14 +108,22 @@ def assign(scores: Sequence[Grid], size: Size, norms: Array | None = None) -> As
     classes = len(scores[0].values)
     labels = xp.zeros(size, dtype=label_type(classes))
     confidence = None if norms is None else xp.empty(size, dtype="float32")
-    for tile, block in score_tiles(scores, size):
-        best = block.max(axis=0)
-        winners = labels[tile]
-        for label in range(classes - 1, -1, -1):  # the first class writes last: it wins ties
-            xp.copyto(winners, winners.dtype.type(label), where=block[label] == best)
+    for tile, winners, best in (highest if classes >= LONG else _highest)(scores, size):
+        labels[tile] = winners
         if confidence is not None and norms is not None:
             confidence[tile] = best / norms[tile]
     return Assignment(labels, confidence)
+
+
+def _highest(scores: Sequence[Grid], size: Size) -> Iterator[Tile]:
+    """As `highest`, of a list so short that all its classes are scored everywhere."""
+    xp = array_module(scores[0].values)
+    for tile, block in score_tiles(scores, size):
+        best = block.max(axis=0)
+        winners = xp.zeros(best.shape, dtype=label_type(len(block)))
+        for label in range(len(block) - 1, -1, -1):  # the first class writes last: it wins ties
+            xp.copyto(winners, winners.dtype.type(label), where=block[label] == best)
+        yield tile, winners, best
 
 
 def full_scores(scores: Sequence[Grid], size: Size, norms: Array) -> Array:

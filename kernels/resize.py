@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,11 +77,16 @@ def resize_stencil(n_out: int, n_in: int, extent: float = 1.0) -> Stencil:
     Output centre i lies at x = (i + ½) · extent · n_in / n_out − ½, clamped to [0, n_in − 1]: at
     extent 1 this is `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`.
     """
-    centres = (np.arange(n_out) + 0.5) * (extent * n_in / n_out) - 0.5
-    centres = centres.clip(0, n_in - 1)
-    first = np.minimum(centres.astype(np.int64), max(n_in - 2, 0))
-    # A hat of half-width 1 around every output centre: 1 − fraction, fraction, else 0.
-    hats = 1 - np.abs(centres[:, None] - (first[:, None] + np.arange(2)))
+    return stencil_at((np.arange(n_out) + 0.5) * (extent * n_in / n_out) - 0.5, n_in)
+
+
+def stencil_at(places: NDArray[np.floating[Any]], n_in: int) -> Stencil:
+    """What interpolates linearly between inputs 0, 1, …, n_in − 1 at places (n_out,), which are
+    clamped to these: rows sum to 1 and hold at most two non-zeros."""
+    places = places.clip(0, n_in - 1)
+    first = np.minimum(places.astype(np.int64), max(n_in - 2, 0))
+    # A hat of half-width 1 around every place: 1 − fraction, fraction, else 0.
+    hats = 1 - np.abs(places[:, None] - (first[:, None] + np.arange(2)))
     return Stencil(n_in, first, hats.clip(min=0))
 
 
