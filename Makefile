@@ -53,7 +53,7 @@ figures: .venv-dev/installed  ## the figures of docs/notes/figures.md
 
 EVAL = work/eval
 evaluation: .venv-dev/installed $(EVAL)/storybook  ## docs/notes/claims.md: the paper's ablations on 500 scenes (a quarter of an hour; resumes)
-	OPENBLAS_NUM_THREADS=1 .venv-dev/bin/mdrt eval sweep scenes --engine $(EVAL)/storybook --out $(EVAL)/scenes
+	.venv-dev/bin/mdrt eval sweep scenes --engine $(EVAL)/storybook --out $(EVAL)/scenes
 	$(LAB) claims $(EVAL)/scenes --engine $(EVAL)/storybook --out docs/notes
 
 $(EVAL)/storybook: | $(PIPELINE)

@@ -73,22 +73,22 @@ class EdgeFilter:
         )
         small = guide.small
         mean = self._mean = self._average(small)
-        covariance = xp.empty((*small.shape[1:], 3, 3), dtype="float32")
+        covariance = xp.empty((3, 3, *small.shape[1:]), dtype="float32")
         pairs = [(i, j) for i in range(3) for j in range(i, 3)]
         for chunk in _chunks(pairs, small.shape[1:]):
             products = xp.stack([small[i] * small[j] for i, j in chunk])
             for (i, j), average in zip(chunk, self._average(products), strict=True):
-                covariance[..., i, j] = covariance[..., j, i] = average - mean[i] * mean[j]
+                covariance[i, j] = covariance[j, i] = average - mean[i] * mean[j]
         for i in range(3):
-            covariance[..., i, i] += EPSILON
-        self._inverse = xp.moveaxis(xp.linalg.inv(covariance), (-2, -1), (0, 1))
+            covariance[i, i] += EPSILON
+        self._inverse = _inverse(covariance)
 
     def fit(self, scores: Array) -> Array:
         """ā and b̄ of scores p (classes, gh, gw): (4, classes, gh, gw) float32, b̄ last."""
         xp = array_module(scores)
         small, mean = self.guide.small, self._average(scores)
         together = self._average(small[:, None] * scores) - self._mean[:, None] * mean
-        a = xp.einsum("ijhw,jkhw->ikhw", self._inverse, together)
+        a = sum(self._inverse[:, j, None] * together[j] for j in range(3))
         b = mean - (a * self._mean[:, None]).sum(axis=0)
         return self._average(xp.concatenate([a, b[None]]))
 
@@ -157,6 +157,19 @@ def _filtered_tiles(
             slope *= colours[:, :, channel]
             filtered += slope
         yield tile, filtered
+
+
+def _inverse(matrices: Array) -> Array:
+    """Of symmetric, positive definite matrices (3, 3, gh, gw) float32, by cofactors: numpy.linalg
+    takes one after another. In float64, in which they do not cancel."""
+    xp = array_module(matrices)
+    m = matrices.astype("float64")
+    inverse = xp.empty_like(m)
+    for i, (j, k) in enumerate([(1, 2), (2, 0), (0, 1)]):
+        for n, (p, q) in enumerate([(1, 2), (2, 0), (0, 1)]):
+            inverse[n, i] = m[j, p] * m[k, q] - m[j, q] * m[k, p]
+    inverse /= (m[0] * inverse[:, 0]).sum(axis=0)
+    return inverse.astype("float32")  # type: ignore[no-any-return]
 
 
 def _box(n: int, radius: int) -> Stencil:

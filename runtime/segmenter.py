@@ -87,7 +87,7 @@ class Segmenter:
             engine: bundle directory or its `unet.onnx`, run by ONNX Runtime; or its `unet.plan`,
                 run by TensorRT. None takes the embedded model.
             provider: where ONNX Runtime runs, see `providers.PROVIDERS`; None: on the CPU.
-            threads: of one operator; None takes every core.
+            threads: of one operator; None takes every core. NumPy's products take one in any case.
             operators: whose operators run the graphs on a CPU: mdrt's own by bfloat16 products
                 ("bf16x3", for processors with tiles for them, AMX) or in float32 ("winograd"),
                 both within about 1e-5 of ONNX Runtime's ("onnxruntime") and up to three times as
