@@ -257,9 +257,7 @@ def test_mistakes_are_one_line(
     write_engines(bundle)
     asked = (picture_file, "--classes", "sky", "-o", tmp_path / "out", "-e", bundle / "unet.plan")
     assert "provider cuda is for ONNX Runtime" in message(*asked, "--provider", "cuda")
-    assert "operators winograd is for ONNX Runtime" in message(
-        *asked, "--operators", "winograd"
-    )
+    assert "operators winograd is for ONNX Runtime" in message(*asked, "--operators", "winograd")
     write_engines(bundle, profile={"size": Range(64, 128, 128)})
     assert "--profile size=384`" in message(*asked)
     write_engines(bundle, compute_capabilities=("7.5",))

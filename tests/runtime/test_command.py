@@ -504,7 +504,7 @@ def test_settings_are_those_of_the_head(picture_file, tmp_path):
     settings = ["--set", "mode=released", "--set", "map_power=3", "--no-refine"]
     out = ["--json", "--out", tmp_path / "o"]
     found = json.loads(run(picture_file, "--classes", "sky, water", *settings, *out).stdout)
-    assert found["schema"] == 3
+    assert found["schema"] == 4
     used = found["settings"]
     assert (used["head"], used["mode"], used["map_power"]) == ("maskdiffusion", "released", 3)
     assert used["refine"] is False

@@ -122,7 +122,7 @@ def test_a_failed_picture_is_in_the_json_too(picture_file, tmp_path):
     assert result.exit_code == 1
     bad, good = map(json.loads, result.stdout.splitlines())
     assert bad == {
-        "schema": 3,
+        "schema": 4,
         "image": str(missing),
         "error": f"image {missing} does not exist; give the path of a picture",
     }

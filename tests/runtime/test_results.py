@@ -234,7 +234,7 @@ def test_save_replaces_files_of_others_only_if_told(result, tmp_path):
     result.save(tmp_path / "x")  # known by the mark in its pictures
     (tmp_path / "x.json").write_text("")
     result.save(tmp_path / "x", overlay=False)
-    assert json.loads((tmp_path / "x.json").read_text())["schema"] == 3
+    assert json.loads((tmp_path / "x.json").read_text())["schema"] == 4
 
 
 def test_the_largest_segment_is_the_first(segmenter, picture):
