@@ -31,7 +31,7 @@ def read(
 
     A class that the training split never showed has a prototype of zeros: its score is 0.
     """
-    features = taps.features(options.timestep, taps.empty, options.feature_strides)
+    features = taps.features(text=taps.empty, **options.seen)
     xp = taps.network.device.xp
     prompted = [classes.index(name) for name in text.prompts.classes]
     own = [xp.asarray(np.asarray(level)[prompted]) for level in prototypes]
@@ -69,7 +69,7 @@ class GroundTruth:
 
     def add(self, taps: Taps, options: ClusteringOptions, truth: NDArray[np.uint8]) -> None:
         """Add one picture of the training split, its device active."""
-        features = taps.features(options.timestep, taps.empty, options.feature_strides)
+        features = taps.features(text=taps.empty, **options.seen)
         device = taps.network.device
         masks = truth[None] == np.arange(self.classes)[:, None, None]
         counts = masks.sum((1, 2)).astype(np.float64)

@@ -54,8 +54,9 @@ def settle(segmenter: Segmenter, head: Head, given: Mapping[str, Any]) -> HeadOp
         MdrtError: an option that the head does not have, or a value outside its range.
     """
     if head is PROTOTYPES_GT:
-        whole = segmenter.settle("maskdiffusion")
-        given = {o.name: getattr(whole, o.name) for o in declared(head.options)} | {**given}
+        shared = {option.name for option in declared(head.options)}
+        whole = vars(segmenter.settle("maskdiffusion")).items()
+        given = {name: value for name, value in whole if name in shared} | {**given}
     options: HeadOptions = segmenter.settle(head, **given)
     return options
 

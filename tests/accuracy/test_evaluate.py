@@ -151,7 +151,7 @@ def test_prototypes_take_what_is_recommended_to_maskdiffusion(
         "run", "scenes", "--limit", 1, "--train-limit", 2, "--head", "prototypes-gt",
         "--set", "timestep=3", "-o", tmp_path,
     )["results"]  # fmt: skip
-    whole = vars(segmenter.settle("maskdiffusion")) | {"timestep": 3}
+    whole = vars(segmenter.settle("maskdiffusion")) | {"timestep": 3, "features": "decoder"}
     assert found["options"] == {name: whole[name] for name in found["options"]}
     assert {"mode", "refine", "timestep"} <= found["options"].keys()
 
