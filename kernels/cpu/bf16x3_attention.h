@@ -98,7 +98,7 @@ static void run(const Attention& t, const Runner& runner) {
       for (size_t key = 0; key < t.keys; key += kKeys) {
         const size_t count = std::min(kKeys, t.keys - key), chunks = (count + 31) / 32;
         for (size_t i = 0; i < chunks; ++i)
-          product(a, packed_right(of_keys + (key / 32 + i) * steps * kStep, in_line()), steps, false,
+          product(a, packed_right(of_keys + (key / 32 + i) * steps * kStep, kInLine.data()), steps, false,
                   logits + 32 * i, kKeys);
         soften(logits, count, t.scale, largest, sums, factors, softened);
         if (key > 0)

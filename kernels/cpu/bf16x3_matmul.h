@@ -45,14 +45,11 @@ static inline Right packed_right(const uint32_t* b, const ptrdiff_t* offsets) {
 }
 
 // Steps that lie one behind the other.
-static inline const ptrdiff_t* in_line() {
-  static const auto offsets = [] {
-    std::array<ptrdiff_t, kLength / 32> all{};
-    for (size_t i = 0; i < all.size(); ++i) all[i] = ptrdiff_t(i * kStep);
-    return all;
-  }();
-  return offsets.data();
-}
+constexpr auto kInLine = [] {
+  std::array<ptrdiff_t, std::max(kLength, kMostDepth) / 32> all{};
+  for (size_t i = 0; i < all.size(); ++i) all[i] = ptrdiff_t(i * kStep);
+  return all;
+}();
 
 static inline size_t steps_of(size_t length) { return (length + 31) / 32; }
 
@@ -114,7 +111,7 @@ static void run(const MatMul& m, const Runner& runner) {
                             float* sums) {
     for (size_t gate = 0; gate < gates; ++gate)
       product(a + steps_of(from) * kStep,
-              packed_right(b + gate * steps_of(to - from) * kStep, in_line()), steps_of(to - from),
+              packed_right(b + gate * steps_of(to - from) * kStep, kInLine.data()), steps_of(to - from),
               from > 0, sums + 1024 * gate, 32);
   };
   const auto done = [&](size_t block, size_t group, const float* sums) {

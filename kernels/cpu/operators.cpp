@@ -24,9 +24,8 @@
 
 #include <mutex>
 
-#include "bf16x3.h"
+#include "kernels.h"
 #include "ort.h"
-#include "winograd.h"
 
 namespace {
 
@@ -38,8 +37,15 @@ void require(bool holds, const char* what) {
   if (!holds) throw std::runtime_error(std::string("expected ") + what);
 }
 
+// What every operator computes with, chosen when it is made.
+class Computing {
+ protected:
+  const Kernels& kernels_ = best_kernels();
+  std::shared_ptr<Scratch> scratch_ = Scratch::shared();
+};
+
 // What both convolutions share: shapes, and the normalisation as a scale and a shift a channel.
-class Convolving {
+class Convolving : protected Computing {
  public:
   static constexpr size_t kInputs = 6, kNeeded = 2, kWeights = 1;
 
@@ -105,13 +111,10 @@ class Convolving {
     }
   }
 
-  const bf16x3::Kernels& kernels_ = bf16x3::best_kernels();
-
  private:
   size_t groups_;
   float epsilon_;
   bool silu_;
-  std::shared_ptr<Scratch> scratch_ = Scratch::shared();
 };
 
 class WinogradConv : public Convolving {
@@ -146,7 +149,7 @@ class WinogradConv : public Convolving {
       p.bias = bias.data();
       p.added = c.added_whole ? c.added : nullptr;
       p.y = c.y;
-      winograd::convolve(p, runner);
+      winograd::convolve(kernels_.filtering, p, runner);
     });
   }
 };
@@ -176,7 +179,7 @@ class Conv : public Convolving {
   Pads pads_;
 };
 
-class Product {
+class Product : Computing {
  public:
   static constexpr const char* kName = "MatMul";
   static constexpr size_t kInputs = 4, kNeeded = 2, kWeights = 1;
@@ -208,11 +211,9 @@ class Product {
 
  private:
   bool gated_;
-  const bf16x3::Kernels& kernels_ = bf16x3::best_kernels();
-  std::shared_ptr<Scratch> scratch_ = Scratch::shared();
 };
 
-class FusedAttention {
+class FusedAttention : Computing {
  public:
   static constexpr const char* kName = "Attention";
   static constexpr size_t kInputs = 3, kNeeded = 3, kWeights = kInputs;  // none
@@ -226,6 +227,7 @@ class FusedAttention {
                 k.shape[0] == q.shape[0] && k.shape[2] == q.shape[2] && k.shape[1] > 0 &&
                 heads_ > 0 && q.shape[2] % heads_ == 0,
             "Q (n, queries, heads · depth), K and V (n, keys, heads · depth)");
+    require(q.shape[2] / heads_ <= kMostDepth, "heads of at most 1024");
     Attention t{};
     t.q = q.data;
     t.k = k.data;
@@ -243,11 +245,9 @@ class FusedAttention {
  private:
   size_t heads_;
   float scale_;
-  const bf16x3::Kernels& kernels_ = bf16x3::best_kernels();
-  std::shared_ptr<Scratch> scratch_ = Scratch::shared();
 };
 
-class Gate {
+class Gate : Computing {
  public:
   static constexpr const char* kName = "Gate";
   static constexpr size_t kInputs = 2, kNeeded = 1, kWeights = kInputs;  // none
@@ -269,9 +269,6 @@ class Gate {
                     y + first * width);
     });
   }
-
- private:
-  const bf16x3::Kernels& kernels_ = bf16x3::best_kernels();
 };
 
 const ort::Operator<WinogradConv> winograd_conv;
@@ -305,5 +302,5 @@ extern "C" __attribute__((visibility("default"))) ort::Status* RegisterCustomOps
 
 // Whether bfloat16 products are fast here: 1 or 0.
 extern "C" __attribute__((visibility("default"))) int mdrt_has_tiles() {
-  return bf16x3::has_tiles() ? 1 : 0;
+  return has_tiles() ? 1 : 0;
 }

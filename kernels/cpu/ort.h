@@ -1,7 +1,6 @@
 // What an operator sees of ONNX Runtime: tensors, threads, errors.
 #pragma once
 
-#include <atomic>
 #include <exception>
 #include <mutex>
 #include <stdexcept>

@@ -6,12 +6,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
-#include <string>
-#include <thread>
-#include <utility>
-#include <vector>
 
 #include "runner.h"
 #include "work.h"
@@ -39,74 +33,6 @@ struct Kernels {
   void (*multiply)(const Plan&, size_t group, size_t from, size_t to, const float* v,
                    const float* u, float* scratch);
 };
-
-#if defined(__x86_64__)
-#ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,fma"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,fma")
-#endif
-namespace avx512 {
-#define LANES 16
-#define ROWS 8
-#define VECTORS 3
-#include "winograd_tiles.h"
-#undef LANES
-#undef ROWS
-#undef VECTORS
-}  // namespace avx512
-#ifdef __clang__
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-#ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
-#endif
-namespace avx2 {
-#define LANES 8
-#define ROWS 4
-#define VECTORS 3
-#include "winograd_tiles.h"
-#undef LANES
-#undef ROWS
-#undef VECTORS
-}  // namespace avx2
-#ifdef __clang__
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-#define HAS_AVX 1
-#endif
-namespace plain {
-#define LANES 4
-#define ROWS 4
-#define VECTORS 3
-#include "winograd_tiles.h"
-#undef LANES
-#undef ROWS
-#undef VECTORS
-}  // namespace plain
-
-// The widest that this processor has; MDRT_SIMD=avx2 or plain takes a narrower one, for tests.
-const Kernels& best_kernels() {
-#ifdef HAS_AVX
-  __builtin_cpu_init();
-  const char* asked = std::getenv("MDRT_SIMD");
-  const std::string limit = asked == nullptr ? "avx512" : asked;
-  if (limit == "avx512" && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
-    return avx512::kernels;
-  if (limit != "plain" && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-    return avx2::kernels;
-#endif
-  return plain::kernels;
-}
 
 static inline size_t pieces(size_t whole, size_t piece) { return (whole + piece - 1) / piece; }
 
@@ -149,8 +75,7 @@ static void convolve_deep(const Kernels& k, const Plan& p, const Runner& runner)
   });
 }
 
-static void convolve(const Plan& p, const Runner& runner) {
-  const Kernels& k = best_kernels();
+static void convolve(const Kernels& k, const Plan& p, const Runner& runner) {
   if (pieces(p.tiles, k.block) >= 4 * runner.cores())
     convolve_wide(k, p, runner);
   else

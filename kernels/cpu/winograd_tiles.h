@@ -351,6 +351,6 @@ static void multiply(const Plan& p, size_t group, size_t from, size_t to, const 
   }
 }
 
-static const Kernels kernels = {kBlock, kGroup, kDepth, 36 * kUStride, 36 * kMStride,
+static constexpr Kernels kernels = {kBlock, kGroup, kDepth, 36 * kUStride, 36 * kMStride,
                                 [](const Plan& p) { return 36 * v_stride(p, kBlock); }, transform_block,
                                 transform_weights, multiply};

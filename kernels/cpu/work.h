@@ -46,7 +46,8 @@ struct MatMul {
 };
 
 // y = softmax(q kᵀ · scale) v of every head: q and y (batch, queries, heads · depth), k and v
-// (batch, keys, heads · depth), all float32.
+// (batch, keys, heads · depth), all float32; depth at most kMostDepth.
+constexpr size_t kMostDepth = 1024;
 struct Attention {
   const float *q, *k, *v;
   float* y;

@@ -344,6 +344,7 @@ def test_threads_share_an_operator() -> None:
         (lambda: convolution((1, 4, 8, 8), 4, groups=3), "whole groups"),
         (lambda: convolution((1, 4, 8, 8), 4, "WinogradConv", kernel=1), "a 3×3 kernel"),
         (lambda: attention(1, 4, 4, 3, 5, 1.0) and _attention_of(2), "heads"),
+        (lambda: attention(1, 4, 4, 1, 1025, 1.0), "heads of at most 1024"),
     ],
 )
 def test_what_an_operator_cannot_do_is_an_error(make: Callable[[], Any], said: str) -> None:
