@@ -22,7 +22,6 @@ COMMANDS: Final = {
         ("gallery", "scenes.gallery", "A page of held-out scenes under every head."),
         ("gpu", "device.stages", "Stage by stage on a GPU, by its own events."),
         ("kernels", "kernels_bench", "What comes after the network, beside the naive way."),
-        ("late", "late_words", "What words cost that come after the pass."),
         ("operators", "operators_bench", "Layers by mdrt's operators and ONNX Runtime's."),
         ("pipeline", "random_pipeline", "Write a pipeline of real size with random weights."),
         ("quantise", "quantise", "Write a bundle with 8-bit matrix products, to compare."),

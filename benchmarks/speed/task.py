@@ -9,9 +9,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ...runtime.look.prompts import read_classes, synonyms
+from ..accuracy.datasets.registry import class_file
+
 STAGES: Final = (
-    "image", "text", "vae", "unet", "decode", "attention", "prototypes", "assign", "download",
-    "output",
+    "image", "text", "vae", "unet", "decode", "attention", "segments", "prototypes", "assign",
+    "download", "output",
 )  # fmt: skip
 """Stages in the order in which they run; "decode" is the official code's alone."""
 
@@ -24,6 +27,8 @@ CITYSCAPES: Final = (
     "motorcycle", "bicycle",
 )  # fmt: skip
 """The 19 classes of Cityscapes."""
+
+_LISTS: Final = ("cocostuff171", "ade150")
 
 
 @dataclass(frozen=True)
@@ -63,10 +68,8 @@ class Task:
 
 
 def names(count: int) -> tuple[str, ...]:
-    """`count` class names: Cityscapes' own, then pairs of them, then triples."""
-    every = (
-        " ".join(words)
-        for length in itertools.count(1)
-        for words in itertools.product(CITYSCAPES, repeat=length)
-    )
-    return tuple(itertools.islice(every, count))
+    """`count` class names: Cityscapes' own, then COCO-Stuff's and ADE20K's, then pairs of them."""
+    listed = (synonyms(c)[0] for name in _LISTS for c in read_classes(class_file(name)))
+    single = tuple(dict.fromkeys((*CITYSCAPES, *listed)))
+    pairs = (f"{first} {second}" for first, second in itertools.permutations(single, 2))
+    return tuple(itertools.islice(itertools.chain(single, pairs), count))

@@ -14,6 +14,7 @@ from rich.text import Text
 from ..benchmarks.speed.chart import draw_race, seconds
 from ..benchmarks.speed.contenders import CONTENDERS, PYTORCH
 from ..benchmarks.speed.latency import race
+from ..benchmarks.speed.questions import ask_all
 from ..benchmarks.speed.task import STAGES
 from ..runtime.bundle import contract
 from ..runtime.bundle.loading import load_bundle
@@ -74,7 +75,11 @@ def latency_command(
     rounds: int,
     threads: int | None,
 ) -> None:
-    """Time mdrt and other runtimes on the same pictures, stage by stage."""
+    """Time mdrt and other runtimes on the same pictures, stage by stage.
+
+    Then what else may be asked of mdrt: words that come late, other words on the same look, long
+    lists, and segments without names from the decoder's features or the encoder's.
+    """
     others = [name.strip() for name in against.split(",") if name.strip() not in ("", "none")]
     for name in others:
         if name not in CONTENDERS and not Path(name, contract.MANIFEST).is_file():
@@ -100,10 +105,13 @@ def latency_command(
             )
         except RuntimeError as error:
             raise MdrtError(str(error)) from error
+        asked = ask_all(task, images, status.update)
     for reason in report["failed"].values():
         errors.print(f"left out: {reason}", highlight=False, markup=False)
     report |= {"peaks": peaks, "multiply_adds": counts, "read_s": read}
-    show(report, [*race_tables(report), work_table(report)], as_json)
+    report |= {"questions": asked}
+    tables = [*race_tables(report), work_table(report), questions_table(report)]
+    show(report, tables, as_json)
     write(report, lambda file: draw_race(report, file), out, "latency")
 
 
@@ -165,6 +173,26 @@ def work_table(report: Report) -> Table:
         rates = [2 * count / result["stages_s"][stage] for stage, count in counts.items()]
         table.add_row(Text(name), *(f"{rate / 1e9:.0f} ({rate / peak:.0%})" for rate in rates))
     table.add_row("10⁹ multiply-adds", *(f"{count / 1e9:.0f}" for count in counts.values()))
+    return table
+
+
+def questions_table(report: Report) -> Table:
+    """Questions as rows: seconds of the stages that tell them apart, and of all."""
+    asked, first = report["questions"], next(iter(report["questions"]))
+    shown = [
+        stage
+        for stage in ("text", "vae", "unet", "attention", "segments", "prototypes", "assign")
+        if any(stage in result["stages_s"] for result in asked.values())
+    ]
+    table = Table("", title="What else may be asked, seconds (words are late)")
+    for name in (*shown, "whole", "times"):
+        table.add_column(name, justify="right")
+    for name, result in asked.items():
+        stages = (result["stages_s"].get(stage) for stage in shown)
+        cells = ("" if value is None else seconds(value) for value in stages)
+        whole = result["p50_s"]
+        ratio = whole / asked[first]["p50_s"]
+        table.add_row(Text(name), *cells, seconds(whole), f"{ratio:.2f}")
     return table
 
 

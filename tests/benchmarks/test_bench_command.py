@@ -42,6 +42,21 @@ def test_latency_reports_every_stage_of_every_contender() -> None:
     assert found["peaks"]["product"] > 1e9
 
 
+def test_latency_asks_for_words_that_come_late_and_for_segments() -> None:
+    arguments = ("--images", "1", "--rounds", "1", "--classes", "4", "--against", "none")
+    asked = json.loads(bench("latency", *arguments, "--json"))["questions"]
+    lists = ["4 names", "4 others, same look", "171 names", "847 names"]
+    assert list(asked)[:5] == [*lists, "8 segments"]
+    for name, result in asked.items():
+        stages = result["stages_s"]
+        assert 0 < sum(stages.values()) <= result["p50_s"]
+        assert ("attention" in stages) == (name in lists)
+        assert ("segments" in stages) == (name not in lists)
+        assert ("unet" in stages) == (name != "4 others, same look"), "a look serves every list"
+    printed = bench("latency", *arguments)
+    assert all(name in printed for name in asked)
+
+
 def test_latency_takes_another_bundle_and_draws(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     other = tmp_path / "other"

@@ -35,10 +35,3 @@ def test_half_precision_weights_are_not_quantised(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert "export it with --weights fp32" in done.output
     assert not list(tmp_path.iterdir())
-
-
-def test_late_words_are_timed() -> None:
-    lines = printed("late", "--rounds", "2").splitlines()
-    assert [line.split()[0] for line in lines[2:]] == ["19", "as", "171", "847"]
-    for line in lines[2:]:
-        assert all(float(number) >= 0 for number in line.split()[-5:])
