@@ -1,0 +1,1 @@
+"""Published segmentation heads written naively, step by step in float64: oracles for the heads."""
