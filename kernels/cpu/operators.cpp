@@ -47,7 +47,7 @@ class Computing {
 // What both convolutions share: shapes, and the normalisation as a scale and a shift a channel.
 class Convolving : protected Computing {
  public:
-  static constexpr size_t kInputs = 6, kNeeded = 2, kWeights = 1;
+  static constexpr size_t kInputs = 6, kNeeded = 2, kWeights = 1, kAdded = 5;
 
   explicit Convolving(const Attributes& of)
       : groups_(of.count("groups")), epsilon_(of.number("epsilon")), silu_(of.count("silu") != 0) {}
@@ -182,7 +182,7 @@ class Conv : public Convolving {
 class Product : Computing {
  public:
   static constexpr const char* kName = "MatMul";
-  static constexpr size_t kInputs = 4, kNeeded = 2, kWeights = 1;
+  static constexpr size_t kInputs = 4, kNeeded = 2, kWeights = 1, kAdded = 3;
 
   explicit Product(const Attributes& of) : gated_(of.count("gated") != 0) {}
 
@@ -216,7 +216,8 @@ class Product : Computing {
 class FusedAttention : Computing {
  public:
   static constexpr const char* kName = "Attention";
-  static constexpr size_t kInputs = 3, kNeeded = 3, kWeights = kInputs;  // none
+  static constexpr size_t kInputs = 3, kNeeded = 3;
+  static constexpr size_t kWeights = kInputs, kAdded = kInputs;  // none
 
   explicit FusedAttention(const Attributes& of)
       : heads_(of.count("heads")), scale_(of.number("scale")) {}
@@ -250,7 +251,8 @@ class FusedAttention : Computing {
 class Gate : Computing {
  public:
   static constexpr const char* kName = "Gate";
-  static constexpr size_t kInputs = 2, kNeeded = 1, kWeights = kInputs;  // none
+  static constexpr size_t kInputs = 2, kNeeded = 1;
+  static constexpr size_t kWeights = kInputs, kAdded = kInputs;  // none
 
   explicit Gate(const Attributes&) {}
 

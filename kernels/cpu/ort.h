@@ -137,7 +137,7 @@ class Context {
 constexpr int kFail = 1;
 
 // The operator `Kernel`: a class with kName, kInputs (of which kNeeded are required, and kWeights may
-// be float16), a constructor from Attributes, and compute(const Context&).
+// be float16; the output may overwrite kAdded, if there is such an input), a constructor from Attributes, and compute(const Context&).
 template <typename Kernel>
 struct Operator : CustomOp {
   struct Made {
@@ -146,7 +146,7 @@ struct Operator : CustomOp {
   };
 
   Operator() : CustomOp() {
-    version = 16;  // the first whose functions return a status
+    version = 18;  // the first that asks what may be computed in place
     GetName = [](const CustomOp*) { return Kernel::kName; };
     GetExecutionProviderType = [](const CustomOp*) -> const char* { return nullptr; };  // the CPU
     GetInputType = [](const CustomOp*, size_t index) -> int {
@@ -160,6 +160,15 @@ struct Operator : CustomOp {
       return index < Kernel::kNeeded ? kRequired : kOptional;
     };
     GetOutputCharacteristic = [](const CustomOp*, size_t) -> int { return kRequired; };
+    GetStartVersion = [](const CustomOp*) { return 1; };
+    GetEndVersion = [](const CustomOp*) { return 1 << 30; };
+    GetMayInplace = [](int** inputs, int** outputs) -> size_t {
+      static int input = Kernel::kAdded, output = 0;
+      *inputs = &input;
+      *outputs = &output;
+      return Kernel::kAdded < Kernel::kInputs ? 1 : 0;
+    };
+    ReleaseMayInplace = [](int*, int*) {};  // they are static
     GetInputMemoryType = [](const CustomOp*, size_t) -> int { return kDefaultMemory; };
     CreateKernelV2 = [](const CustomOp*, const Api* api, const KernelInfo* info, void** made) {
       return guarded(api, [&] { *made = new Made{api, Kernel(Attributes(api, info))}; });

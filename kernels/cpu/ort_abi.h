@@ -64,7 +64,7 @@ enum ElementType : int { kAny, kFloat, kHalf = 10 };
 enum Characteristic : int { kRequired, kOptional };
 enum MemoryType : int { kDefaultMemory };
 
-// A custom operator as ONNX Runtime of interface version 16 and later reads it.
+// A custom operator as ONNX Runtime of interface version 18 and later reads it.
 struct CustomOp {
   uint32_t version;
   void* (*CreateKernel)(const CustomOp*, const Api*, const KernelInfo*);
@@ -85,6 +85,12 @@ struct CustomOp {
   int (*GetVariadicOutputHomogeneity)(const CustomOp*);
   Status* (*CreateKernelV2)(const CustomOp*, const Api*, const KernelInfo*, void** kernel);
   Status* (*KernelComputeV2)(void* kernel, KernelContext*);
+  Function InferOutputShapeFn;
+  int (*GetStartVersion)(const CustomOp*);
+  int (*GetEndVersion)(const CustomOp*);
+  size_t (*GetMayInplace)(int** inputs, int** outputs);
+  void (*ReleaseMayInplace)(int* inputs, int* outputs);
+  Function GetAliasMap, ReleaseAliasMap;
 };
 
 }  // namespace ort

@@ -268,7 +268,7 @@ static inline void product(const float* u, const float* v, size_t depth, bool mo
 }
 
 // The output tiles of one channel, LANES of them from `first` on, from m[36][·][tile]; `added` is
-// as `image`, or null.
+// as `image`, which it may be, or null.
 static void transform_output(const Plan& p, const float* m, size_t stride, float bias,
                              size_t first, const float* added, float* image) {
   Vector t[4][6], column[6], y[4][4];
@@ -289,10 +289,13 @@ static void transform_output(const Plan& p, const float* m, size_t stride, float
       left + 4 * LANES <= size_t(p.width)) {
     for (size_t i = 0; i < 4; ++i) {
       const size_t place = (top + i) * p.width + left;
+      Vector more[4] = {};
+      if (added != nullptr)  // before they are written over: `added` may be `image`
+        for (int k = 0; k < 4; ++k) more[k] = reinterpret_cast<const Unaligned*>(added + place)[k];
       store_columns(y[i], image + place);
       if (added == nullptr) continue;
       Unaligned* const sums = reinterpret_cast<Unaligned*>(image + place);
-      for (int k = 0; k < 4; ++k) sums[k] += reinterpret_cast<const Unaligned*>(added + place)[k];
+      for (int k = 0; k < 4; ++k) sums[k] += more[k];
     }
     return;
   }

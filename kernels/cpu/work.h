@@ -13,7 +13,7 @@ struct Weights {
 // y = conv(x') + bias + added, x' = x · scale + shift a channel (where `scale` is not null), then
 // SiLU if asked for. One picture, all float32 but w: x (channels_in, height, width), w (channels_out,
 // channels_in, kernel, kernel), kernel 1 or 3, stride 1 or 2 (3×3 only), y (channels_out,
-// out_height, out_width). `added` is as y, or a number a channel.
+// out_height, out_width). `added` is as y, and may be y, or a number a channel.
 struct Convolution {
   const float* x;
   Weights w;

@@ -413,3 +413,58 @@ def _in_a_process(code: str, **variables: str) -> str:
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     command = [sys.executable, "-P", "-c", code]
     return subprocess.run(command, env=environment, stdout=-1, check=True, text=True).stdout
+
+
+CHAIN = """
+import sys
+import numpy as np
+import onnxruntime as ort
+from onnx import helper
+
+library, operator, known = sys.argv[1], sys.argv[2], sys.argv[3] == "known"
+shape, w = (1, 8, 1024, 1024), np.random.default_rng(0).standard_normal((8, 8, 3, 3), "f") / 8
+norm = dict(groups=1, epsilon=0.0, silu=0)
+if operator == "Conv":
+    norm |= dict(stride=1, pad_top=1, pad_left=1, pad_bottom=1, pad_right=1)
+def conv(x, y, added=""):
+    return helper.make_node(operator, [x, "w", "", "", "", added], [y], domain="mdrt", **norm)
+nodes = [conv("x", "a"), conv("a", "b"), conv("b", "c", "a"), conv("c", "d"), conv("d", "e", "c")]
+nodes += [helper.make_node("ReduceSum", ["e", "axes"], ["sums"], keepdims=0)]
+info = helper.make_tensor_value_info
+graph = helper.make_graph(
+    nodes, "g", [info("x", 1, shape)], [info("sums", 1, None)],
+    [helper.make_tensor("w", 1, w.shape, w.ravel()), helper.make_tensor("axes", 7, [1], [3])],
+    value_info=[info(name, 1, shape) for name in "abcde"] if known else [],
+)
+opsets = [helper.make_opsetid("", 20), helper.make_opsetid("mdrt", 1)]
+model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+options = ort.SessionOptions()
+options.register_custom_ops_library(library)
+options.enable_mem_pattern = False
+session = ort.InferenceSession(model.SerializeToString(), options)
+x = np.random.default_rng(1).standard_normal(shape, "f")
+def peak():
+    status = open("/proc/self/status").read()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+before = peak()
+sums = session.run(None, {"x": x})[0]
+print(peak() - before, *sums.ravel()[:: 997])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="counts memory by /proc")
+@pytest.mark.parametrize("operator", ["Conv", "WinogradConv"])
+def test_a_sum_is_written_where_it_came_from(operator: str) -> None:
+    """A residual is read for the last time where it is added: 32 MB less of a graph that keeps two
+    such maps, and the same values."""
+
+    def run(known: str) -> tuple[int, list[float]]:
+        command = [sys.executable, "-P", "-c", CHAIN, str(operator_library()), operator, known]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        taken, *sums = done.stdout.split()
+        return int(taken), list(map(float, sums))
+
+    (apart, expected), (together, found) = run("unknown"), run("known")
+    assert found == expected
+    assert apart - together > 24e6
