@@ -31,7 +31,7 @@ lint: .venv-dev/installed
 
 LAB = PYTHONSAFEPATH=1 .venv-dev/bin/python -m mdrt.benchmarks.lab
 PIPELINE = work/scenes/storybook
-STORYBOOK = --weights fp16 --attention-strides 16 --classes benchmarks/lab/scenes/classes.txt \
+STORYBOOK = --weights fp16 --attention-strides 16 --self-attention-strides 16 --classes benchmarks/lab/scenes/classes.txt \
     --recommend benchmarks/lab/scenes/recommended.toml
 DEVICE ?= cpu
 RECIPE ?= shipped
@@ -57,7 +57,7 @@ evaluation: .venv-dev/installed $(EVAL)/storybook  ## docs/notes/claims.md: the 
 	$(LAB) claims $(EVAL)/scenes --engine $(EVAL)/storybook --out docs/notes
 
 $(EVAL)/storybook: | $(PIPELINE)
-	.venv-dev/bin/mdrt export $(PIPELINE) --out $@ $(STORYBOOK) --feature-strides 64,32,16 --self-attention-strides 16
+	.venv-dev/bin/mdrt export $(PIPELINE) --out $@ $(STORYBOOK) --feature-strides 64,32,16
 
 SPEED = work/speed
 BENCH = .venv-bench/bin/mdrt bench

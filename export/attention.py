@@ -16,17 +16,11 @@ class Float32SoftmaxProcessor:
     Computes softmax(QKᵀ/√d)·V. The softmax is float32 whatever the layer's
     precision. With `observe`, QKᵀ/√d is passed to it as (batch, heads, pixels,
     tokens), computed in float32 from the layer's own queries and keys; with
-    `queries`, Q/√d as (batch, heads, pixels, d); with `average`, the softmax as
-    (batch, pixels, tokens), the mean over the heads.
+    `queries`, Q/√d as (batch, heads, pixels, d).
     """
 
-    def __init__(
-        self,
-        observe: Observe | None = None,
-        average: Observe | None = None,
-        queries: Observe | None = None,
-    ) -> None:
-        self._observe, self._average, self._queries = observe, average, queries
+    def __init__(self, observe: Observe | None = None, queries: Observe | None = None) -> None:
+        self._observe, self._queries = observe, queries
 
     def __call__(
         self,
@@ -47,7 +41,7 @@ class Float32SoftmaxProcessor:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         if encoder_hidden_states is not None and attn.norm_cross:
             context = attn.norm_encoder_hidden_states(context)
-        query = _split_heads(attn.to_q(hidden_states), attn.heads)
+        query = split_heads(attn.to_q(hidden_states), attn.heads)
         key = _keys(attn, context)
         if attn.norm_q is not None:
             query = attn.norm_q(query)
@@ -64,10 +58,8 @@ class Float32SoftmaxProcessor:
         if attention_mask is not None:
             logits = logits + attention_mask.float()
 
-        value = _split_heads(attn.to_v(context), attn.heads)
+        value = split_heads(attn.to_v(context), attn.heads)
         probabilities = logits.softmax(dim=-1)
-        if self._average is not None:
-            self._average(probabilities.mean(dim=1))
         mixed = probabilities.to(value.dtype) @ value
         hidden_states = attn.to_out[0](mixed.transpose(1, 2).flatten(2))
         if grid is not None:
@@ -87,7 +79,7 @@ def text_keys(attn: Any, encoder_hidden_states: torch.Tensor) -> torch.Tensor:
 
 
 def _keys(attn: Any, context: torch.Tensor) -> torch.Tensor:
-    key = _split_heads(attn.to_k(context), attn.heads)
+    key = split_heads(attn.to_k(context), attn.heads)
     return key if attn.norm_k is None else attn.norm_k(key)
 
 
@@ -96,6 +88,6 @@ def _product(query: torch.Tensor, key: torch.Tensor, scale: float) -> torch.Tens
     return ((query * scale) @ key.transpose(-1, -2)).float()
 
 
-def _split_heads(projected: torch.Tensor, heads: int) -> torch.Tensor:
+def split_heads(projected: torch.Tensor, heads: int) -> torch.Tensor:
     """(batch, positions, heads · d) → (batch, heads, positions, d)."""
     return projected.unflatten(2, (heads, -1)).transpose(1, 2)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .attention import Float32SoftmaxProcessor
+from .attention import Float32SoftmaxProcessor, split_heads
 from .probe import Selection
 
 
@@ -76,9 +76,10 @@ def capture(unet: Any, selection: Selection) -> Iterator[Capture]:
             layer.set_processor(processor)
         for output in selection.self_attention:
             layer = unet.get_submodule(output.layer)
-            undo.callback(layer.set_processor, layer.processor)
-            average = partial(captured.record, output.name)
-            layer.set_processor(Float32SoftmaxProcessor(average=average))
+            for part, name, scale in (("q", output.queries, layer.scale), ("k", output.keys, 1.0)):
+                projection = getattr(layer, f"norm_{part}") or getattr(layer, f"to_{part}")
+                hook = partial(_record_heads, captured, name, layer.heads, scale)
+                undo.callback(projection.register_forward_hook(hook).remove)
         for feature, source in zip(selection.encoder, selection.encoder_layers, strict=True):
             hook = partial(_record_output, captured, feature.name, source.reduction)
             handle = unet.get_submodule(source.path).register_forward_hook(hook)
@@ -103,6 +104,20 @@ def _last_up_block(selection: Selection) -> int:
 
 def _record_input(captured: Capture, name: str, _module: Any, args: tuple[Any, ...]) -> None:
     captured.record(name, args[0])
+
+
+def _record_heads(
+    captured: Capture,
+    name: str,
+    heads: int,
+    scale: float,
+    _module: Any,
+    _args: Any,
+    output: torch.Tensor,
+) -> None:
+    """Of a projection, or of the norm behind it, which sees heads apart."""
+    apart = output if output.ndim == 4 else split_heads(output, heads)
+    captured.record(name, apart.float() * scale)
 
 
 def _record_output(

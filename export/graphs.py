@@ -169,8 +169,8 @@ def unet_graph(
         },
         features
         | logits
-        | {a.name: (0, 1, 2) for a in selection.self_attention}
         | {a.queries: (0, 2) for a in selection.attention}
+        | {name: (0, 2) for a in selection.self_attention for name in (a.queries, a.keys)}
         | {f.name: (0, 2, 3) for f in selection.encoder},
         shared=True,
     )

@@ -25,7 +25,8 @@ class ExportOptions:
         feature_strides: image pixels per cell of the features to return; the
             paper's sizes 8, 16, 32 at 512² (Table 6).
         attention_strides: the same for cross-attention logits: sizes 8, 16 (Table 5).
-        self_attention_strides: the same for self-attention, which DiffSeg reads; none by default.
+        self_attention_strides: the same for self-attention's queries and keys, which heads refined
+            and diffseg read; none by default.
         precision: what the graphs compute in; norms, softmax, logits and
             outputs are float32 always.
         weights: "fp16" stores weights in half and widens them at load, so that

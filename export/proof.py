@@ -208,8 +208,8 @@ def relative_error(found: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:
 
 @contextmanager
 def _observed(unet: Any, selection: Selection) -> Iterator[dict[str, torch.Tensor]]:
-    """Collect a plain forward pass's resnet inputs, QKᵀ/√d, self-attention, and what the encoder's
-    last one gives, as its layer has it; hooks go on exit."""
+    """Collect a plain forward pass's resnet inputs, QKᵀ/√d, self-attention's Q and K, and what the
+    encoder's last one gives, as its layer has it; hooks go on exit."""
     outputs: dict[str, torch.Tensor] = {}
     with ExitStack() as undo:
         for feature, resnet in zip(selection.features, selection.resnets, strict=True):
@@ -227,7 +227,7 @@ def _observed(unet: Any, selection: Selection) -> Iterator[dict[str, torch.Tenso
                 hook = partial(_keep_output, pair, part)
                 undo.callback(projected.register_forward_hook(hook).remove)
             own = output in selection.self_attention
-            multiply = partial(_multiply, outputs, output, pair, own)
+            multiply = partial(_keep_own if own else _multiply, outputs, output, pair)
             undo.callback(layer.register_forward_hook(multiply).remove)
         yield outputs
 
@@ -248,21 +248,28 @@ def _multiply(
     outputs: dict[str, torch.Tensor],
     output: AttentionOutput,
     pair: dict[str, torch.Tensor],
-    own: bool,
     layer: Any,
     _args: Any,
     _output: Any,
 ) -> None:
-    """After an attention layer, from its queries and keys: (batch, heads, pixels, tokens), and its
-    queries over √d, (batch, heads, pixels, d); or with `own` the mean of its softmax over the
-    heads, (batch, pixels, pixels)."""
+    """After a cross-attention, from its queries and keys: (batch, heads, pixels, tokens), and its
+    queries over √d, (batch, heads, pixels, d)."""
     query, key = _by_head(pair["q"], layer), _by_head(pair["k"], layer)
-    logits = torch.einsum("bhpd,bhtd->bhpt", query, key) / query.shape[-1] ** 0.5
-    if own:
-        outputs[output.name] = logits.softmax(dim=-1).mean(dim=1)
-    else:
-        outputs[output.name] = logits
-        outputs[output.queries] = query / query.shape[-1] ** 0.5
+    outputs[output.name] = torch.einsum("bhpd,bhtd->bhpt", query, key) / query.shape[-1] ** 0.5
+    outputs[output.queries] = query / query.shape[-1] ** 0.5
+
+
+def _keep_own(
+    outputs: dict[str, torch.Tensor],
+    output: AttentionOutput,
+    pair: dict[str, torch.Tensor],
+    layer: Any,
+    _args: Any,
+    _output: Any,
+) -> None:
+    """After a self-attention: its queries over √d and its keys, (batch, heads, pixels, d)."""
+    query, key = _by_head(pair["q"], layer), _by_head(pair["k"], layer)
+    outputs[output.queries], outputs[output.keys] = query / query.shape[-1] ** 0.5, key
 
 
 def _as_map(given: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:

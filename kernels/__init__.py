@@ -20,8 +20,19 @@ from .grid import Array, Grid, Mode, Size, array_module, void
 from .kmeans import KMeans, gram_kmeans, kmeans
 from .norms import pixel_norms
 from .prototypes import prototypes
+from .refining import (
+    at_side,
+    head_mean,
+    iterate,
+    less_entropy,
+    minmax,
+    smooth_by_clusters,
+    spread_below,
+    sum_to_one,
+)
 from .resize import resize
 from .segments import MAX_SEGMENTS, Method, cluster, cluster_weights
+from .self_attention import Layer, attend, mean_map
 from .spectral import SpectralError, spectral_embedding
 
 __all__ = [
@@ -33,6 +44,7 @@ __all__ = [
     "Grid",
     "Guide",
     "KMeans",
+    "Layer",
     "Method",
     "Mode",
     "Pooling",
@@ -42,6 +54,8 @@ __all__ = [
     "array_module",
     "assign",
     "assign_along_edges",
+    "at_side",
+    "attend",
     "class_maps",
     "cluster",
     "cluster_weights",
@@ -50,16 +64,24 @@ __all__ = [
     "found",
     "full_scores",
     "gram_kmeans",
+    "head_mean",
+    "iterate",
     "kmeans",
+    "less_entropy",
     "logits",
+    "mean_map",
     "merged_maps",
+    "minmax",
     "never",
     "pixel_norms",
     "prototypes",
     "resize",
     "score_maps",
     "scores_along_edges",
+    "smooth_by_clusters",
     "spectral_embedding",
+    "spread_below",
+    "sum_to_one",
     "token_softmax",
     "void",
     "won_shares",

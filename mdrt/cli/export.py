@@ -72,8 +72,8 @@ GONE: Final[Mapping[str, str]] = {
     option(
         "--self-attention-strides",
         default="",
-        help="The same of self-attention layers, their heads averaged, for head diffseg: "
-        "64,32,16,8 as published.  [default: none]",
+        help="The same of self-attention layers, their queries and keys, for heads refined and "
+        "diffseg: 64,32,16,8 as published.  [default: none]",
     ),
 )
 @group(

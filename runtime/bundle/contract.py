@@ -16,10 +16,11 @@ Four graphs, float32 at every rim whatever precision they compute in:
                        → `features_s<stride>` (batch, channels, H/stride, W/stride) float32
                        → `logits_s<stride>_<n>` (batch, heads, pixels, max_length) float32:
                          QKᵀ/√d before softmax, pixels = H/stride · W/stride in row-major order
-                       → `self_attention_s<stride>_<n>` (batch, pixels, pixels) float32, if asked
-                         for: softmax(QKᵀ/√d) of a self-attention layer, its heads averaged
                        → `queries_s<stride>_<n>` (batch, heads, pixels, d) float32: Q/√d of each
                          layer that has logits; with the keys of any words, their logits
+                       → `self_queries_s<stride>_<n>` and `self_keys_s<stride>_<n>` (batch, heads,
+                         pixels, d) float32, if asked for: Q/√d and K of a self-attention layer,
+                         whose map, a thousand times as large, nobody need hold
                        → `encoder_s<stride>` (batch, channels, H/stride, W/stride) float32, if the
                          down blocks have attention: what their last self-attention gives, before
                          it is added to what went in (DiffCut's features)
@@ -48,7 +49,7 @@ from typing import Any, Final, Protocol
 from ..errors import BundleError
 from .typed import Document, plain
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 
 VAE_ENCODER: Final = "vae_encoder.onnx"
 TEXT_ENCODER: Final = "text_encoder.onnx"
@@ -98,6 +99,7 @@ def _bound(key: str, value: int, least: int, most: int) -> None:
 
 
 _LOGITS: Final = "logits"
+_SELF: Final = "self"
 
 
 def features_name(stride: int) -> str:
@@ -112,7 +114,7 @@ def logits_name(stride: int, index: int) -> str:
 
 def self_attention_name(stride: int, index: int) -> str:
     """The name of the `index`-th self-attention layer at `stride`, in execution order."""
-    return f"self_attention_s{stride}_{index}"
+    return f"{_SELF}_s{stride}_{index}"
 
 
 def encoder_name(stride: int) -> str:
@@ -150,8 +152,8 @@ class FeatureOutput:
 
 @dataclass(frozen=True)
 class AttentionOutput:
-    """One attention layer: a cross-attention's logits, (batch, heads, pixels, max_length) float32,
-    or a self-attention's probabilities, (batch, pixels, pixels) float32."""
+    """One attention layer. A cross-attention's name is that of its logits, (batch, heads, pixels,
+    max_length) float32; a self-attention gives out queries and keys alone."""
 
     name: str
     stride: int
@@ -165,13 +167,18 @@ class AttentionOutput:
 
     @property
     def queries(self) -> str:
-        """Of a cross-attention: the output with Q/√d, (batch, heads, pixels, channels) float32."""
-        return self.name.replace(_LOGITS, "queries", 1)
+        """The output with Q/√d, (batch, heads, pixels, channels) float32."""
+        return self._part("queries")
 
     @property
     def keys(self) -> str:
-        """Of a cross-attention: K of its words, (batch, heads, max_length, channels) float32."""
-        return self.name.replace(_LOGITS, "keys", 1)
+        """K: of a cross-attention's words, an output of the graph of keys, (batch, heads,
+        max_length, channels) float32; of a self-attention's pixels, an output of the UNet's."""
+        return self._part("keys")
+
+    def _part(self, of: str) -> str:
+        kind, _, place = self.name.partition("_")
+        return f"{of}_{place}" if kind == _LOGITS else f"{kind}_{of}_{place}"
 
 
 class Outputs(Protocol):
@@ -188,15 +195,13 @@ class Outputs(Protocol):
 
 
 def output_names(of: Outputs) -> tuple[str, ...]:
-    """The outputs in a graph's order: features, logits, self-attention, queries, encoder."""
-    named: tuple[FeatureOutput | AttentionOutput, ...] = (
-        *of.features,
-        *of.attention,
-        *of.self_attention,
-    )
+    """The outputs in a graph's order: features, logits, queries, of self-attention queries and
+    keys, encoder."""
     return (
-        *(output.name for output in named),
+        *(output.name for output in of.features),
+        *(output.name for output in of.attention),
         *(output.queries for output in of.attention),
+        *(name for output in of.self_attention for name in (output.queries, output.keys)),
         *(output.name for output in of.encoder),
     )
 

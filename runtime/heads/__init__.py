@@ -12,10 +12,11 @@ from .diffseg import DIFFSEG
 from .kmeans import KMEANS
 from .maskdiffusion import MASKDIFFUSION
 from .options import Declared, HeadOptions, declared, option
+from .refined import REFINED
 from .spectral import SPECTRAL
 
 HEADS: Final[Mapping[str, Head]] = {
-    head.name: head for head in (MASKDIFFUSION, ATTENTION, SPECTRAL, KMEANS, DIFFSEG)
+    head.name: head for head in (MASKDIFFUSION, ATTENTION, REFINED, SPECTRAL, KMEANS, DIFFSEG)
 }
 """Every head by its name."""
 

@@ -22,7 +22,7 @@ Tap: TypeAlias = Literal["features", "logits", "self_attention"]
 _LACKS: Final[Mapping[Tap, str]] = {
     "features": "features",
     "logits": "cross-attention logits",
-    "self_attention": "self-attention maps",
+    "self_attention": "self-attention",
 }
 
 

@@ -34,8 +34,9 @@ def read(taps: Taps, options: DiffSegOptions, count: int | Literal["auto"]) -> R
             f"segments is {count}, and head diffseg finds how many there are by kl_threshold; "
             "give segments auto"
         )
-    layers = taps.self_attention(options.timestep)
+    own = taps.self_attention(options.timestep)
     with taps.stage("segments"):
+        layers = [kernels.mean_map([(layer.queries, layer.keys)]) for layer in own]
         maps = kernels.merged_maps(layers, options.kl_threshold)
     return Reading([maps], maps)
 

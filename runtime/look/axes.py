@@ -45,8 +45,9 @@ def _expected(manifest: Manifest) -> dict[str, Mapping[str, Shape]]:
     hidden: Shape = (None, length, manifest.text.hidden)
     outputs: dict[str, Shape] = {f.name: (None, f.channels, None, None) for f in manifest.features}
     outputs |= {a.name: (None, a.heads, None, length) for a in manifest.attention}
-    outputs |= {a.name: (None, None, None) for a in manifest.self_attention}
-    outputs |= {a.queries: (None, a.heads, None, a.channels) for a in manifest.attention}
+    for layers in (manifest.attention, manifest.self_attention):
+        outputs |= {a.queries: (None, a.heads, None, a.channels) for a in layers}
+    outputs |= {a.keys: (None, a.heads, None, a.channels) for a in manifest.self_attention}
     outputs |= {f.name: (None, f.channels, None, None) for f in manifest.encoder}
     states = contract.ENCODER_HIDDEN_STATES
     inputs = {contract.SAMPLE: latent, states: hidden}

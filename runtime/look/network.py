@@ -43,8 +43,8 @@ class Seen:
         encoder: the same of what the encoder gives.
         logits: of the class tokens, (heads, tokens, rows, columns) a layer in the cut's order, or
             their probabilities, comparable over all prompts; empty without class names.
-        self_attention: probabilities, (pixels, pixels) a layer in the cut's order; empty unless
-            they were asked for.
+        self_attention: Q/√d and K, (heads, pixels, d) each, a layer in the cut's order; empty
+            unless they were asked for.
         queries: of every tile, (tiles, heads, pixels, d) a layer in the cut's order; empty unless
             they were asked for.
     """
@@ -52,7 +52,7 @@ class Seen:
     features: tuple[Grid, ...]
     encoder: tuple[Grid, ...]
     logits: tuple[Array, ...]
-    self_attention: tuple[Array, ...] = ()
+    self_attention: tuple[tuple[Array, Array], ...] = ()
     queries: tuple[Array, ...] = ()
 
 
@@ -154,7 +154,8 @@ class Network:
         maps = {a.name: [stitch(a.stride, a.heads * len(own)) for own in positions] for a in layers}
         # every (tile, prompt); a tile's prompts follow one another
         pairs = [(tile, prompt) for tile in range(len(z)) for prompt in range(len(positions))]
-        own_layers = [a.name for a in cut.self_attention] if self_attention else []
+        own_layers = [name for a in cut.self_attention for name in (a.queries, a.keys)]
+        own_layers = own_layers if self_attention else []
         if own_layers and len(pairs) != 1:
             raise MdrtError(
                 f"self-attention is of one tile's pixels among themselves; {len(z)} tiles and "
@@ -214,7 +215,8 @@ class Network:
         seen = {f.name: Grid(grids[f.name].result(), canvas.extent) for f in levels}
         encoder = tuple(seen.pop(f.name) for f in cut.encoder if f in levels)
         asked = tuple(xp.stack(found) for found in asking.values())
-        return Seen(tuple(seen.values()), encoder, tuple(stitched), tuple(among), asked)
+        paired = tuple(zip(among[::2], among[1::2], strict=True))
+        return Seen(tuple(seen.values()), encoder, tuple(stitched), paired, asked)
 
     def attend(
         self,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
-from typing import Final, TypeVar
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,21 @@ from .words import EncodedText
 
 KEPT_BYTES: Final = 1 << 30
 """Of a look, before what was used longest ago gives way: some 50 pictures of 512²."""
+
+
+@dataclass(frozen=True)
+class SelfAttention:
+    """One self-attention layer of a square picture: its map is softmax(Q Kᵀ/√d) of every head.
+
+    Attributes:
+        stride: image pixels of the square a cell.
+        queries: Q/√d, (heads, pixels, d) float32.
+        keys: K, likewise.
+    """
+
+    stride: int
+    queries: Array
+    keys: Array
 
 
 class Taps:
@@ -142,19 +158,24 @@ class Taps:
             self._kept.put((*key, cut), found)
         return _of_strides(cut.attention, found, strides)
 
-    def self_attention(self, timestep: int) -> tuple[Array, ...]:
-        """(pixels, pixels) float32 of every self-attention layer that the bundle gives out, of the
-        picture as one square and the empty prompt."""
-        key = ("self-attention", timestep)
-        found: tuple[Array, ...] | None = self._kept.get(key)
+    def self_attention(
+        self, timestep: int, strides: Sequence[int] | None = None, *, noise: bool = True
+    ) -> list[SelfAttention]:
+        """Q/√d and K of the self-attention layers of the strides asked for (None: all that the
+        bundle gives out), of the picture as one square and the empty prompt."""
+        declared = self.network.manifest.self_attention
+        read = _of_strides(declared, declared, strides)
+        giving = self.network.unet.giving([layer.queries for layer in read])
+        key = ("self-attention", timestep, noise)
+        cut, found = self._known(key, giving)
         if found is None:
-            declared = self.network.manifest.self_attention
-            cut = self.network.unet.choose([layer.name for layer in declared])
             text, z = self.empty, self._latents(self.square)
-            seen = self._pass(self.square, z, cut, timestep, text, self_attention=True)
-            found = seen.self_attention
-            self._kept.put(key, found)
-        return found
+            asked = {"noise": noise, "self_attention": True}
+            found = self._pass(self.square, z, cut, timestep, text, **asked).self_attention
+            self._kept.put((*key, cut), found)
+        layers = zip(cut.self_attention, found, strict=True)
+        own = [SelfAttention(layer.stride, *pair) for layer, pair in layers]
+        return _of_strides(cut.self_attention, own, strides)
 
     def norms(self, features: Sequence[Grid]) -> Array:
         """‖f‖ (H, W) float32 at every pixel of the picture."""
@@ -215,7 +236,7 @@ class Taps:
 
     def _known(
         self, key: tuple[Hashable, ...], giving: Sequence[Cut]
-    ) -> tuple[Cut, tuple[Array, ...] | None]:
+    ) -> tuple[Cut, tuple[Any, ...] | None]:
         """What is kept under a key of the first cut of which anything is; else the first cut."""
         for cut in giving:
             if (found := self._kept.get((*key, cut))) is not None:

@@ -41,7 +41,7 @@ def test_half_weights_self_attention_and_another_vae(bundle: Path, sd2: Path, va
     assert done.exit_code == 0, done.output
     found: dict[str, Any] = json.loads(done.stdout)
     rows = {row["tensor"]: row for row in found["tensors"]}
-    assert {"latent", "self_attention_s64_0", "self_attention_s32_0"} <= rows.keys()
+    assert {"latent", "self_queries_s64_0", "self_keys_s32_0"} <= rows.keys()
     assert all(row["passed"] for row in rows.values())
     assert max(row["error"] for row in rows.values()) > 1e-4  # of the weights' rounding
     assert {row["tolerance"] for row in rows.values()} == {1e-2}

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 import mdrt
+from mdrt import kernels
 from mdrt.cli import main
 from mdrt.export.exporter import ExportReport, export
 from mdrt.export.options import ExportOptions
@@ -30,21 +31,25 @@ def test_every_layer_is_proved(report: ExportReport, sd1_report: ExportReport) -
     rows = {row.tensor: row for row in report.proof if row.graph == "unet.onnx"}
     assert list(rows) == list(report.manifest.output_names)
     assert all(row.passed for row in rows.values())
-    for shape in rows["self_attention_s8_4"].shapes:
-        assert shape[1] == shape[2] >= 64
+    for name in ("self_queries_s8_4", "self_keys_s8_4"):
+        for shape in rows[name].shapes:
+            assert shape[1] == layers[-1].heads
+            assert shape[2] >= 64
     assert not sd1_report.manifest.self_attention  # none unless asked for
-    assert "self_attention" not in " ".join(sd1_report.manifest.output_names)
+    assert "self_" not in " ".join(sd1_report.manifest.output_names)
 
 
-def test_maps_are_probabilities_averaged_over_heads(report: ExportReport) -> None:
+def test_queries_and_keys_make_probabilities(report: ExportReport) -> None:
     image = np.random.default_rng(0).integers(0, 255, (90, 160, 3), dtype=np.uint8)
-    layers = mdrt.Segmenter(report.path).look(image).taps.self_attention(299)
-    assert [layer.shape for layer in layers] == [
-        (n, n) for n in [4] + [16] * 5 + [64] * 5 + [256] * 5
-    ]
-    for layer in layers:
-        assert layer.min() >= 0
-        np.testing.assert_allclose(layer.sum(axis=1), 1, atol=1e-5)
+    taps = mdrt.Segmenter(report.path).look(image).taps
+    layers = taps.self_attention(299)
+    assert [layer.stride for layer in layers] == [64] + [32] * 5 + [16] * 5 + [8] * 5
+    maps = [kernels.mean_map([(layer.queries, layer.keys)]) for layer in layers]
+    assert [len(found) for found in maps] == [4] + [16] * 5 + [64] * 5 + [256] * 5
+    for found in maps:
+        assert found.min() >= 0
+        np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+    assert [layer.stride for layer in taps.self_attention(299, [16])] == [16] * 5
 
 
 def test_diffseg_segments_with_it(report: ExportReport, tmp_path: Path) -> None:
