@@ -60,14 +60,9 @@ NOT_RUN: Final = (
         "tests/test_extras.py",  # by `make extras-test`, each extra in an empty environment
     ),
     NotRun(
-        r"mdrt export .* --out (sd15-half|sd15-fp16|sd15-taesd)( .*)?",
+        r"mdrt export .* --out (sd15-half|sd15-fp16|sd15-taesd|sd15-all)( .*)?",
         "an export takes most of a minute, and one is run",
         "tests/export/test_export.py",
-    ),
-    NotRun(
-        r"mdrt export .* --out sd15-all( .*)?|.* --head diffseg --engine sd15-all",
-        "the same; and the embedded model gives out no self-attention",
-        "tests/export/test_self_attention.py",
     ),
     NotRun(
         r"mdrt export .* --recommend .*",
@@ -168,7 +163,7 @@ def desk(tmp_path: Path) -> Path:
         Image.fromarray(render(seed).image).save(tmp_path / name)
     (tmp_path / "names").mkdir()
     (tmp_path / "names" / "outdoor.list").write_text("sky\nwater, sea\n")
-    for name in ("sd15", "sd15-fp16"):
+    for name in ("sd15", "sd15-fp16", "sd15-all"):
         shutil.copytree(EMBEDDED, tmp_path / name)
     own_data(tmp_path / "mine")
     miniatures(tmp_path / "data")

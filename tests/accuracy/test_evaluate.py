@@ -323,7 +323,6 @@ def test_what_cannot_be_scored_is_named_and_skipped(folder: Path, tmp_path: Path
         (["run", "scenes", "--set", "feature_strides=8"], "feature_strides holds 8"),
         (["run", "scenes", "--set", "glow=8"], "has no setting glow; it has timestep, refine"),
         (["run", "scenes", "--head", "moon"], "head 'moon' is none of maskdiffusion"),
-        (["run", "scenes", "--head", "diffseg"], "reads self-attention maps"),
         (["run", "scenes", "--method", "kmeans"], "--method is now --head"),
         (["run", "scenes", "--head", "kmeans", "--protocol", "miou"], "takes labels as classes"),
         (["run", "scenes", "--segments", "0"], "expected present, auto"),

@@ -328,7 +328,6 @@ def test_unknown_names_are_warned_of(picture_file, tmp_path):
         (["--head", "attention", "--segments", "3"], ["without names"]),
         (["--head", "kmeans", "--background", "sky"], ["needs class names"]),
         (["--head", "diffseg", "--segments", "3"], ["diffseg finds how many"]),
-        (["--head", "diffseg"], ["diffseg reads self-attention maps", "export it again"]),
         (["--classes", "sky", "--provider", "tpu"], ["unknown provider", "cpu"]),
         (["--classes", "sky", "--engine", "nowhere"], ["no bundle at nowhere"]),
         (["--classes", "sky", "--engine", "unet.plan"], ["no bundle", "mdrt export"]),

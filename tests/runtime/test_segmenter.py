@@ -261,10 +261,16 @@ def test_bad_calls(segmenter, picture):
         segmenter(picture, NAMES, head="spectral")
     with pytest.raises(MdrtError, match="head attention needs names; choose of spectral"):
         segmenter(picture, segments=2, head="attention")
-    with pytest.raises(MdrtError, match="diffseg reads self-attention maps"):
-        segmenter(picture, segments="auto", head="diffseg")
     with pytest.raises(MdrtError, match="feature_strides holds 8, and the bundle has 16"):
         segmenter(picture, NAMES, feature_strides=(16, 8))
+
+
+def test_a_head_whose_taps_a_bundle_lacks_says_which(segmenter, tmp_path):
+    bundle = shutil.copytree(EMBEDDED, tmp_path / "bundle")
+    manifest = dataclasses.replace(segmenter.manifest, self_attention=())
+    write_manifest(bundle, manifest)
+    with pytest.raises(MdrtError, match="diffseg reads self-attention, which .* export it again"):
+        mdrt.Segmenter(bundle).settle("diffseg")
 
 
 def test_a_timestep_is_refused_before_the_picture_is_read(segmenter, tmp_path):
