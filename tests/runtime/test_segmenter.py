@@ -269,7 +269,7 @@ def test_a_head_whose_taps_a_bundle_lacks_says_which(segmenter, tmp_path):
     bundle = shutil.copytree(EMBEDDED, tmp_path / "bundle")
     manifest = dataclasses.replace(segmenter.manifest, self_attention=())
     write_manifest(bundle, manifest)
-    with pytest.raises(MdrtError, match="diffseg reads self-attention, which .* export it again"):
+    with pytest.raises(MdrtError, match=r"diffseg reads self-attention, which .* export it again"):
         mdrt.Segmenter(bundle).settle("diffseg")
 
 
