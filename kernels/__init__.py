@@ -4,7 +4,8 @@ The verbs in the order in which data flows:
 
 - named classes: `class_maps` → `prototypes` → `score_maps` → `assign`
 - no names: `cluster` → `cluster_weights` → `prototypes` → `score_maps` → `assign`
-- boundaries along the picture's edges: … → `score_maps` → `fine_scores` → `assign_along_edges`
+- boundaries along the picture's edges: … → `score_maps` → `fine_scores` → `assign_along_edges`, or
+  `pamr` → `assign`
 
 Everything runs on the arrays it is given, NumPy's or CuPy's, by the exact low-resolution algebra:
 resizing is linear, so it is applied to a few score maps instead of thousands of feature maps.
@@ -19,6 +20,7 @@ from .found import found
 from .grid import Array, Grid, Mode, Size, array_module, void
 from .kmeans import KMeans, gram_kmeans, kmeans
 from .norms import pixel_norms
+from .pamr import pamr
 from .prototypes import prototypes
 from .refining import (
     at_side,
@@ -73,6 +75,7 @@ __all__ = [
     "merged_maps",
     "minmax",
     "never",
+    "pamr",
     "pixel_norms",
     "prototypes",
     "resize",

@@ -34,6 +34,7 @@ from mdrt.kernels import (
     class_maps,
     cluster,
     full_scores,
+    pamr,
     pixel_norms,
     prototypes,
     score_maps,
@@ -311,6 +312,22 @@ def test_many_classes_are_refined_a_chunk_at_a_time(xp: ModuleType) -> None:
     if xp is standin.cupy:
         assert standin.LAUNCHED[before:] == ["edge_labels_uint16"] * -(-300 // CHUNK)
     assert (xp.asnumpy(labels) == 299).all()
+
+
+@given(seed=SEEDS, classes=st.integers(1, 5), grid=SIZES)
+@few
+def test_scores_spread_along_colours(
+    xp: ModuleType, seed: int, classes: int, grid: tuple[int, int]
+) -> None:
+    random = np.random.default_rng(seed)
+    image = random.random((3, *grid), dtype=np.float32)
+    scores = random.standard_normal((classes, *grid), dtype=np.float32)
+    waited = len(standin.WAITED)
+    actual = pamr(xp.asarray(scores), xp.asarray(image))
+    assert len(standin.WAITED) == waited
+    assert isinstance(actual, xp.ndarray)
+    assert actual.dtype == np.float32
+    np.testing.assert_allclose(xp.asnumpy(actual), pamr(scores, image), atol=1e-5)
 
 
 def test_the_whole_chain(xp: ModuleType) -> None:
