@@ -14,19 +14,20 @@ import numpy as np
 from .. import kernels
 from ..kernels import Array, Assignment, Grid, Guide, Size, void
 from .heads.base import Reading
+from .heads.options import Refine
 from .look.taps import Taps
 from .pictures.images import shrink
 
 
 def label_pixels(
-    taps: Taps, reading: Reading, refine: bool, threshold: float = 0.0, keep: bool = False
+    taps: Taps, reading: Reading, refine: Refine, threshold: float = 0.0, keep: bool = False
 ) -> tuple[Assignment, Array | None]:
     """Every pixel's class and, if they are to be kept, the scores of all classes.
 
     Args:
         taps: of the picture.
         reading: what a head made of it.
-        refine: whether boundaries follow the picture's edges.
+        refine: what makes boundaries follow the picture's edges.
         threshold: the score under which a pixel is of no class; 0 for none.
         keep: whether to keep the scores, (classes, H, W) float32.
     """
@@ -38,21 +39,21 @@ def label_pixels(
 
 
 def _assign(
-    taps: Taps, reading: Reading, refine: bool, keep: bool
+    taps: Taps, reading: Reading, refine: Refine, keep: bool
 ) -> tuple[Assignment, Array | None]:
     """The class of the highest score at every pixel, whatever that is."""
     size, features = taps.size, reading.features
     scores, absent = reading.scores, reading.absent
-    if refine or reading.attention:
+    if refine != "none" or reading.attention:
         grid = kernels.edge_grid(features or scores, size)
-        if features:
-            fine = kernels.fine_scores(scores, features, grid, reading.maps, reading.attention)
-        else:
-            fine = reduce(add, (kernels.resize(level, grid) for level in scores))
-        if refine:
-            edges = _guide(taps, grid)
+        fine = _fine(reading, grid)
+        if refine == "guided":
+            image = taps.network.device.upload(np.ascontiguousarray(taps.image))
+            edges = Guide(image, _small(taps, grid))
             full = kernels.scores_along_edges(fine, edges) if keep else None
             return kernels.assign_along_edges(fine, edges, absent), full
+        if refine == "pamr":
+            fine = kernels.pamr(fine, _small(taps, grid))
         scores, features = [Grid(fine)], ()
     xp = taps.network.device.xp
     norms = taps.norms(features) if features else xp.ones(size, dtype="float32")
@@ -61,8 +62,15 @@ def _assign(
     return kernels.assign(open_to, size, norms), full
 
 
-def _guide(taps: Taps, grid: Size) -> Guide:
-    """The picture on the device, as it is and on a small grid."""
-    device, image = taps.network.device, taps.image
-    small = shrink(image, grid).transpose(2, 0, 1).astype(np.float32) / 255
-    return Guide(device.upload(np.ascontiguousarray(image)), device.upload(small))
+def _fine(reading: Reading, grid: Size) -> Array:
+    """Every class's score on a finer grid than the network's, class maps joined in."""
+    scores, features = reading.scores, reading.features
+    if features:
+        return kernels.fine_scores(scores, features, grid, reading.maps, reading.attention)
+    return reduce(add, (kernels.resize(level, grid) for level in scores))
+
+
+def _small(taps: Taps, grid: Size) -> Array:
+    """The picture on a small grid on the device, (3, *grid) float32 in [0, 1]."""
+    small = shrink(taps.image, grid).transpose(2, 0, 1).astype(np.float32, order="C") / 255
+    return taps.network.device.upload(small)

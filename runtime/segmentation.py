@@ -34,8 +34,8 @@ class Segmentation:
         classes: names; "segment 1", … where there were none.
         confidence: (H, W) float32, the winning score: of heads with prototypes the cosine of each
             pixel's features to its class's (in mode "released" times the prototype's length), mixed
-            with its class map by `attention`; of others the winning map. Filtered by `refine`.
-            Comparable within one picture.
+            with its class map by `attention`; of others the winning map. What `refine` made of it,
+            if that was asked for. Comparable within one picture.
         scores: (classes, H, W) float32, the same for every class, those taken to be absent
             (`presence`) included; None unless asked for.
         weights: the map of every class or segment that the head averaged its prototype with, or

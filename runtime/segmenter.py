@@ -62,7 +62,7 @@ class Segmenter:
     look = segmenter.look("beach.jpg")
     look.segment(["sky", "sand", ("water", "sea")])    # the networks run, once
     look.segment(["sky", "sand", "person"])            # other words
-    look.segments("auto", head="spectral", refine=True)
+    look.segments("auto", head="spectral", refine="guided")
 
     segmenter("beach.jpg", ["sky", "sand"])            # all of it in one call
     """

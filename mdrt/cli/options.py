@@ -60,7 +60,7 @@ def _settings(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> Ma
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
         if not (name and equals and value):
-            raise click.BadParameter(f"{text!r}; expected NAME=VALUE, as in --set refine=yes")
+            raise click.BadParameter(f"{text!r}; expected NAME=VALUE, as in --set refine=guided")
         if name in found:
             raise click.BadParameter(f"{name} is given twice")
         found[name] = value

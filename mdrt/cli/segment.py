@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import click
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.console import Console
 from ..runtime.bundle.contract import MOST_SEGMENTS, OPERATORS
 from ..runtime.disk.atomic import write_atomically
 from ..runtime.errors import PromptError
+from ..runtime.heads.options import Refine
 from ..runtime.look.prompts import class_file, load_classes, with_background
 from ..runtime.overlap import overlap
 from ..runtime.pictures.output import check_targets, choose_targets, output_folder, result_files
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 GONE: Final[Mapping[str, str]] = {
     "--method": "--head, as in --head kmeans",
+    "--no-refine": "--refine none",
     "--sharpness": "--set map_power=…, and of unnamed segments --set affinity_power=… with "
     "--set affinity=cells",
     **{
@@ -92,9 +94,9 @@ class _Segments(click.ParamType):  # type: ignore[type-arg]
     ),
     set_option,
     option(
-        "--refine/--no-refine",
-        default=None,
-        help="Let boundaries follow the picture's edges; short for --set refine=yes or no.",
+        "--refine",
+        type=click.Choice(get_args(Refine)),
+        help="What makes boundaries follow the picture's edges; short for --set refine=….",
     ),
     engine_option,
 )
@@ -170,7 +172,7 @@ def segment_command(
     recursive: bool,
     head: str | None,
     settings: Mapping[str, str],
-    refine: bool | None,
+    refine: str | None,
     engine: Path | None,
     out: Path,
     skip_existing: bool,
@@ -329,10 +331,10 @@ def _counted() -> bool:
     return source is not click.core.ParameterSource.DEFAULT
 
 
-def _with_refine(settings: Mapping[str, str], refine: bool | None) -> Mapping[str, str]:
+def _with_refine(settings: Mapping[str, str], refine: str | None) -> Mapping[str, str]:
     """Settings in which `--refine` is one more."""
     if refine is None:
         return settings
     if "refine" in settings:
         raise click.UsageError("--refine and --set refine=… say the same; give one")
-    return {**settings, "refine": "yes" if refine else "no"}
+    return {**settings, "refine": refine}

@@ -19,6 +19,8 @@ from ..errors import MdrtError
 Value: TypeAlias = str | int | float | bool | tuple[int, ...] | None
 Strides: TypeAlias = tuple[int, ...] | None
 """Image pixels per cell of the bundle's taps that are read; None reads all."""
+Refine: TypeAlias = Literal["none", "guided", "pamr"]
+"""What makes boundaries follow the picture's edges: nothing, the guided filter, or PAMR."""
 
 _KEY: Final = "mdrt"
 _WORDS: Final = {"yes": True, "no": False, "true": True, "false": False, "on": True, "off": False}
@@ -167,10 +169,11 @@ class HeadOptions:
         "paper's t = 1",
         least=0,
     )
-    refine: bool = option(
-        False,
-        "let boundaries follow the picture's edges, by a guided filter of its scores: the "
-        "network's cells are too coarse",
+    refine: Refine = option(
+        "none",
+        "let boundaries follow the picture's edges, for which the network's cells are too coarse: "
+        "guided filters the scores at full resolution, pamr spreads them among cells of one "
+        "colour, on a grid four times as fine as the network's",
     )
     threshold: float = option(
         0.0,

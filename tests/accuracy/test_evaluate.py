@@ -67,9 +67,9 @@ def test_figures_are_those_of_the_segmenter(tmp_path: Path, segmenter: mdrt.Segm
         found = report(
             "run", "scenes", "--limit", 4, "--head", "maskdiffusion", "--head", "attention",
             "--set", f"mode={mode}", "--set", "pooling=exp", "--set", "timestep=400",
-            "--set", "refine=no", "-o", tmp_path / mode,
+            "--set", "refine=none", "-o", tmp_path / mode,
         )  # fmt: skip
-        given: dict[str, Any] = {"mode": mode, "pooling": "exp", "timestep": 400, "refine": False}
+        given: dict[str, Any] = {"mode": mode, "pooling": "exp", "timestep": 400, "refine": "none"}
         results = [segmenter(scene.image, CLASSES, **given) for scene in scenes]
         alone = [kernels.resize(r.weights, r.labels.shape).argmax(axis=0) for r in results]
         for entry, labels in zip(
@@ -362,11 +362,11 @@ def test_counts_survive_packing() -> None:
 
 
 def test_an_entry_survives_its_key() -> None:
-    setting = Setting.of("kmeans", timestep=3, feature_strides=(32, 16), segments=4, refine=True)
+    setting = Setting.of("kmeans", timestep=3, feature_strides=(32, 16), segments=4, refine="pamr")
     entry = Entry(setting, "hungarian-image")
     assert Entry.from_key(entry.key) == entry
     assert json.loads(Entry(Setting.of("spectral"), "miou").key)["setting"] == {"head": "spectral"}
-    assert setting.words == "timestep=3, refine=yes, feature_strides=32,16, segments 4"
+    assert setting.words == "timestep=3, refine=pamr, feature_strides=32,16, segments 4"
     with pytest.raises(MdrtError, match="no setting glow"):
         Entry.from_key(entry.key.replace("refine", "glow"))
 

@@ -54,11 +54,11 @@ def wide() -> NDArray[np.uint8]:
 @pytest.mark.parametrize(
     ("mode", "pooling", "attention", "refine"),
     [
-        ("paper", "exp", 0.0, False),
-        ("paper", "softmax", 0.35, True),
-        ("released", "exp", 0.0, True),
-        ("released", "softmax", 0.0, False),
-        ("released", "softmax", 0.35, False),
+        ("paper", "exp", 0.0, "none"),
+        ("paper", "softmax", 0.35, "guided"),
+        ("released", "exp", 0.0, "guided"),
+        ("released", "softmax", 0.0, "pamr"),
+        ("released", "softmax", 0.35, "none"),
     ],
 )
 def test_named_classes(
@@ -69,7 +69,7 @@ def test_named_classes(
     mode: Any,
     pooling: Any,
     attention: float,
-    refine: bool,
+    refine: Any,
 ) -> None:
     write_engines(bundle, library)
     options = {"mode": mode, "pooling": pooling, "attention": attention, "refine": refine}
@@ -88,9 +88,9 @@ def test_named_classes(
 
 
 @pytest.mark.parametrize("mode", ["paper", "released"])
-@pytest.mark.parametrize("refine", [False, True])
+@pytest.mark.parametrize("refine", ["none", "guided", "pamr"])
 def test_nothing_waits_between_upload_and_download(
-    bundle: Path, gpu: ModuleType, picture: NDArray[np.uint8], mode: Any, refine: bool
+    bundle: Path, gpu: ModuleType, picture: NDArray[np.uint8], mode: Any, refine: Any
 ) -> None:
     """The host puts a picture's work on the stream without looking back, and waits once."""
     write_engines(bundle)

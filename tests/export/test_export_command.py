@@ -23,7 +23,7 @@ BEST = """
 pooling = "softmax"
 timestep = 40
 map_power = 2
-refine = true
+refine = "guided"
 
 [spectral]
 affinity = "cells"
@@ -68,7 +68,12 @@ def test_options_arrive(calls: list[ExportOptions], tmp_path: Path) -> None:
     (options,) = calls
     assert options.feature_strides == (32, 16)
     assert options.recommended == {
-        "maskdiffusion": {"pooling": "softmax", "timestep": 40, "map_power": 2.0, "refine": True},
+        "maskdiffusion": {
+            "pooling": "softmax",
+            "timestep": 40,
+            "map_power": 2.0,
+            "refine": "guided",
+        },
         "spectral": {"affinity": "cells", "affinity_power": 4.0, "feature_strides": (32, 16)},
     }
     assert type(options.recommended["maskdiffusion"]["map_power"]) is float  # as it is declared
@@ -84,7 +89,7 @@ def test_options_arrive(calls: list[ExportOptions], tmp_path: Path) -> None:
     [
         ("[maskdiffusion]\nsharpness = 2", ["maskdiffusion", "no setting sharpness", "map_power"]),
         ("[maskdiffusion]\nattention = 2", ["attention is 2", "0 to 1"]),
-        ("[maskdiffusion]\nrefine = 1", ["refine is 1", "yes or no"]),
+        ("[maskdiffusion]\nrefine = true", ["refine is True", "none, guided, pamr"]),
         ("[maskdiffusion]\npresence = 0.1", ["presence 0.1", "softmax"]),
         ("[watershed]\nlevel = 2", ["'watershed'", "maskdiffusion", "kmeans"]),
         ("timestep = 40", ["timestep is 40", "a head's settings"]),

@@ -18,6 +18,7 @@ from mdrt.kernels import (
     class_maps,
     edge_grid,
     fine_scores,
+    pamr,
     pixel_norms,
     prototypes,
     score_maps,
@@ -45,17 +46,20 @@ def segment(size: Size, mode: str) -> None:
     maps = Grid(class_maps(logits, np.arange(CLASSES), CLASSES))
     averages = prototypes(features, maps, size, "released" if mode == "released" else "paper")
     scores = score_maps(features, averages)
-    if mode == "refined":
+    if mode in ("guided", "pamr"):
         grid = edge_grid(features, size)
         fine = fine_scores(scores, features, grid, maps, 0.5)
         small = random.random((3, *grid), dtype=np.float32)
-        assign_along_edges(fine, Guide(np.zeros((*size, 3), np.uint8), small))
+        if mode == "guided":
+            assign_along_edges(fine, Guide(np.zeros((*size, 3), np.uint8), small))
+        else:
+            assign([Grid(pamr(fine, small))], size)
     else:
         assign(scores, size, pixel_norms(features, size))
     Affinity(features).matvec(np.ones(Affinity(features).n))
 
 
-@pytest.mark.parametrize("mode", ["paper", "released", "refined"])
+@pytest.mark.parametrize("mode", ["paper", "released", "guided", "pamr"])
 @pytest.mark.parametrize("turned", [False, True])
 def test_it_grows_with_a_side_and_not_with_its_square(mode: str, turned: bool) -> None:
     """Far less than a table of 40,000 by 10,000 cells would take, which is 1.6 GB."""

@@ -320,7 +320,7 @@ def test_unknown_names_are_warned_of(picture_file, tmp_path):
         (["--classes", "sky", "--set", "timestep=-1"], ["timestep is -1"]),
         (["--classes", "sky", "--set", "timestep"], ["'timestep'", "NAME=VALUE"]),
         (["--set", "mode=paper", "--set", "mode=released"], ["mode is given twice"]),
-        (["--set", "refine=no", "--refine"], ["--refine", "give one"]),
+        (["--set", "refine=none", "--refine", "pamr"], ["--refine", "give one"]),
         (["--set", "sharpness=2"], ["no setting sharpness", "map_power"]),
         (["--head", "watershed"], ["'watershed'", "maskdiffusion", "kmeans"]),
         (["--head", "kmeans", "--classes", "sky"], ["--classes", "attention", "kmeans"]),
@@ -488,6 +488,7 @@ def test_export_without_its_extra_names_it(tmp_path):
     [
         (["--pooling", "exp"], "--set pooling=…"),
         (["--timestep=5"], "--set timestep=…"),
+        (["--no-refine"], "--refine none"),
         (["--method", "kmeans"], "--head, as in --head kmeans"),
         (["--sharpness", "2"], "--set map_power=…, and of unnamed segments --set affinity_power"),
     ],
@@ -500,13 +501,13 @@ def test_an_option_of_earlier_versions_names_its_successor(picture_file, option,
 
 
 def test_settings_are_those_of_the_head(picture_file, tmp_path):
-    settings = ["--set", "mode=released", "--set", "map_power=3", "--no-refine"]
+    settings = ["--set", "mode=released", "--set", "map_power=3", "--refine", "pamr"]
     out = ["--json", "--out", tmp_path / "o"]
     found = json.loads(run(picture_file, "--classes", "sky, water", *settings, *out).stdout)
     assert found["schema"] == 4
     used = found["settings"]
     assert (used["head"], used["mode"], used["map_power"]) == ("maskdiffusion", "released", 3)
-    assert used["refine"] is False
+    assert used["refine"] == "pamr"
     assert run(picture_file, "--head", "kmeans", *out).exit_code == 0
     used = json.loads((tmp_path / "o" / "scene.json").read_text())["settings"]
     assert used["head"] == "kmeans"

@@ -64,7 +64,7 @@ def test_options_are_declared_with_types_ranges_and_help() -> None:
         "timestep", "refine", "threshold", "shape", "width", "gain", "bright", "feature_strides",
     ]  # fmt: skip
     assert [d.type for d in by_name.values()] == [
-        "whole number", "yes/no", "number", "choice", "whole number", "number", "yes/no", "strides",
+        "whole number", "choice", "number", "choice", "whole number", "number", "yes/no", "strides",
     ]  # fmt: skip
     assert by_name["width"].range == "whole number from 1 to 8"
     assert by_name["gain"].range == "number above 0 to below 10"
@@ -77,14 +77,14 @@ def test_options_are_declared_with_types_ranges_and_help() -> None:
 
 
 def test_texts_become_values() -> None:
-    texts = {"shape": "rows", "width": "3", "gain": "0.5", "bright": "yes", "refine": "off"}
+    texts = {"shape": "rows", "width": "3", "gain": "0.5", "bright": "yes", "refine": "pamr"}
     values = parse(TOY, texts | {"feature_strides": "16,64"})
     assert values == {
         "shape": "rows",
         "width": 3,
         "gain": 0.5,
         "bright": True,
-        "refine": False,
+        "refine": "pamr",
         "feature_strides": (64, 16),
     }
     assert vars(ToyOptions(**values)) == {"timestep": 0, "threshold": 0.0, **values}  # type: ignore[arg-type]
@@ -212,12 +212,12 @@ def test_a_head_that_is_added_is_on_the_command_line_and_in_the_record(
 ) -> None:
     Image.fromarray(picture).save(tmp_path / "scene.png")
     call = ["segment", str(tmp_path / "scene.png"), "-o", str(tmp_path / "out"), "--json"]
-    call += ["--classes", "sky, sand", "--head", "toy", "--refine"]
+    call += ["--classes", "sky, sand", "--head", "toy", "--refine", "guided"]
     done = CliRunner().invoke(main, [*call, "--set", "shape=rows", "--set", "width=4"])
     assert done.exit_code == 0, done.output
     settings = json.loads(done.stdout)["settings"]
     assert settings["head"] == "toy"
-    assert (settings["width"], settings["shape"], settings["refine"]) == (4, "rows", True)
+    assert (settings["width"], settings["shape"], settings["refine"]) == (4, "rows", "guided")
     assert json.loads((tmp_path / "out" / "scene.json").read_text())["settings"] == settings
     wrong = CliRunner().invoke(main, [*call, "--set", "width=9"])
     assert wrong.exit_code != 0

@@ -76,7 +76,7 @@ def test_a_second_head_on_the_same_taps_costs_no_network(
         look.segment(NAMES, mode=mode, timestep=100)
         assert runs()
         look.segment(NAMES, "attention", mode=mode, timestep=100)
-        look.segment(NAMES, mode=mode, timestep=100, refine=True, map_power=1.0, presence=0.0)
+        look.segment(NAMES, mode=mode, timestep=100, refine="guided", map_power=1.0, presence=0.0)
         assert runs() == []
     look.segments(3, timestep=100)
     look.segments("auto", "kmeans", timestep=100)

@@ -44,7 +44,8 @@ def peak(picture: Path, *options: str) -> int:
 
 @pytest.mark.parametrize("size", [(30_000, 1), (1, 30_000)])
 @pytest.mark.parametrize(
-    "options", [[], ["--set", "mode=paper", "--no-refine", "--set", "attention=0"]]
+    "options",
+    [[], ["--refine", "pamr"], ["--set", "mode=paper", "--refine", "none", "--set", "attention=0"]],
 )
 def test_a_line_of_pixels(tmp_path: Path, size: tuple[int, int], options: list[str]) -> None:
     random = np.random.default_rng(0)

@@ -80,7 +80,7 @@ def test_a_notebook_shows_the_overlay(result):
 
 
 @pytest.mark.parametrize("head", ["maskdiffusion", "attention"])
-@pytest.mark.parametrize("refine", [True, False])
+@pytest.mark.parametrize("refine", ["none", "guided", "pamr"])
 def test_a_threshold_leaves_pixels_without_a_class(segmenter, picture, head, refine):
     look = segmenter.look(picture)
     whole = look.segment(NAMES, head, refine=refine)
@@ -115,8 +115,8 @@ def test_many_classes_leave_room_for_none(segmenter, picture):
 
 def test_a_stream_gives_what_calls_give(segmenter, picture, picture_file):
     images = [picture, picture_file, picture_file.read_bytes(), Image.open(picture_file)]
-    wanted = segmenter(picture, NAMES, refine=False)
-    found = list(segmenter.stream(iter(images), NAMES, refine=False))
+    wanted = segmenter(picture, NAMES, refine="none")
+    found = list(segmenter.stream(iter(images), NAMES, refine="none"))
     assert len(found) == 4
     for one in found:
         np.testing.assert_array_equal(one.labels, wanted.labels)
@@ -240,7 +240,7 @@ def test_save_replaces_files_of_others_only_if_told(result, tmp_path):
 def test_the_largest_segment_is_the_first(segmenter, picture):
     look = segmenter.look(picture)
     for head in ("spectral", "kmeans"):
-        result = look.segments(5, head, scores=True, refine=False)
+        result = look.segments(5, head, scores=True, refine="none")
         assert list(result.shares) == sorted(result.shares, reverse=True)
         assert result.found[0] == "segment 1"
         np.testing.assert_array_equal(result.scores.argmax(axis=0), result.labels)

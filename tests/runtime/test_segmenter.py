@@ -31,7 +31,7 @@ def agreement(a, b):
 
 
 def test_named_result(segmenter, picture):
-    result = segmenter(picture, NAMES, presence=0, scores=True, refine=False)
+    result = segmenter(picture, NAMES, presence=0, scores=True, refine="none")
     assert result.labels.shape == (256, 256)
     assert result.labels.dtype == np.uint8
     assert result.classes == NAMES
@@ -295,7 +295,7 @@ def test_settled_options_are_the_bundles_recommendations(segmenter):
         "presence": 0.0,
         "map_power": 1.0,
         "attention": 0.25,
-        "refine": False,
+        "refine": "none",
         "threshold": 0.5,
         "feature_strides": (16,),
         "attention_strides": None,
@@ -414,7 +414,7 @@ def test_names_that_are_not_there_are_left_out(segmenter):
 
 def test_map_power_is_a_power_of_the_maps(segmenter, picture):
     look = segmenter.look(picture)
-    soft = {"pooling": "softmax", "presence": 0.0, "attention": 0.0, "refine": False}
+    soft = {"pooling": "softmax", "presence": 0.0, "attention": 0.0, "refine": "none"}
     plain = look.segment(NAMES, **soft, map_power=1.0)
     sharp = look.segment(NAMES, **soft, map_power=2)
     np.testing.assert_allclose(sharp.weights.values, plain.weights.values**2, rtol=1e-6)
@@ -456,7 +456,7 @@ def test_many_segments_of_few_cells_are_found(segmenter, picture, segments):
 
 
 def test_attention_is_the_share_of_the_maps(segmenter, picture):
-    plain = {"mode": "paper", "map_power": 1.0, "presence": 0.0, "refine": False}
+    plain = {"mode": "paper", "map_power": 1.0, "presence": 0.0, "refine": "none"}
     cosines, both, maps = (
         segmenter(picture, NAMES, **plain, attention=share, scores=True)
         for share in (0.0, 0.4, 1.0)
@@ -480,22 +480,23 @@ def test_attention_is_the_share_of_the_maps(segmenter, picture):
 @pytest.mark.parametrize("named", [True, False])
 def test_refined_boundaries_follow_the_picture(segmenter, named):
     """More of the true boundary is met, with names and without."""
-    met = {False: 0, True: 0}
+    met = {"none": 0, "guided": 0, "pamr": 0}
     for seed in (1, 2, 5):
         scene = render(seed)
         task = {"classes": scene.visible} if named else {"segments": len(scene.visible)}
         for refine in met:
             result = segmenter(scene.image, **task, refine=refine, scores=True)
-            assert result.settings["refine"] is refine
+            assert result.settings["refine"] == refine
             labels = result.labels.astype(int)
             boundary = (labels[:, 1:] != labels[:, :-1])[:-1] | (labels[1:] != labels[:-1])[:, :-1]
             truth = scene.mask.astype(int)
             true = (truth[:, 1:] != truth[:, :-1])[:-1] | (truth[1:] != truth[:-1])[:, :-1]
             met[refine] += int((boundary & true).sum())
-            if refine and not result.settings["absent"]:
+            if refine != "none" and not result.settings["absent"]:
                 assert (labels == result.scores.argmax(axis=0)).mean() > 0.999
                 np.testing.assert_allclose(result.confidence, result.scores.max(axis=0), atol=1e-5)
-    assert met[True] > 1.5 * met[False]
+    assert met["guided"] > 1.5 * met["none"]
+    assert met["pamr"] > 1.2 * met["none"]
 
 
 def test_presence_needs_probabilities(segmenter, picture):

@@ -72,12 +72,12 @@ def rows(segmenter: Segmenter, given: Mapping[str, str]) -> dict[str, Setting]:
     def of(head: str, plain: Mapping[str, Any], **own: Any) -> Setting:
         return Setting(head, segmenter.settle(head, **(values[head] | {**plain})), **own)
 
-    paper = {"timestep": 0, "refine": False}
+    paper = {"timestep": 0, "refine": "none"}
     found = {}
-    plainly: dict[str, Any] = {"attention": 0.0, "refine": False}
+    plainly: dict[str, Any] = {"attention": 0.0, "refine": "none"}
     for prompt in PROMPTS:
         for row, head, plain in (
-            ("attention alone, plain", "attention", {"refine": False}),
+            ("attention alone, plain", "attention", {"refine": "none"}),
             ("attention alone", "attention", {}),
             ("MaskDiffusion, plain", "maskdiffusion", plainly),
             ("MaskDiffusion", "maskdiffusion", {}),
