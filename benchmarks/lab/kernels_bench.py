@@ -61,12 +61,14 @@ RUNS = [
     ("named", "naive paper"),
     ("named", "kernels released"),
     ("named", "naive released"),
-    ("named", "kernels refined"),
+    ("named", "kernels guided"),
+    ("named", "kernels pamr"),
     ("long", "kernels paper"),
     ("long", "kernels released"),
     ("large", "kernels paper"),
     ("large", "kernels released"),
-    ("large", "kernels refined"),
+    ("large", "kernels guided"),
+    ("large", "kernels pamr"),
     ("eigen", "kernels"),
     ("eigen", "naive"),
 ]
@@ -109,10 +111,12 @@ def kernels_task(case: Workload, mode: str) -> Callable[[], object]:
         norms = kernels.pixel_norms(grids, case.size)
         averages = kernels.prototypes(grids, kernels.Grid(maps), case.size, chosen, norms)
         scores = kernels.score_maps(grids, averages, chosen)
-        if mode != "refined":
+        if mode not in ("guided", "pamr"):
             return kernels.assign(scores, case.size, norms).labels
         fine = kernels.fine_scores(scores, grids, small.shape[1:], kernels.Grid(maps), 0.35)
-        return kernels.assign_along_edges(fine, kernels.Guide(image, small)).labels
+        if mode == "guided":
+            return kernels.assign_along_edges(fine, kernels.Guide(image, small)).labels
+        return kernels.assign([kernels.Grid(kernels.pamr(fine, small))], case.size).labels
 
     def eigen() -> object:
         affinity = kernels.Affinity(grids, case.size)
