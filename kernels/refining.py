@@ -14,6 +14,8 @@ import numpy as np
 
 from .grid import Array, Grid, array_module
 from .resize import resize
+from .self_attention import BLOCK
+from .threads import each_block
 
 Interpolation: TypeAlias = Literal["nearest", "bilinear"]
 
@@ -81,24 +83,37 @@ def less_entropy(operator: Array, entropy: float) -> Array:
     entropy · log₁₀(e T) where it is not 0, cut at 0, rows that sum to 1."""
     xp = array_module(operator)
     largest = operator.max(axis=0, keepdims=True)
-    operator /= xp.where(largest > 0, largest, 1)
-    if entropy:
-        step = max(1, (1 << 19) // len(operator))
-        for start in range(0, len(operator), step):  # a few rows at a time: they stay in a cache
-            rows = operator[start : start + step]
-            logarithm = xp.log10(xp.where(rows > 0, rows, 1) * math.e)
-            rows += xp.where(rows > 0, entropy * logarithm, 0)
-            xp.maximum(rows, 0, out=rows)
-    total = operator.sum(axis=1, keepdims=True)
-    operator /= xp.where(total > 0, total, 1)
+    inverse = xp.where(largest > 0, 1 / xp.where(largest > 0, largest, 1), 0).astype("float32")
+
+    def sharpen(rows: slice) -> None:
+        block = operator[rows]
+        block *= inverse
+        if entropy:
+            with np.errstate(divide="ignore"):  # of 0 comes −∞, which the cut takes to 0 again
+                logarithm = xp.log10(block)
+            logarithm += math.log10(math.e)
+            logarithm *= entropy
+            block += logarithm
+            xp.maximum(block, 0, out=block)
+        total = block.sum(axis=1, keepdims=True)
+        block /= xp.where(total > 0, total, 1)
+
+    each_block(operator, len(operator), max(1, BLOCK // len(operator)), sharpen)
     return operator
 
 
 def iterate(operator: Array, maps: Array, iterations: int) -> Array:
     """iSeg's refinement of maps (K, N): m ← T m, its minimum taken off, divided by its sum."""
-    maps = _from_minimum(maps)
+    xp, maps = array_module(maps), _from_minimum(maps)
+    step = max(1, BLOCK // len(operator))
     for _ in range(iterations):
-        maps = _from_minimum(maps @ operator.T)
+        spread = xp.empty_like(maps)
+
+        def multiply(rows: slice, maps: Array = maps, spread: Array = spread) -> None:
+            spread[:, rows] = maps @ operator[rows].T
+
+        each_block(maps, len(operator), step, multiply)
+        maps = _from_minimum(spread)
     return maps
 
 

@@ -7,10 +7,11 @@ often.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 from .grid import Array, array_module
+from .threads import each_block
 
 Layer: TypeAlias = tuple[Array, Array]
 """Q/√d and K of a self-attention layer, (heads, N, d) float32 each."""
@@ -21,40 +22,48 @@ BLOCK: Final = 1 << 19
 
 def mean_map(layers: Sequence[Layer]) -> Array:
     """S, the mean over all heads of layers of the same N: (N, N) float32; rows sum to 1."""
-    xp = array_module(layers[0][0])
-    pixels = layers[0][0].shape[1]
-    whole = xp.empty((pixels, pixels), dtype="float32")
-    for rows, block in _blocks(layers):
-        whole[rows] = block
+    pixels = _pixels(layers)
+    whole = array_module(layers[0][0]).empty((pixels, pixels), dtype="float32")
+
+    def keep(rows: slice) -> None:
+        whole[rows] = _block(layers, rows)
+
+    each_block(whole, pixels, max(1, BLOCK // pixels), keep)
     return whole  # type: ignore[no-any-return]
 
 
 def attend(layers: Sequence[Layer], maps: Array) -> Array:
     """S m of maps (K, N) float32, of which S is never held: (K, N)."""
-    xp = array_module(maps)
-    spread = xp.empty(maps.shape, dtype="float32")
-    for rows, block in _blocks(layers):
-        spread[:, rows] = maps @ block.T
+    pixels = _pixels(layers)
+    spread = array_module(maps).empty(maps.shape, dtype="float32")
+
+    def multiply(rows: slice) -> None:
+        spread[:, rows] = maps @ _block(layers, rows).T
+
+    each_block(maps, pixels, max(1, BLOCK // pixels), multiply)
     return spread  # type: ignore[no-any-return]
 
 
-def _blocks(layers: Sequence[Layer]) -> Iterator[tuple[slice, Array]]:
-    """Rows of S: (rows, N) float32, each block valid until the next."""
-    xp = array_module(layers[0][0])
-    heads = sum(len(queries) for queries, _ in layers)
+def _pixels(layers: Sequence[Layer]) -> int:
+    """N, the same of all."""
     pixels = layers[0][0].shape[1]
     for _, keys in layers:
         if keys.shape[1] != pixels:
             raise ValueError(f"layers of {pixels} and {keys.shape[1]} pixels have no mean map")
-    step = max(1, BLOCK // pixels)
-    for start in range(0, pixels, step):
-        rows = slice(start, min(start + step, pixels))
-        total = xp.zeros((rows.stop - rows.start, pixels), dtype="float32")
-        for queries, keys in layers:
-            for query, key in zip(queries, keys, strict=True):
-                logits = query[rows] @ key.T
-                logits -= logits.max(axis=1, keepdims=True)
-                xp.exp(logits, out=logits)
-                logits *= 1 / (heads * logits.sum(axis=1, keepdims=True))
-                total += logits
-        yield rows, total
+    return int(pixels)
+
+
+def _block(layers: Sequence[Layer], rows: slice) -> Array:
+    """Some rows of S."""
+    xp = array_module(layers[0][0])
+    heads = sum(len(queries) for queries, _ in layers)
+    total = None
+    for queries, keys in layers:
+        for query, key in zip(queries, keys, strict=True):
+            weights = query[rows] @ key.T
+            weights -= weights.max(axis=1, keepdims=True)
+            xp.exp(weights, out=weights)
+            weights *= 1 / (heads * weights.sum(axis=1, keepdims=True))
+            total = weights if total is None else xp.add(total, weights, out=total)
+    assert total is not None
+    return total

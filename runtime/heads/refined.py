@@ -35,13 +35,13 @@ class RefinedOptions(HeadOptions):
     )
     recipe: Literal["mdrt", "diffsegmenter", "faseg", "iseg"] = option(
         "mdrt",
-        "mdrt: half of each map spread once by the finest layers, probabilities compared as they "
-        "are; or as published, each map scaled to [0, 1]: diffsegmenter spreads once, faseg twice "
+        "mdrt: half of each map spread once by the last of the finest layers, probabilities "
+        "compared as they are; or as published, each map scaled to [0, 1]: diffsegmenter spreads once, faseg twice "
         "at every resolution, iseg often by a map of less entropy",
     )
     spreads: int = option(
         0,
-        "how often maps are spread by the finest layers (mdrt, diffsegmenter, iseg) or by each "
+        "how often maps are spread by the finest resolution (mdrt, diffsegmenter, iseg) or by each "
         "resolution's (faseg); 0 is the recipe's own: 1, 1, 8 and 2",
         least=0,
         most=100,
@@ -103,9 +103,9 @@ class Recipe:
     noise: bool = True
 
 
-def _spread_flat(found: Found, maps: Array, times: int) -> Array:
-    """Maps (K, L, L) spread by the mean of the finest layers."""
-    layers, flat = found.layers(min(found.own)), maps.reshape(len(maps), -1)
+def _spread(layers: Sequence[kernels.Layer], maps: Array, times: int) -> Array:
+    """Maps (K, L, L) spread by the mean of some layers of as many pixels."""
+    flat = maps.reshape(len(maps), -1)
     if times == 1:
         return kernels.attend(layers, flat).reshape(maps.shape)
     operator = kernels.mean_map(layers)
@@ -121,7 +121,8 @@ def _mdrt(found: Found, shares: Shares, times: int, options: RefinedOptions) -> 
         * kernels.at_side(found.of_classes(kernels.head_mean(found.cross[stride])), found.side)
         for stride, share in shares.items()
     )
-    return (prior + _spread_flat(found, prior, times)) / 2
+    last = found.layers(min(found.own))[-1:]
+    return (prior + _spread(last, prior, times)) / 2
 
 
 def _diffsegmenter(found: Found, shares: Shares, times: int, options: RefinedOptions) -> Array:
@@ -132,7 +133,7 @@ def _diffsegmenter(found: Found, shares: Shares, times: int, options: RefinedOpt
         )
         for stride, share in shares.items()
     )
-    return kernels.minmax(_spread_flat(found, prior, times))
+    return kernels.minmax(_spread(found.layers(min(found.own)), prior, times))
 
 
 def _faseg(found: Found, shares: Shares, times: int, options: RefinedOptions) -> Array:

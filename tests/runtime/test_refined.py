@@ -60,14 +60,14 @@ def naive(look: mdrt.Look, recipe: str) -> Floats:
         found = iseg.refine(iseg.transition(queries[-1], keys[-1], (1, 2), 0.015), smooth, 8).T
     else:
         prior = maps.mean(axis=0).T
-        spread = prior @ selfattention.mean_map(own).T
+        spread = prior @ selfattention.mean_map(own[-1:]).T
         return ((prior + spread) / 2).reshape(-1, side, side)
     return scaling.minmax_each(found.reshape(-1, side, side))
 
 
 @pytest.mark.parametrize("recipe", ["mdrt", "diffsegmenter", "faseg", "iseg"])
 def test_labels_are_those_of_the_naive_code(look: mdrt.Look, recipe: str) -> None:
-    settings = {"recipe": recipe, "timestep": T, "refine": False}
+    settings = {"recipe": recipe, "timestep": T, "refine": "none"}
     found = look.segment(NAMES, "refined", **settings)
     maps = resizing.bilinear(naive(look, recipe), look.size)
     assert np.mean(found.labels == maps.argmax(axis=0)) > 0.999
@@ -78,7 +78,7 @@ def test_labels_are_those_of_the_naive_code(look: mdrt.Look, recipe: str) -> Non
 def test_more_spreading_blurs(look: mdrt.Look) -> None:
     """Spread often enough, a map is the same everywhere: what is left of it is noise."""
     once, often = (
-        look.segment(NAMES, "refined", spreads=n, timestep=T, refine=False, scores=True).scores
+        look.segment(NAMES, "refined", spreads=n, timestep=T, refine="none", scores=True).scores
         for n in (1, 60)
     )
     assert once is not None
