@@ -31,6 +31,9 @@ CANCELLED = 1e-6
 """A pixel whose neighbours' features cancel to below this share of the largest norm has no
 direction left in float32 features: its cosines shrink towards 0 instead of being rounding noise."""
 
+EQUAL = 1e-6
+"""Cosines in float32 that differ by less are one and the same."""
+
 
 class Affinity:
     """The matrix of pixel cosines (n, n), n = rows·columns, applied but never built."""
@@ -98,6 +101,19 @@ def cosines(features: Sequence[Grid], side: int = CELLS_SIDE) -> tuple[Array, Si
     norms = xp.sqrt((f * f).sum(axis=0))
     f = f / xp.maximum(norms, max(CANCELLED * float(norms.max()), NORM_FLOOR))
     return f.T @ f, (rows, columns)
+
+
+def rescaled(cosines: Array, power: float = 1.0) -> Array:
+    """((S − min S)/(max S − min S))^power of cosines (n, n), same shape and type; ones where all
+    cosines are equal."""
+    xp = array_module(cosines)
+    low, high = cosines.min(), cosines.max()
+    if float(high - low) <= EQUAL:
+        return xp.ones_like(cosines)  # type: ignore[no-any-return]
+    shares = (cosines - low) / (high - low)
+    if power != 1:
+        shares **= shares.dtype.type(power)
+    return shares  # type: ignore[no-any-return]
 
 
 class _Level:

@@ -45,11 +45,11 @@ def found(features: Sequence[Grid], most: int) -> int:
     centred = plain.astype("float64")
     if not bool(xp.isfinite(centred).all()):
         raise SpectralError("the affinity is not finite; the features hold NaN or infinity")
+    if uniform(plain):
+        return 1
     means = centred.mean(axis=0)
     centred += means.mean() - means - means[:, None]
     squares = centred.diagonal().copy()
-    if float(squares.mean()) < UNIFORM:
-        return 1
     lengths = xp.sqrt(xp.maximum(squares, UNIFORM * float(squares.mean())))
     kin = xp.maximum(centred / lengths / lengths[:, None], 0) ** COMPARED
     xp.fill_diagonal(kin, 0)  # a cell's own does not tell who belongs together
@@ -66,6 +66,12 @@ def found(features: Sequence[Grid], most: int) -> int:
             break
         k += 1
     return k
+
+
+def uniform(cosines: Array) -> bool:
+    """Whether features with the cosines (n, n) vary too little to be told apart."""
+    mean = cosines.mean(dtype="float64")  # the squared length of the normalised features' mean
+    return float(cosines.diagonal().mean(dtype="float64") - mean) < UNIFORM
 
 
 def leak(affinity: Array, labels: Array, k: int) -> float:

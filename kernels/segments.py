@@ -72,7 +72,7 @@ def cluster(
         clusters = gram_kmeans(
             affinity.matvec, affinity.xp.ones(affinity.n), k, seed, RESTARTS[method]
         )
-    return _in_order_of_appearance(clusters.labels).reshape(affinity.size), clusters.k
+    return in_order_of_appearance(clusters.labels).reshape(affinity.size), clusters.k
 
 
 def cluster_weights(labels: Array, k: int) -> Grid:
@@ -81,7 +81,7 @@ def cluster_weights(labels: Array, k: int) -> Grid:
     return Grid((labels[None] == numbers).astype("float32"))
 
 
-def _in_order_of_appearance(labels: Array) -> Array:
+def in_order_of_appearance(labels: Array) -> Array:
     """The same partition (n,), numbered 0, 1, … by each cluster's first point."""
     xp = array_module(labels)
     _, first, inverse = xp.unique(labels, return_index=True, return_inverse=True)
