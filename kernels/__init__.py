@@ -3,7 +3,9 @@
 The verbs in the order in which data flows:
 
 - named classes: `class_maps` → `prototypes` → `score_maps` → `assign`
-- no names: `cluster` → `cluster_weights` → `prototypes` → `score_maps` → `assign`
+- no names: `cluster` → `cluster_weights` → `prototypes` → `score_maps` → `assign`, with `ncut` or
+  `multicut` for `cluster`
+- class maps spread by self-attention: `mean_map` or `attend`, and `refining`'s steps
 - boundaries along the picture's edges: … → `score_maps` → `fine_scores` → `assign_along_edges`, or
   `pamr` → `assign`
 
@@ -19,6 +21,8 @@ from .edges import Guide, assign_along_edges, edge_grid, scores_along_edges
 from .found import found
 from .grid import Array, Grid, Mode, Size, array_module, void
 from .kmeans import KMeans, gram_kmeans, kmeans
+from .multicut import multicut
+from .ncut import CutMethod, Quirks, ncut
 from .norms import pixel_norms
 from .pamr import pamr
 from .prototypes import prototypes
@@ -43,6 +47,7 @@ __all__ = [
     "Affinity",
     "Array",
     "Assignment",
+    "CutMethod",
     "Grid",
     "Guide",
     "KMeans",
@@ -50,6 +55,7 @@ __all__ = [
     "Method",
     "Mode",
     "Pooling",
+    "Quirks",
     "Size",
     "SpectralError",
     "absent",
@@ -74,6 +80,8 @@ __all__ = [
     "mean_map",
     "merged_maps",
     "minmax",
+    "multicut",
+    "ncut",
     "never",
     "pamr",
     "pixel_norms",

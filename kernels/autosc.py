@@ -9,7 +9,7 @@ from typing import Literal
 from .affinity import CellAffinity, rescaled
 from .grid import Array, array_module
 from .segments import MAX_SEGMENTS
-from .spectral import spectral_embedding
+from .spectral import NULL_AFFINITY, spectral_embedding
 
 POWERS = (1.0, 5.0, 10.0, 15.0)
 """Powers of the affinity that are tried (published)."""
@@ -38,24 +38,25 @@ def autosc(
             are those of the last power whichever was the best.
     """
     xp, n = array_module(cosines), len(cosines)
+    if n == 1 or segments == 1:
+        return xp.zeros(n, dtype="int64")  # type: ignore[no-any-return]
     if segments == "auto":
-        fewest, most = 1, n if published else min(n, MAX_SEGMENTS)
+        fewest, most = 1, n - 1 if published else min(n - 1, MAX_SEGMENTS)
     else:
-        fewest = most = min(n, segments)
-    shifted, side = rescaled(cosines), (1, n)
-    best, k = -1.0, fewest
-    embedding = xp.ones((n, 1))
+        fewest = most = min(n - 1, segments)
+    alike, size = rescaled(cosines), (1, n)
+    best, k = -xp.inf, 1
     for power in powers:
-        affinity = CellAffinity(shifted, side, power)
-        eigenvalues, vectors = spectral_embedding(affinity, min(n, most + 1))
-        gaps = relative_gaps(eigenvalues)[fewest : most + 1]
-        largest = float(gaps.max()) if len(gaps) else 0.0
-        if largest > best:
-            best, k = largest, fewest + int(gaps.argmax()) if len(gaps) else most
+        affinity = CellAffinity(alike, size, power)
+        eigenvalues, vectors = spectral_embedding(affinity, most + 1)
+        gaps = relative_gaps(eigenvalues)[fewest:]
+        leap = float(gaps.max()) > best
+        if leap:
+            best, k = float(gaps.max()), fewest + int(gaps.argmax())
+        if leap or published:
+            told = int((eigenvalues < 1 - NULL_AFFINITY).sum())  # apart by these eigenvectors
             embedding = vectors / xp.sqrt(affinity.degrees)[:, None]
-    if published:
-        embedding = vectors / xp.sqrt(affinity.degrees)[:, None]
-    return cluster_qr(embedding[:, :k])
+    return cluster_qr(embedding[:, : k if published else min(k, told)])
 
 
 def relative_gaps(eigenvalues: Array) -> Array:

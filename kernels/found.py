@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .affinity import CellAffinity, cosines
+from .affinity import CellAffinity
 from .grid import Array, Grid, array_module
 from .kmeans import COINCIDENT, lloyd
-from .spectral import NULL_AFFINITY, SpectralError, normalised_rows, spectral_embedding
+from .spectral import NULL_AFFINITY, finite_cosines, normalised_rows, spectral_embedding
 
 CELLS = 24
 """Most cells a side that are looked at: they cost milliseconds, and finer ones find no more."""
@@ -40,13 +40,11 @@ def found(features: Sequence[Grid], most: int) -> int:
 
     Raises SpectralError if the features hold NaN or infinity.
     """
-    plain, size = cosines(features, CELLS)
-    xp = array_module(plain)
-    centred = plain.astype("float64")
-    if not bool(xp.isfinite(centred).all()):
-        raise SpectralError("the affinity is not finite; the features hold NaN or infinity")
+    plain, size = finite_cosines(features, CELLS)
     if uniform(plain):
         return 1
+    xp = array_module(plain)
+    centred = plain.astype("float64")
     means = centred.mean(axis=0)
     centred += means.mean() - means - means[:, None]
     squares = centred.diagonal().copy()

@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
-from .affinity import cosines, rescaled
+from .affinity import rescaled
 from .autosc import autosc
 from .fiedler import second_eigenvector
 from .found import uniform
 from .grid import Array, Grid, array_module
-from .segments import in_order_of_appearance
+from .segments import check_segments, in_order_of_appearance
+from .spectral import finite_cosines
 
 CutMethod: TypeAlias = Literal["recursive", "autosc"]
 Quirks: TypeAlias = Literal["none", "published"]
@@ -58,13 +59,12 @@ def ncut(
             that they had, and its autosc cuts by the eigenvectors of the last α tried. "none" also
             leaves a picture whole that is uniform.
     """
-    if segments != "auto" and segments < 1:
-        raise ValueError(f"segments must be at least 1 or 'auto', got {segments}")
+    check_segments(segments)
     if method not in ("recursive", "autosc"):
         raise ValueError(f"method {method!r} is not one of recursive, autosc")
     if quirks not in ("none", "published"):
         raise ValueError(f"quirks {quirks!r} is not one of none, published")
-    alike, size = cosines(features)
+    alike, size = finite_cosines(features)
     published = quirks == "published"
     if segments == "auto" and not published and uniform(alike):
         segments = 1

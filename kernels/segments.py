@@ -50,8 +50,7 @@ def cluster(
     Raises:
         ValueError: a choice that is none, or a power of what is not the cells' affinity.
     """
-    if segments != "auto" and segments < 1:
-        raise ValueError(f"segments must be at least 1 or 'auto', got {segments}")
+    check_segments(segments)
     if method not in ("spectral", "kmeans"):
         raise ValueError(f"method {method!r} is not one of spectral, kmeans")
     if power != 1 and size is not None:
@@ -79,6 +78,12 @@ def cluster_weights(labels: Array, k: int) -> Grid:
     """One-hot maps of the segments (rows, columns): a grid of (k, rows, columns) float32."""
     numbers = array_module(labels).arange(k)[:, None, None]
     return Grid((labels[None] == numbers).astype("float32"))
+
+
+def check_segments(segments: int | Literal["auto"]) -> None:
+    """Raise unless it is a number of segments, or "auto"."""
+    if segments != "auto" and segments < 1:
+        raise ValueError(f"segments must be at least 1 or 'auto', got {segments}")
 
 
 def in_order_of_appearance(labels: Array) -> Array:

@@ -8,10 +8,12 @@ operator's range.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from .affinity import Affinity
-from .grid import Array, array_module
+from .affinity import CELLS_SIDE, Affinity, cosines
+from .grid import Array, Grid, Size, array_module
 
 TOLERANCE = 1e-6
 """Largest residual ‖A x − λ x‖ at which an eigenpair counts as found; eigenvalues are below ~1."""
@@ -33,6 +35,14 @@ vanish: of more separate parts than there are eigenvectors, some have no share i
 
 class SpectralError(RuntimeError):
     """The eigenvectors of the affinity could not be found."""
+
+
+def finite_cosines(features: Sequence[Grid], side: int = CELLS_SIDE) -> tuple[Array, Size]:
+    """`cosines`, or SpectralError if the features hold NaN or infinity."""
+    found, size = cosines(features, side)
+    if not bool(array_module(found).isfinite(found.sum())):
+        raise SpectralError("the affinity is not finite; the features hold NaN or infinity")
+    return found, size
 
 
 def spectral_embedding(affinity: Affinity, k: int) -> tuple[Array, Array]:

@@ -11,12 +11,15 @@ from .base import Head, Reading, did_you_mean, parse
 from .diffseg import DIFFSEG
 from .kmeans import KMEANS
 from .maskdiffusion import MASKDIFFUSION
+from .multicut import MULTICUT
+from .ncut import NCUT
 from .options import Declared, HeadOptions, declared, option
 from .refined import REFINED
 from .spectral import SPECTRAL
 
 HEADS: Final[Mapping[str, Head]] = {
-    head.name: head for head in (MASKDIFFUSION, ATTENTION, REFINED, SPECTRAL, KMEANS, DIFFSEG)
+    head.name: head
+    for head in (MASKDIFFUSION, ATTENTION, REFINED, SPECTRAL, KMEANS, NCUT, MULTICUT, DIFFSEG)
 }
 """Every head by its name."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 
 from ... import kernels
-from ...kernels import Grid, Method, Mode, Size
+from ...kernels import Array, Grid, Mode, Size
 from ..look.taps import Taps
 from .base import Reading
 from .maps import MODE_HELP
@@ -20,6 +21,12 @@ features vary from place to place, as a denoiser's do that was never shown an em
 
 
 Source: TypeAlias = Literal["decoder", "encoder"]
+Count: TypeAlias = int | Literal["auto"]
+
+FEATURES_HELP: Final = (
+    "what is clustered: the decoder's features, the paper's; or the encoder's last "
+    "self-attention (DiffCut's), for which less than half of the network need run"
+)
 
 
 @dataclass(frozen=True)
@@ -27,11 +34,7 @@ class ClusteringOptions(HeadOptions):
     """The paper's choices by default."""
 
     mode: Mode = option("paper", MODE_HELP)
-    features: Source = option(
-        "decoder",
-        "what is clustered: the decoder's features, the paper's; or the encoder's last "
-        "self-attention (DiffCut's), for which less than half of the network need run",
-    )
+    features: Source = option("decoder", FEATURES_HELP)
     feature_strides: Strides = option(
         None, "features of the decoder that are read, by image pixels per cell"
     )
@@ -46,26 +49,36 @@ class ClusteringOptions(HeadOptions):
         }
 
 
+@dataclass(frozen=True)
+class EncoderOptions(ClusteringOptions):
+    """What DiffCut and Falcon cluster, as published, by default."""
+
+    timestep: int = option(
+        50,
+        "noise level that the network sees the picture at, an index into the schedule; 50 is the "
+        "published one",
+        least=0,
+    )
+    features: Source = option("encoder", FEATURES_HELP)
+
+
+Clusterer: TypeAlias = Callable[[Sequence[Grid], Count], tuple[Array, int]]
+"""From features and how many segments to find: labels (rows, columns) and how many they are."""
+
+
 def read_clusters(
-    taps: Taps,
-    features: list[Grid],
-    options: ClusteringOptions,
-    count: int | Literal["auto"],
-    method: Method,
-    **choices: Any,
+    taps: Taps, options: ClusteringOptions, count: Count, cluster: Clusterer
 ) -> Reading:
-    """Cluster features; each cluster's one-hot map stands for a_c in Eq. 5.
+    """Cluster the features of the empty prompt; each cluster's one-hot map stands for a_c in Eq. 5.
 
     Args:
-        features: of the empty prompt.
         count: how many segments; "auto" finds it in the features, one for a picture of one colour.
-        method: what clusters, of `kernels.cluster`.
-        choices: its others.
     """
+    features = taps.features(text=taps.empty, **options.seen)
     if count == "auto" and int(np.ptp(taps.image, axis=(0, 1)).max()) <= ONE_COLOUR:
         count = 1
     with taps.stage("segments"):
-        labels, found = kernels.cluster(features, count, method, **choices)
+        labels, found = cluster(features, count)
         weights = kernels.cluster_weights(labels, found)
     with taps.stage("prototypes"):  # over the clustering grid, where the one-hot maps are exact
         size: Size = weights.size

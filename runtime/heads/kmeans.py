@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
+from ... import kernels
 from ..look.taps import Taps
 from .base import Head, Reading
 from .clustering import ClusteringOptions, read_clusters
@@ -11,8 +13,7 @@ from .clustering import ClusteringOptions, read_clusters
 
 def read(taps: Taps, options: ClusteringOptions, count: int | Literal["auto"]) -> Reading:
     """Scores of every segment found, by k-means on the L2-normalised features."""
-    features = taps.features(text=taps.empty, **options.seen)
-    return read_clusters(taps, features, options, count, "kmeans")
+    return read_clusters(taps, options, count, partial(kernels.cluster, method="kmeans"))
 
 
 KMEANS = Head(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
+from ... import kernels
 from ...kernels import AFFINITY_SIZE
 from ..errors import MdrtError
 from ..look.taps import Taps
@@ -41,8 +43,8 @@ def read(taps: Taps, options: SpectralOptions, count: int | Literal["auto"]) -> 
     """Scores of every segment found."""
     size = AFFINITY_SIZE if options.affinity == "grid" else None
     power = options.affinity_power
-    features = taps.features(text=taps.empty, **options.seen)
-    return read_clusters(taps, features, options, count, "spectral", size=size, power=power)
+    cluster = partial(kernels.cluster, method="spectral", size=size, power=power)
+    return read_clusters(taps, options, count, cluster)
 
 
 SPECTRAL = Head(
