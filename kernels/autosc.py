@@ -56,7 +56,7 @@ def autosc(
         if leap or published:
             told = int((eigenvalues < 1 - NULL_AFFINITY).sum())  # apart by these eigenvectors
             embedding = vectors / xp.sqrt(affinity.degrees)[:, None]
-    return cluster_qr(embedding[:, : k if published else min(k, told)])
+    return cluster_qr(embedding[:, : k if segments == "auto" else min(k, told)])
 
 
 def relative_gaps(eigenvalues: Array) -> Array:

@@ -161,6 +161,8 @@ def proximal_cut(weights: Array, labels: Array, k: int) -> tuple[Array, list[flo
             if after.value >= step.value + ENOUGH * tau * len(moved):  # ‖X′ − X‖² is 2 a cell
                 break
             tau = GROWTH * tau or SECOND * float(abs(gradient[step.volume > 0]).max())
+            if not tau:  # no cell has an affinity to another
+                return step.labels, values
         step = after
         values.append(step.value)
     return step.labels, values

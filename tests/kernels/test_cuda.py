@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -34,6 +34,8 @@ from mdrt.kernels import (
     class_maps,
     cluster,
     full_scores,
+    multicut,
+    ncut,
     pamr,
     pixel_norms,
     prototypes,
@@ -370,9 +372,19 @@ def test_unnamed_segments(xp: ModuleType) -> None:
             assert k == 2
             expected, _ = cluster(features, 2, method, size=size)
             np.testing.assert_array_equal(xp.asnumpy(labels), expected)
-    labels, k = cluster(device(xp, features), "auto", size=None, power=4.0)
-    assert k == 2
-    np.testing.assert_array_equal(xp.asnumpy(labels), cluster(features, 2, size=None, power=4.0)[0])
+    cuts: list[Callable[[list[Grid], int | Literal["auto"]], tuple[Any, int]]] = [
+        partial(cluster, size=None, power=4.0),
+        ncut,
+        partial(ncut, quirks="published"),
+        partial(ncut, method="autosc"),
+        multicut,
+    ]
+    for cut in cuts:
+        for segments in ("auto", 2, 5):
+            labels, k = cut(device(xp, features), segments)
+            expected, count = cut(features, segments)
+            assert k == count == (5 if segments == 5 else 2)
+            np.testing.assert_array_equal(xp.asnumpy(labels), expected)
 
 
 def test_arrays_a_kernel_cannot_read_are_named(xp: ModuleType) -> None:
