@@ -114,7 +114,7 @@ def rescaled(cosines: Array, power: float = 1.0) -> Array:
     shares /= high - low
     shares = raised(shares, power)
     xp.fill_diagonal(shares, 1)  # a cell without features is like itself too
-    return shares  # type: ignore[no-any-return]
+    return shares
 
 
 def raised(values: Array, power: float) -> Array:

@@ -92,7 +92,7 @@ def sharpened(cosines: Array, centred: float = CENTRED, power: float = POWER) ->
     xp.maximum(weights, 0, out=weights)
     weights = raised(weights, power)
     xp.fill_diagonal(weights, 1)
-    return weights  # type: ignore[no-any-return]
+    return weights
 
 
 def blocks(size: Size, k: int) -> NDArray[np.int64]:

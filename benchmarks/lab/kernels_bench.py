@@ -53,6 +53,8 @@ CASES = {
         (1024, 2048),
     ),
     "eigen": Workload(STABLE_DIFFUSION, (), 16, (100, 100)),
+    "cut 32": Workload(((1280, 32, 32),), (), 8, (32, 32)),
+    "cut 64": Workload(((1280, 64, 64),), (), 8, (64, 64)),
 }
 # (case, side); the naive way would hold 44 GB of features in the large case, and takes half an hour
 # in the long one
@@ -71,6 +73,12 @@ RUNS = [
     ("large", "kernels pamr"),
     ("eigen", "kernels"),
     ("eigen", "naive"),
+    ("cut 32", "kernels ncut"),
+    ("cut 32", "kernels autosc"),
+    ("cut 32", "kernels multicut"),
+    ("cut 64", "kernels ncut"),
+    ("cut 64", "kernels autosc"),
+    ("cut 64", "kernels multicut"),
 ]
 
 
@@ -94,7 +102,7 @@ def inputs(case: Workload) -> tuple[list[NDArray[np.float32]], list[NDArray[np.f
 
 
 def kernels_task(case: Workload, mode: str) -> Callable[[], object]:
-    """What `mdrt.kernels` does for the case: labels and confidences, or eigenpairs."""
+    """What `mdrt.kernels` does for the case: labels and confidences, eigenpairs, or segments."""
     from ... import kernels
 
     features, logits = inputs(case)
@@ -122,7 +130,12 @@ def kernels_task(case: Workload, mode: str) -> Callable[[], object]:
         affinity = kernels.Affinity(grids, case.size)
         return kernels.spectral_embedding(affinity, case.classes)[0]
 
-    return named if logits else eigen
+    cuts: dict[str, Callable[[], object]] = {
+        "ncut": lambda: kernels.ncut(grids, case.classes)[0],
+        "autosc": lambda: kernels.ncut(grids, case.classes, method="autosc")[0],
+        "multicut": lambda: kernels.multicut(grids, case.classes)[0],
+    }
+    return cuts.get(mode, named if logits else eigen)
 
 
 def naive_task(case: Workload, mode: str) -> Callable[[], object]:

@@ -86,7 +86,7 @@ def test_a_cut_gives_what_the_whole_gives_and_does_less() -> None:
     assert (EMBEDDED / "unet.encoder.onnx").stat().st_size < 1e5
 
 
-@pytest.mark.parametrize("head", ["spectral", "kmeans"])
+@pytest.mark.parametrize("head", ["spectral", "kmeans", "ncut", "multicut"])
 def test_segments_of_the_encoder_run_the_encoder_alone(
     picture: NDArray[np.uint8], passes: Passes, head: str
 ) -> None:
@@ -101,7 +101,8 @@ def test_segments_of_the_encoder_run_the_encoder_alone(
     decoder = look.segments(4, head, features="decoder")
     assert passes() == ["unet.onnx"]
     assert not np.array_equal(decoder.labels, result.labels)
-    np.testing.assert_array_equal(look.segments(4, head).labels, decoder.labels)
+    if decoder.settings["features"] == segmenter.settle(head).features:  # by default
+        np.testing.assert_array_equal(look.segments(4, head).labels, decoder.labels)
 
 
 def test_a_pass_that_went_further_serves_the_encoder_too(

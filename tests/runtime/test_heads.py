@@ -172,7 +172,7 @@ def test_recommendations_for_another_versions_head_are_left_alone(tmp_path: Path
 
 
 @pytest.mark.parametrize("mode", ["paper", "released"])
-@pytest.mark.parametrize("name", ["maskdiffusion", "attention", "spectral", "kmeans"])
+@pytest.mark.parametrize("name", ["maskdiffusion", "attention", "spectral", "kmeans", "ncut"])
 def test_a_head_says_whether_it_needs_the_empty_prompt(
     segmenter: mdrt.Segmenter,
     picture: NDArray[np.uint8],
