@@ -95,7 +95,7 @@ def recursive_cut(
     and symmetric, of a positive diagonal."""
     xp, n = array_module(weights), len(weights)
     labels = xp.zeros(n, dtype="int64")
-    kept: Array | None = (weights > 0).all(axis=1) if published else None
+    kept = xp.all(weights > 0, axis=1) if published else None
     count, fresh = 1, [xp.arange(n)]
     cuts: list[Cut] = []
     while count != segments:
