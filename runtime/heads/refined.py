@@ -36,8 +36,8 @@ class RefinedOptions(HeadOptions):
     recipe: Literal["mdrt", "diffsegmenter", "faseg", "iseg"] = option(
         "mdrt",
         "mdrt: half of each map spread once by the last of the finest layers, probabilities "
-        "compared as they are; or as published, each map scaled to [0, 1]: diffsegmenter spreads once, faseg twice "
-        "at every resolution, iseg often by a map of less entropy",
+        "compared as they are; or as published, each map scaled to [0, 1]: diffsegmenter spreads "
+        "once, faseg twice at every resolution, iseg often by a map of less entropy",
     )
     spreads: int = option(
         0,
