@@ -23,6 +23,7 @@ COMMANDS: Final = {
         ("gpu", "device.stages", "Stage by stage on a GPU, by its own events."),
         ("kernels", "kernels_bench", "What comes after the network, beside the naive way."),
         ("operators", "operators_bench", "Layers by mdrt's operators and ONNX Runtime's."),
+        ("photographs", "photographs", "The unnamed heads on real photographs."),
         ("pipeline", "random_pipeline", "Write a pipeline of real size with random weights."),
         ("quantise", "quantise", "Write a bundle with 8-bit matrix products, to compare."),
         ("robustness", "scenes.robustness", "Other words, orders, sizes and shapes."),

@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from standins import cupy as standin
 
+from mdrt import kernels
 from mdrt.kernels import (
     Grid,
     Guide,
@@ -354,6 +355,31 @@ def test_the_whole_chain(xp: ModuleType) -> None:
         on_device = chain(device(xp, features), [xp.asarray(layer) for layer in logits], mode)
         assert (xp.asnumpy(on_device[0]) == labels).mean() > 0.9999
         np.testing.assert_allclose(xp.asnumpy(on_device[1]), confidence, atol=1e-5)
+
+
+def test_maps_spread_by_self_attention(xp: ModuleType) -> None:
+    """Array code alone: every step as on NumPy, without a wait on the way."""
+    random = np.random.default_rng(0)
+    layer = random.standard_normal((2, 4, 64, 5), dtype=np.float32)
+    cross = random.random((3, 6, 4, 4), dtype=np.float32)
+
+    def steps(xp: ModuleType) -> list[Any]:
+        own = [(xp.asarray(layer[0]), xp.asarray(layer[1]))]
+        maps = kernels.minmax(kernels.head_mean([xp.asarray(cross)]))
+        near, maps = kernels.at_side(maps, 8, "nearest"), kernels.at_side(maps, 8)
+        smooth = kernels.smooth_by_clusters(kernels.sum_to_one(maps)).reshape(6, -1)
+        operator = kernels.mean_map(own)
+        spread = kernels.attend(own, near.reshape(6, -1))
+        twice = kernels.spread_below(operator, maps, 2)
+        sharp = kernels.less_entropy(operator, 0.015)
+        return [spread, twice, sharp, smooth, kernels.iterate(sharp, smooth, 4)]
+
+    before = len(standin.WAITED)
+    found = steps(xp)
+    assert len(standin.WAITED) == before
+    for ours, wanted in zip(found, steps(np), strict=True):
+        assert isinstance(ours, xp.ndarray)
+        np.testing.assert_allclose(xp.asnumpy(ours), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_unnamed_segments(xp: ModuleType) -> None:
