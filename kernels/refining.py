@@ -14,7 +14,6 @@ import numpy as np
 
 from .grid import Array, Grid, array_module
 from .resize import resize
-from .self_attention import BLOCK
 from .threads import each_block
 
 Interpolation: TypeAlias = Literal["nearest", "bilinear"]
@@ -98,21 +97,20 @@ def less_entropy(operator: Array, entropy: float) -> Array:
         total = block.sum(axis=1, keepdims=True)
         block /= xp.where(total > 0, total, 1)
 
-    each_block(operator, len(operator), max(1, BLOCK // len(operator)), sharpen)
+    each_block(operator, len(operator), len(operator), sharpen)
     return operator
 
 
 def iterate(operator: Array, maps: Array, iterations: int) -> Array:
     """iSeg's refinement of maps (K, N): m ← T m, its minimum taken off, divided by its sum."""
     xp, maps = array_module(maps), _from_minimum(maps)
-    step = max(1, BLOCK // len(operator))
     for _ in range(iterations):
         spread = xp.empty_like(maps)
 
         def multiply(rows: slice, maps: Array = maps, spread: Array = spread) -> None:
             spread[:, rows] = maps @ operator[rows].T
 
-        each_block(maps, len(operator), step, multiply)
+        each_block(maps, len(operator), len(operator), multiply)
         maps = _from_minimum(spread)
     return maps
 

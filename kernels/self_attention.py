@@ -8,16 +8,13 @@ often.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from .grid import Array, array_module
 from .threads import each_block
 
 Layer: TypeAlias = tuple[Array, Array]
 """Q/√d and K of a self-attention layer, (heads, N, d) float32 each."""
-
-BLOCK: Final = 1 << 19
-"""Values of one head's map that are held at a time (2 MiB of float32): they stay in a cache."""
 
 
 def mean_map(layers: Sequence[Layer]) -> Array:
@@ -28,7 +25,7 @@ def mean_map(layers: Sequence[Layer]) -> Array:
     def keep(rows: slice) -> None:
         whole[rows] = _block(layers, rows)
 
-    each_block(whole, pixels, max(1, BLOCK // pixels), keep)
+    each_block(whole, pixels, pixels, keep)
     return whole  # type: ignore[no-any-return]
 
 
@@ -40,7 +37,7 @@ def attend(layers: Sequence[Layer], maps: Array) -> Array:
     def multiply(rows: slice) -> None:
         spread[:, rows] = maps @ _block(layers, rows).T
 
-    each_block(maps, pixels, max(1, BLOCK // pixels), multiply)
+    each_block(maps, pixels, pixels, multiply)
     return spread  # type: ignore[no-any-return]
 
 
