@@ -13,7 +13,6 @@ from typing import Final
 
 from .grid import Array, on_gpu
 
-
 HOST_VALUES: Final = 1 << 19
 """Values of a block (2 MiB of float32): they stay in a core's cache."""
 DEVICE_VALUES: Final = 1 << 26
@@ -21,7 +20,7 @@ DEVICE_VALUES: Final = 1 << 26
 
 
 def each_block(like: Array, rows: int, width: int, use: Callable[[slice], None]) -> None:
-    """`use` of some of `rows` of `width` values at a time; in threads where `like` is the host's."""
+    """`use` of a few of `rows` of `width` values at a time, in threads if `like` is the host's."""
     step = max(1, (DEVICE_VALUES if on_gpu(like) else HOST_VALUES) // width)
     blocks = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
     if on_gpu(like) or len(blocks) == 1:
