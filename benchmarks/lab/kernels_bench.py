@@ -53,6 +53,9 @@ CASES = {
         (1024, 2048),
     ),
     "eigen": Workload(STABLE_DIFFUSION, (), 16, (100, 100)),
+    "maps": Workload(
+        (), (*[(8, 8)], *[(16, 16)] * 5, *[(32, 32)] * 5, *[(64, 64)] * 5), 19, (64, 64)
+    ),
     "cut 32": Workload(((1280, 32, 32),), (), 8, (32, 32)),
     "cut 64": Workload(((1280, 64, 64),), (), 8, (64, 64)),
 }
@@ -73,6 +76,10 @@ RUNS = [
     ("large", "kernels pamr"),
     ("eigen", "kernels"),
     ("eigen", "naive"),
+    ("maps", "kernels mdrt"),
+    ("maps", "kernels diffsegmenter"),
+    ("maps", "kernels faseg"),
+    ("maps", "kernels iseg"),
     ("cut 32", "kernels ncut"),
     ("cut 32", "kernels autosc"),
     ("cut 32", "kernels multicut"),
@@ -106,6 +113,8 @@ def kernels_task(case: Workload, mode: str) -> Callable[[], object]:
     from ... import kernels
 
     features, logits = inputs(case)
+    if not features:
+        return refined_task(case, mode, logits)
     grids = [kernels.Grid(level) for level in features]
     image = np.random.default_rng(1).integers(0, 256, (*case.size, 3), dtype=np.uint8)
     rows, columns = kernels.edge_grid(grids, case.size)
@@ -136,6 +145,28 @@ def kernels_task(case: Workload, mode: str) -> Callable[[], object]:
         "multicut": lambda: kernels.multicut(grids, case.classes)[0],
     }
     return cuts.get(mode, named if logits else eigen)
+
+
+def refined_task(
+    case: Workload, recipe: str, cross: list[NDArray[np.float32]]
+) -> Callable[[], object]:
+    """What head `refined` does with the taps of Stable Diffusion 1.x: class maps (K, 64, 64)."""
+    from ...runtime.heads.refined import RECIPES, Found, RefinedOptions, present
+    from ...runtime.look.taps import SelfAttention
+
+    random = np.random.default_rng(2)
+    strides = [512 // rows for rows, _ in case.attention]
+    own: dict[int, list[SelfAttention]] = {}
+    maps: dict[int, list[NDArray[np.float32]]] = {}
+    for stride, (rows, columns), layer in zip(strides, case.attention, cross, strict=True):
+        d = min(160, 5 * stride)
+        pair = random.standard_normal((2, case.heads, rows * columns, d), dtype=np.float32)
+        own.setdefault(stride, []).append(SelfAttention(stride, pair[0] / d**0.5, pair[1]))
+        maps.setdefault(stride, []).append(np.exp(layer))
+    chosen, options = RECIPES[recipe], RefinedOptions(recipe=recipe)  # type: ignore[arg-type]
+    found = Found(maps, own, np.eye(case.classes, dtype=np.float32))
+    shares = present(chosen.cross, maps)
+    return lambda: chosen.make(found, shares, chosen.spreads, options)
 
 
 def naive_task(case: Workload, mode: str) -> Callable[[], object]:
