@@ -72,10 +72,23 @@ class Float32SoftmaxProcessor:
 def text_keys(attn: Any, encoder_hidden_states: torch.Tensor) -> torch.Tensor:
     """K of a cross-attention layer, (batch, heads, tokens, d), of text embeddings (batch, tokens,
     width)."""
-    context = encoder_hidden_states
+    return _keys(attn, _context(attn, encoder_hidden_states))
+
+
+def text_values(attn: Any, encoder_hidden_states: torch.Tensor) -> torch.Tensor:
+    """V W of a cross-attention layer, (batch, heads, tokens, D), of text embeddings (batch, tokens,
+    width): each head's values through its columns of the output projection, without bias."""
+    value = split_heads(attn.to_v(_context(attn, encoder_hidden_states)), attn.heads)
+    # (D, heads · d) → (heads, d, D)
+    projection = attn.to_out[0].weight.unflatten(1, (attn.heads, -1)).permute(1, 2, 0)
+    return value @ projection
+
+
+def _context(attn: Any, encoder_hidden_states: torch.Tensor) -> torch.Tensor:
+    """What a layer's keys and values are projected from."""
     if attn.norm_cross:
-        context = attn.norm_encoder_hidden_states(context)
-    return _keys(attn, context)
+        return attn.norm_encoder_hidden_states(encoder_hidden_states)
+    return encoder_hidden_states
 
 
 def _keys(attn: Any, context: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..runtime.bundle import contract
 from ..runtime.errors import ExportError
-from .attention import text_keys
+from .attention import text_keys, text_values
 from .capture import Capture
 from .probe import Selection
 from .quiet import quiet
@@ -85,7 +85,7 @@ class CutUNet(nn.Module):  # type: ignore[misc]
 
 class TextKeys(nn.Module):  # type: ignore[misc]
     """encoder_hidden_states (batch, max_length, hidden) → K of every selected layer, (batch, heads,
-    max_length, d), all float32."""
+    max_length, d), then V W of each, (batch, heads, max_length, D), all float32."""
 
     def __init__(self, unet: Any, selection: Selection, dtype: torch.dtype) -> None:
         super().__init__()
@@ -94,7 +94,11 @@ class TextKeys(nn.Module):  # type: ignore[misc]
 
     def forward(self, encoder_hidden_states: torch.Tensor) -> tuple[torch.Tensor, ...]:
         states = encoder_hidden_states.to(self.dtype)
-        return tuple(text_keys(layer, states).float() for layer in self.layers)
+        return tuple(
+            part(layer, states).float()
+            for part in (text_keys, text_values)
+            for layer in self.layers
+        )
 
 
 def posterior_mean(vae: Any, image: torch.Tensor) -> torch.Tensor:
@@ -130,13 +134,13 @@ def text_graph(text_encoder: Any, max_length: int) -> Graph:
 def keys_graph(
     unet: Any, dtype: torch.dtype, max_length: int, width: int, selection: Selection
 ) -> Graph:
-    """What brings text embeddings to the keys of the selected cross-attention layers."""
+    """What brings text embeddings to the keys and values of the selected cross-attention layers."""
     return Graph(
         contract.KEYS,
         TextKeys(unet, selection, dtype),
         {contract.ENCODER_HIDDEN_STATES: torch.zeros(_BATCH, max_length, width)},
         {contract.ENCODER_HIDDEN_STATES: {0: _batch()}},
-        {a.keys: (0,) for a in selection.attention},
+        {a.keys: (0,) for a in selection.attention} | {a.values: (0,) for a in selection.attention},
     )
 
 

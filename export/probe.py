@@ -211,7 +211,9 @@ def _outputs(
 ) -> tuple[AttentionOutput, ...]:
     """The layers at the strides wanted, numbered at each."""
     return tuple(
-        AttentionOutput(name(wanted, index), wanted, layer.heads, layer.channels, layer.path)
+        AttentionOutput(
+            name(wanted, index), wanted, layer.heads, layer.channels, layer.width, layer.path
+        )
         for wanted in strides
         for index, layer in enumerate(at for at, stride in layers if stride == wanted)
     )

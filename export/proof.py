@@ -153,13 +153,14 @@ def unet_examples(
 def keys_examples(
     unet: Any, selection: Selection, max_length: int, chosen: Sequence[Case]
 ) -> list[Example]:
-    """Random embeddings through the plain layers' own norms and projections."""
+    """Random embeddings through the plain layers' own norms and projections; of values, each head's
+    alone, the others' zeros, less what the output projection makes of nothing."""
     random = torch.Generator().manual_seed(0)
     width = context_width(unet.config)
     examples = []
     for batch in sorted({case.batch for case in chosen}):
         states = torch.randn(batch, max_length, width, generator=random)
-        outputs = {}
+        outputs, values = {}, {}
         with torch.no_grad():
             for output in selection.attention:
                 layer = unet.get_submodule(output.layer)
@@ -167,8 +168,17 @@ def keys_examples(
                 keys = layer.to_k(normed).unflatten(2, (output.heads, output.channels))
                 keys = keys.permute(0, 2, 1, 3)
                 outputs[output.keys] = keys if layer.norm_k is None else layer.norm_k(keys)
-        examples.append(_example({contract.ENCODER_HIDDEN_STATES: states}, outputs))
+                values[output.values] = _by_itself(layer, layer.to_v(normed), output.heads)
+        examples.append(_example({contract.ENCODER_HIDDEN_STATES: states}, outputs | values))
     return examples
+
+
+def _by_itself(layer: Any, values: torch.Tensor, heads: int) -> torch.Tensor:
+    """What each head gives, (batch, heads, tokens, D), of all values (batch, tokens, heads · d)."""
+    project, nothing = layer.to_out[0], torch.zeros_like(values)
+    own = torch.arange(values.shape[2]) // (values.shape[2] // heads)
+    alone = [project(values.where(own == head, nothing)) for head in range(heads)]
+    return torch.stack(alone, dim=1) - project(nothing)[:, None]
 
 
 def prove(path: Path, examples: Sequence[Example], tolerance: float) -> list[Row]:

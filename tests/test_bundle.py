@@ -37,7 +37,7 @@ def make_manifest(directory: Path) -> contract.Manifest:
         tokenizer=contract.TokenizerSpec(max_length=77, bos=49406, eos=49407, pad=49407),
         text=contract.TextSpec(hidden=768),
         features=(contract.FeatureOutput("features_s64", 64, 2560),),
-        attention=(contract.AttentionOutput("logits_s64_0", 64, 8, 160, "mid_block.attn2"),),
+        attention=(contract.AttentionOutput("logits_s64_0", 64, 8, 160, 1280, "mid_block.attn2"),),
         encoder=(contract.FeatureOutput("encoder_s32", 32, 1280),),
         recommended={"maskdiffusion": {"pooling": "exp", "map_power": 1.0, "strides": (64, 32)}},
         classes=("sky", "Straße"),

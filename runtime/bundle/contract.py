@@ -11,6 +11,9 @@ Four graphs, float32 at every rim whatever precision they compute in:
     keys.onnx          encoder_hidden_states (batch, max_length, hidden) float32
                        → `keys_s<stride>_<n>` (batch, heads, max_length, d) float32: K of each
                          layer that has logits
+                       → `values_s<stride>_<n>` (batch, heads, max_length, D) float32: V of each,
+                         brought through its head's part of the output projection, so that a
+                         layer gives Σ_heads softmax(QKᵀ/√d) values, and its bias
     unet.onnx          sample (batch, latent_channels, h, w) float32, timestep (batch,) int64,
                        encoder_hidden_states (batch, max_length, hidden) float32
                        → `features_s<stride>` (batch, channels, H/stride, W/stride) float32
@@ -159,11 +162,13 @@ class AttentionOutput:
     stride: int
     heads: int
     channels: int  # d, of one head's queries and keys
+    width: int  # D, of what the layer gives, and each head adds to
     layer: str  # module path inside the UNet
 
     def __post_init__(self) -> None:
         _bound(f"attention.{self.name}.heads", self.heads, 1, 1 << 10)
         _bound(f"attention.{self.name}.channels", self.channels, 1, 1 << 16)
+        _bound(f"attention.{self.name}.width", self.width, 1, 1 << 16)
 
     @property
     def queries(self) -> str:
@@ -175,6 +180,12 @@ class AttentionOutput:
         """K: of a cross-attention's words, an output of the graph of keys, (batch, heads,
         max_length, channels) float32; of a self-attention's pixels, an output of the UNet's."""
         return self._part("keys")
+
+    @property
+    def values(self) -> str:
+        """V of a cross-attention's words through the output projection, an output of the graph of
+        keys, (batch, heads, max_length, width) float32."""
+        return self._part("values")
 
     def _part(self, of: str) -> str:
         kind, _, place = self.name.partition("_")

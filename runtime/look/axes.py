@@ -54,6 +54,7 @@ def _expected(manifest: Manifest) -> dict[str, Mapping[str, Shape]]:
     keys: dict[str, Shape] = {
         a.keys: (None, a.heads, length, a.channels) for a in manifest.attention
     }
+    keys |= {a.values: (None, a.heads, length, a.width) for a in manifest.attention}
     return {
         contract.VAE_ENCODER: {contract.LATENT: latent},
         contract.TEXT_ENCODER: {contract.INPUT_IDS: (None, length), states: hidden},

@@ -1,4 +1,4 @@
-"""The text side of a bundle: names → prompts → embeddings → keys."""
+"""The text side of a bundle: names → prompts → embeddings → keys, values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +64,7 @@ class Words:
             self._tokenizer = PromptTokenizer(bundle.tokenizer, self._manifest.tokenizer)
         self._sessions: dict[str, Session] = {}
         self._texts: dict[tuple[str, ...], Array] = {}
-        self._keys: tuple[tuple[str, ...], tuple[Array, ...]] | None = None
+        self._projected: dict[str, tuple[tuple[str, ...], tuple[Array, ...]]] = {}
         self._lock = Lock()  # callers may be threads
 
     @property
@@ -98,11 +98,16 @@ class Words:
         Raises:
             BundleError: the graph of keys is not what the manifest says.
         """
-        with self._lock:
-            if self._keys is None or self._keys[0] != text.prompts.texts:
-                with self._backend.device.active():
-                    self._keys = text.prompts.texts, self._project(text.hidden)
-            return self._keys[1]
+        return self._project("keys", text)
+
+    def values(self, text: EncodedText) -> tuple[Array, ...]:
+        """V of a text's every token through each head's part of the output projection, (prompts,
+        heads, max_length, D) float32 a layer; the last text's are kept.
+
+        Raises:
+            BundleError: the graph of keys is not what the manifest says.
+        """
+        return self._project("values", text)
 
     def release(self) -> None:
         """Give back the memory of the text encoder; a class list not yet encoded loads it again."""
@@ -117,7 +122,7 @@ class Words:
             session.close()
         self._sessions.clear()
         self._texts.clear()
-        self._keys = None
+        self._projected.clear()
 
     def session(self, graph: str) -> Session:
         """The text encoder or the graph of keys, opened."""
@@ -147,16 +152,24 @@ class Words:
             keep_text(digest, *device.download(hidden)())
         return hidden
 
-    def _project(self, hidden: Array) -> tuple[Array, ...]:
-        """(prompts, heads, max_length, d) a layer, of embeddings (prompts, max_length, hidden)."""
-        layers, graph = self._manifest.attention, self.session(contract.KEYS)
-        parts: list[list[Array]] = [[] for _ in layers]
-        for group in batches(len(hidden), self._rows):
-            feeds = {contract.ENCODER_HIDDEN_STATES: hidden[group.start : group.stop]}
-            outputs = graph.infer(feeds)
-            for layer, found in zip(layers, parts, strict=True):
-                found.append(outputs[layer.keys].copy())
-        return tuple(self._backend.device.xp.concatenate(found) for found in parts)
+    def _project(self, part: Literal["keys", "values"], text: EncodedText) -> tuple[Array, ...]:
+        """(prompts, …) of every layer's part; computed anew where the last text was another."""
+        with self._lock:
+            texts, found = self._projected.get(part, ((), ()))
+            if texts == text.prompts.texts:
+                return found
+            names = [getattr(layer, part) for layer in self._manifest.attention]
+            with self._backend.device.active():
+                graph, hidden = self.session(contract.KEYS), text.hidden
+                parts: list[list[Array]] = [[] for _ in names]
+                for group in batches(len(hidden), self._rows):
+                    feeds = {contract.ENCODER_HIDDEN_STATES: hidden[group.start : group.stop]}
+                    outputs = graph.infer(feeds, names)
+                    for name, computed in zip(names, parts, strict=True):
+                        computed.append(outputs[name].copy())
+                found = tuple(map(self._backend.device.xp.concatenate, parts))
+            self._projected[part] = text.prompts.texts, found
+            return found
 
     @property
     def _rows(self) -> int:

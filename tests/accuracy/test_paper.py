@@ -132,7 +132,7 @@ def test_the_sweep_has_a_row_for_every_figure(
         native_size=512,
         features=tuple(FeatureOutput(f"f{s}", s, 4) for s in EVERY["features"][:features]),
         attention=tuple(
-            AttentionOutput(f"logits_s{s}", s, 2, 4, "") for s in EVERY["attention"][:attention]
+            AttentionOutput(f"logits_s{s}", s, 2, 4, 8, "") for s in EVERY["attention"][:attention]
         ),
     )
     strides = {

@@ -48,7 +48,7 @@ def outputs(*strides: int, encoder: bool = True) -> Cut:
     return Cut(
         "whole",
         tuple(FeatureOutput(f"features_s{stride}", stride, 8) for stride in (64, 16)),
-        tuple(AttentionOutput(f"logits_s{stride}_0", stride, 8, 8, "") for stride in strides),
+        tuple(AttentionOutput(f"logits_s{stride}_0", stride, 8, 8, 64, "") for stride in strides),
         (),
         (FeatureOutput("encoder_s32", 32, 8),) if encoder else (),
     )
