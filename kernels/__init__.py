@@ -19,6 +19,7 @@ from .attention import Pooling, absent, class_maps, logits, token_softmax, won_s
 from .diffseg import merged_maps
 from .edges import Guide, assign_along_edges, edge_grid, scores_along_edges
 from .found import found
+from .goca import head_weights, joined, layer_map, layer_weights, rescaled
 from .grid import Array, Grid, Mode, Size, array_module, void
 from .kmeans import KMeans, gram_kmeans, kmeans
 from .multicut import multicut
@@ -38,7 +39,7 @@ from .refining import (
 )
 from .resize import resize
 from .segments import MAX_SEGMENTS, Method, cluster, cluster_weights
-from .self_attention import Layer, attend, mean_map
+from .self_attention import Layer, attend, mean_map, spread
 from .spectral import SpectralError, spectral_embedding
 
 __all__ = [
@@ -73,8 +74,12 @@ __all__ = [
     "full_scores",
     "gram_kmeans",
     "head_mean",
+    "head_weights",
     "iterate",
+    "joined",
     "kmeans",
+    "layer_map",
+    "layer_weights",
     "less_entropy",
     "logits",
     "mean_map",
@@ -86,11 +91,13 @@ __all__ = [
     "pamr",
     "pixel_norms",
     "prototypes",
+    "rescaled",
     "resize",
     "score_maps",
     "scores_along_edges",
     "smooth_by_clusters",
     "spectral_embedding",
+    "spread",
     "spread_below",
     "sum_to_one",
     "token_softmax",

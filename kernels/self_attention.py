@@ -18,14 +18,15 @@ Layer: TypeAlias = tuple[Array, Array]
 
 
 def mean_map(layers: Sequence[Layer]) -> Array:
-    """S, the mean over all heads of layers of the same N: (N, N) float32; rows sum to 1."""
-    pixels = _pixels(layers)
-    whole = array_module(layers[0][0]).empty((pixels, pixels), dtype="float32")
+    """S, the mean over all heads of layers of the same N: (N, N) float32; rows sum to 1. Where only
+    some pixels' queries are given, their rows alone."""
+    count, pixels = layers[0][0].shape[1], _pixels(layers)
+    whole = array_module(layers[0][0]).empty((count, pixels), dtype="float32")
 
     def keep(rows: slice) -> None:
         whole[rows] = _block(layers, rows)
 
-    each_block(whole, pixels, pixels, keep)
+    each_block(whole, count, pixels, keep)
     return whole  # type: ignore[no-any-return]
 
 
@@ -41,9 +42,20 @@ def attend(layers: Sequence[Layer], maps: Array) -> Array:
     return spread  # type: ignore[no-any-return]
 
 
+def spread(layers: Sequence[Layer], maps: Array, times: int) -> Array:
+    """Maps (K, h, w) after m ← S m, `times` times; h · w = N."""
+    flat = maps.reshape(len(maps), -1)
+    if times < 2:
+        return attend(layers, flat).reshape(maps.shape) if times else maps
+    operator = mean_map(layers)
+    for _ in range(times):
+        flat = flat @ operator.T
+    return flat.reshape(maps.shape)
+
+
 def _pixels(layers: Sequence[Layer]) -> int:
     """N, the same of all."""
-    pixels = layers[0][0].shape[1]
+    pixels = layers[0][1].shape[1]
     for _, keys in layers:
         if keys.shape[1] != pixels:
             raise ValueError(f"layers of {pixels} and {keys.shape[1]} pixels have no mean map")

@@ -9,6 +9,7 @@ from ..errors import MdrtError
 from .attention import ATTENTION
 from .base import Head, Reading, did_you_mean, parse
 from .diffseg import DIFFSEG
+from .goca import GOCA
 from .kmeans import KMEANS
 from .maskdiffusion import MASKDIFFUSION
 from .multicut import MULTICUT
@@ -19,7 +20,17 @@ from .spectral import SPECTRAL
 
 HEADS: Final[Mapping[str, Head]] = {
     head.name: head
-    for head in (MASKDIFFUSION, ATTENTION, REFINED, SPECTRAL, KMEANS, NCUT, MULTICUT, DIFFSEG)
+    for head in (
+        MASKDIFFUSION,
+        ATTENTION,
+        REFINED,
+        GOCA,
+        SPECTRAL,
+        KMEANS,
+        NCUT,
+        MULTICUT,
+        DIFFSEG,
+    )
 }
 """Every head by its name."""
 

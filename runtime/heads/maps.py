@@ -80,6 +80,15 @@ def class_maps(
     return ClassMaps(Grid(pooled, canvas.extent), logits, grid)
 
 
+def membership(taps: Taps, text: EncodedText) -> Array:
+    """(classes, tokens) float32 on the network's device, rows that sum to 1: the mean over a
+    class's tokens."""
+    prompts, xp = text.prompts, taps.network.device.xp
+    owner = taps.network.device.upload(prompts.owner)
+    own = (owner[None, :] == xp.arange(len(prompts.classes))[:, None]).astype("float32")
+    return own / own.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
+
+
 MODE_HELP: Any = (
     "the paper's equations as written, or as the released code does it: features of the empty "
     "prompt, attention of the picture as one square without noise"

@@ -15,7 +15,7 @@ from ...kernels import Array, Grid
 from ..look.taps import SelfAttention, Taps
 from ..look.words import EncodedText
 from .base import Head, Reading
-from .maps import WORDS_HELP, Words
+from .maps import WORDS_HELP, Words, membership
 from .options import HeadOptions, option
 
 Value = TypeVar("Value")
@@ -103,17 +103,6 @@ class Recipe:
     noise: bool = True
 
 
-def _spread(layers: Sequence[kernels.Layer], maps: Array, times: int) -> Array:
-    """Maps (K, L, L) spread by the mean of some layers of as many pixels."""
-    flat = maps.reshape(len(maps), -1)
-    if times == 1:
-        return kernels.attend(layers, flat).reshape(maps.shape)
-    operator = kernels.mean_map(layers)
-    for _ in range(times):
-        flat = flat @ operator.T
-    return flat.reshape(maps.shape)
-
-
 def _mdrt(found: Found, shares: Shares, times: int, options: RefinedOptions) -> Array:
     """Half of each map where the words put it, half spread: probabilities, compared as they are."""
     prior: Array = sum(
@@ -122,7 +111,7 @@ def _mdrt(found: Found, shares: Shares, times: int, options: RefinedOptions) -> 
         for stride, share in shares.items()
     )
     last = found.layers(min(found.own))[-1:]
-    return (prior + _spread(last, prior, times)) / 2
+    return (prior + kernels.spread(last, prior, times)) / 2
 
 
 def _diffsegmenter(found: Found, shares: Shares, times: int, options: RefinedOptions) -> Array:
@@ -133,7 +122,7 @@ def _diffsegmenter(found: Found, shares: Shares, times: int, options: RefinedOpt
         )
         for stride, share in shares.items()
     )
-    return kernels.minmax(_spread(found.layers(min(found.own)), prior, times))
+    return kernels.minmax(kernels.spread(found.layers(min(found.own)), prior, times))
 
 
 def _faseg(found: Found, shares: Shares, times: int, options: RefinedOptions) -> Array:
@@ -207,7 +196,7 @@ def read(taps: Taps, options: RefinedOptions, text: EncodedText) -> Reading:
         found = Found(
             _by_stride([layer.stride for layer in layers], seen),
             _by_stride([layer.stride for layer in own], own),
-            _membership(taps, text),
+            membership(taps, text),
         )
         maps = recipe.make(found, shares, options.spreads or recipe.spreads, options)
         grid = Grid(maps.astype("float32"))
@@ -217,13 +206,6 @@ def read(taps: Taps, options: RefinedOptions, text: EncodedText) -> Reading:
 def _by_stride(strides: Sequence[int], values: Sequence[Value]) -> dict[int, list[Value]]:
     pairs = list(zip(strides, values, strict=True))
     return {stride: [value for at, value in pairs if at == stride] for stride in strides}
-
-
-def _membership(taps: Taps, text: EncodedText) -> Array:
-    prompts, xp = text.prompts, taps.network.device.xp
-    owner = taps.network.device.upload(prompts.owner)
-    own = (owner[None, :] == xp.arange(len(prompts.classes))[:, None]).astype("float32")
-    return own / own.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
 
 
 REFINED = Head(

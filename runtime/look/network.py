@@ -45,8 +45,8 @@ class Seen:
             their probabilities, comparable over all prompts; empty without class names.
         self_attention: Q/√d and K, (heads, pixels, d) each, a layer in the cut's order; empty
             unless they were asked for.
-        queries: of every tile, (tiles, heads, pixels, d) a layer in the cut's order; empty unless
-            they were asked for.
+        queries: of every tile and prompt, a tile's prompts one after another, (tiles · prompts,
+            heads, pixels, d) a layer in the cut's order; empty unless they were asked for.
     """
 
     features: tuple[Grid, ...]
@@ -121,6 +121,7 @@ class Network:
         cut: Cut | None = None,
         noise: bool = True,
         features: bool = True,
+        logits: bool = True,
         probabilities: bool = False,
         self_attention: bool = False,
         queries: bool = False,
@@ -131,19 +132,20 @@ class Network:
         Args:
             canvas: where the tiles lie.
             z: of every tile, from `encode`.
-            text: the prompts; their class tokens' logits are returned.
+            text: the prompts.
             timestep: index into ᾱ, what the UNet is told.
             cut: how far the pass goes, None for as far as it can; all below is of what it gives.
             noise: whether z is noised to the timestep, by the bundle's fixed noise.
             features: whether features, the encoder's too, are returned.
+            logits: whether those of the prompts' class tokens are returned.
             probabilities: softmax the logits over the tokens of all prompts first.
             self_attention: whether self-attention is returned; of one tile and one prompt.
-            queries: whether queries are returned; of one prompt.
+            queries: whether queries are returned.
             progress: called with (passes done, passes in all).
         """
         cut, prompts, device = cut or self.unet.longest, text.prompts, self.device
         levels = (*cut.features, *cut.encoder) if features else ()
-        layers = cut.attention if prompts.classes else ()
+        layers = cut.attention if logits and prompts.classes else ()
         # The class tokens of each prompt; prompts follow one another, so their maps join in order.
         positions = [
             device.upload(prompts.position[prompts.prompt == prompt])
@@ -191,16 +193,18 @@ class Network:
                     grids[f.name].add(origin, outputs[f.name][row])
                 for a in layers:
                     cells = [side // a.stride for side in canvas.tile]
-                    logits, output = held[a.name], outputs[a.name][row]
+                    own_logits, output = held[a.name], outputs[a.name][row]
                     # the session may fill its buffers anew
-                    logits.append(output.copy() if together > 1 else output)
-                    if len(logits) < together:
+                    own_logits.append(output.copy() if together > 1 else output)
+                    if len(own_logits) < together:
                         continue
-                    read = kernels.token_softmax(logits, shared) if probabilities else logits
+                    read = own_logits
+                    if probabilities:
+                        read = kernels.token_softmax(own_logits, shared)
                     for i, values in enumerate(read, prompt + 1 - together):
                         own = values[:, :, positions[i]].transpose(0, 2, 1)  # heads, tokens, pixels
                         maps[a.name][i].add(origin, own.reshape(-1, *cells))
-                    logits.clear()
+                    own_logits.clear()
                 among += [outputs[name][row].copy() for name in own_layers]
                 for name, found in asking.items():
                     found.append(outputs[name][row].copy())

@@ -45,6 +45,23 @@ class SelfAttention:
     keys: Array
 
 
+@dataclass(frozen=True)
+class CrossAttention:
+    """One cross-attention layer of a square picture, of all tokens of a text's prompts.
+
+    Attributes:
+        declared: the layer.
+        queries: Q/√d of the pass that each prompt reads, (prompts, heads, pixels, d) float32.
+        keys: K of each prompt, (prompts, heads, max_length, d) float32.
+        values: V of each through the output projection, (prompts, heads, max_length, D) float32.
+    """
+
+    declared: AttentionOutput
+    queries: Array
+    keys: Array
+    values: Array
+
+
 class Taps:
     """One picture, and what was seen of it so far.
 
@@ -146,7 +163,7 @@ class Taps:
         key = ("logits", canvas, timestep, text.key, probabilities, noise, late)
         cut, found = self._known(key, giving)
         if found is None and late:
-            cut, queries = self._queries(canvas, giving, timestep, noise)
+            cut, queries = self._queries(canvas, giving, timestep, self.empty, noise)
             with self.stage("text"):
                 self.network.words.keys(text)
             with self.stage("attention"):
@@ -157,6 +174,29 @@ class Taps:
             found = self._pass(canvas, z, cut, timestep, text, **asked).logits
             self._kept.put((*key, cut), found)
         return _of_strides(cut.attention, found, strides)
+
+    def cross_attention(
+        self, timestep: int, text: EncodedText, *, late: bool = False
+    ) -> list[CrossAttention]:
+        """Every cross-attention layer, of the picture as one square.
+
+        Args:
+            timestep: index into ᾱ, what the network is told.
+            text: names.
+            late: whether the empty prompt drives the pass, not the names' prompts.
+        """
+        declared, words = self.network.manifest.attention, self.network.words
+        giving = self.network.unet.giving([layer.queries for layer in declared])
+        drives = self.empty if late else text
+        _, queries = self._queries(self.square, giving, timestep, drives)
+        with self.stage("text"):
+            keys, values = words.keys(text), words.values(text)
+        xp = self.network.device.xp
+        layers = zip(declared, queries, keys, values, strict=True)
+        return [
+            CrossAttention(a, xp.broadcast_to(q, (len(k), *q.shape[1:])), k, v)
+            for a, q, k, v in layers
+        ]
 
     def self_attention(
         self, timestep: int, strides: Sequence[int] | None = None, *, noise: bool = True
@@ -222,15 +262,20 @@ class Taps:
         return seen
 
     def _queries(
-        self, canvas: Canvas, giving: Sequence[Cut], timestep: int, noise: bool
+        self,
+        canvas: Canvas,
+        giving: Sequence[Cut],
+        timestep: int,
+        text: EncodedText,
+        noise: bool = True,
     ) -> tuple[Cut, tuple[Array, ...]]:
-        """(tiles, heads, pixels, d) float32 of every cross-attention layer of one of the cuts, of
-        the empty prompt."""
-        key = ("queries", canvas, timestep, noise)
+        """(tiles · prompts, heads, pixels, d) float32 of every cross-attention layer of one of the
+        cuts, of the pass that a text drives."""
+        key = ("queries", canvas, timestep, text.key, noise)
         cut, found = self._known(key, giving)
         if found is None:
-            text, z = self.empty, self._latents(canvas)
-            found = self._pass(canvas, z, cut, timestep, text, noise=noise, queries=True).queries
+            z, asked = self._latents(canvas), {"logits": False, "queries": True}
+            found = self._pass(canvas, z, cut, timestep, text, noise=noise, **asked).queries
             self._kept.put((*key, cut), found)
         return cut, found
 

@@ -382,6 +382,34 @@ def test_maps_spread_by_self_attention(xp: ModuleType) -> None:
         np.testing.assert_allclose(xp.asnumpy(ours), wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_heads_and_layers_are_weighed(xp: ModuleType) -> None:
+    """GoCA, array code alone: every step as on NumPy, without a wait on the way."""
+    random = np.random.default_rng(0)
+    queries = random.standard_normal((2, 3, 64, 4), dtype=np.float32)  # of two prompts
+    keys = random.standard_normal((2, 3, 7, 4), dtype=np.float32)
+    values = random.standard_normal((2, 3, 7, 10), dtype=np.float32)
+    coarse = random.standard_normal((2, 2, 16, 5), dtype=np.float32)
+    fine = random.standard_normal((2, 2, 64, 5), dtype=np.float32)
+
+    def steps(xp: ModuleType) -> list[Any]:
+        shared = xp.asarray(np.arange(7)[None] + np.zeros((2, 1)) == 0)
+        taps = [xp.asarray(part) for part in (queries, keys, values)]
+        probabilities, brought = kernels.joined(*taps, shared)
+        heads = kernels.head_weights(probabilities, brought)
+        maps = kernels.layer_map(probabilities, heads).reshape(-1, 8, 8)
+        own = [tuple(xp.asarray(part) for part in pair) for pair in (coarse, fine)]
+        layers = kernels.layer_weights(taps[0].mean(axis=0), [own[0], None, own[1]])
+        scaled = kernels.rescaled(maps * layers[0], xp.asarray(np.eye(14, dtype=np.float32)))
+        return [heads, layers, scaled, kernels.spread(own[1:], scaled, 2)]
+
+    before = len(standin.WAITED)
+    found = steps(xp)
+    assert len(standin.WAITED) == before
+    for ours, wanted in zip(found, steps(np), strict=True):
+        assert isinstance(ours, xp.ndarray)
+        np.testing.assert_allclose(xp.asnumpy(ours), wanted, rtol=1e-3, atol=1e-4)
+
+
 def test_unnamed_segments(xp: ModuleType) -> None:
     """Array code alone: eigenvectors by their residual, and the same segments as on NumPy."""
     random = np.random.default_rng(3)
