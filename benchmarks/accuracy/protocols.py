@@ -6,8 +6,8 @@ interrupted runs to the same data-set-wide confusion matrix.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..metrics import NO_CLASS, Counts, Labels, assignment, confusion, hits_and_unions, iou
+from .background import BackgroundSweep
 
 IGNORE: Final = 255
 """Truth of a pixel that does not count."""
@@ -38,6 +39,11 @@ class Protocol:
         grid: (rows, columns) both are brought to by the nearest neighbour; None keeps every pixel.
         crop: the picture's shorter side is resized to it and the middle square cut out, before
             the picture is segmented; None leaves it as it is.
+        average: whether mIoU is that of the whole data set's confusion matrix, or the mean of the
+            mIoU of every picture.
+        leftovers: where the data set has a background, labels that are matched to no other class
+            by a shared pixel become one label, which the background is then matched to.
+        sweep: scores of the background that are tried; the best on what is evaluated counts.
     """
 
     id: str
@@ -46,6 +52,16 @@ class Protocol:
     positive: bool = False
     grid: tuple[int, int] | None = None
     crop: int | None = None
+    average: Literal["data set", "mean over pictures"] = "data set"
+    leftovers: bool = False
+    sweep: BackgroundSweep | None = None
+
+    @property
+    def label_size(self) -> str:
+        """Where labels are compared, in words."""
+        if self.grid is not None:
+            return "{}×{}, nearest".format(*self.grid)
+        return "every pixel" if self.crop is None else f"the middle {self.crop}×{self.crop}"
 
     def prepare(
         self, image: NDArray[np.uint8], truth: NDArray[np.uint8]
@@ -66,29 +82,75 @@ class Protocol:
         ]
         return np.asarray(cut[0]), np.asarray(cut[1])
 
-    def count(self, truth: NDArray[np.uint8], labels: Labels, classes: int) -> Counts:
+    def count(
+        self,
+        truth: NDArray[np.uint8],
+        labels: Labels,
+        classes: int,
+        background: int | None = None,
+    ) -> Counts:
         """One picture's counts of (truth, predicted).
 
         Args:
             truth: (H, W), class index or `IGNORE`.
-            labels: (H, W), class index or segment number, or `NO_CLASS`.
+            labels: (H, W), class index or segment number, or `NO_CLASS`; of a sweep
+                (values, H, W).
             classes: how many.
+            background: the class that it is, if there is one.
 
         Returns:
-            (classes, classes + 1), the last column for `NO_CLASS`; where labels are matched by
-            data set (classes, 1 + labels), the first one for `NO_CLASS`.
+            (classes, classes + 1), the last column for `NO_CLASS`; of a sweep as many below each
+            other as values; where labels are matched by data set (classes, 1 + labels), the first
+            one for `NO_CLASS`.
         """
+        if self.sweep is not None:
+            alone = replace(self, sweep=None)
+            return np.concatenate([alone.count(truth, each, classes) for each in labels])
         if self.grid is not None:
             truth, labels = (_nearest(values, self.grid) for values in (truth, labels))
         counts = confusion(truth, labels, classes)
         if self.matching == "none":
             return np.roll(counts, -1, axis=1)
+        if self.leftovers and background is not None:
+            counts = _leftovers(counts, background)
         return self.renamed(counts, counts) if self.matching == "image" else counts
+
+    def settled(self, counts: Sequence[Counts], classes: int) -> list[Counts]:
+        """(classes, classes + 1) of every picture, once what is renamed or chosen over the whole
+        data set is."""
+        if self.matching == "dataset":
+            whole = _sum(counts, classes)
+            return [self.renamed(part, whole) for part in counts]
+        if self.sweep is not None:
+            best = self._best(counts)
+            return [part[best * classes : (best + 1) * classes] for part in counts]
+        return list(counts)
+
+    def chosen(self, counts: Sequence[Counts]) -> float | None:
+        """The value of the sweep with the highest mIoU over these pictures; None without one."""
+        return None if self.sweep is None else self.sweep.values[self._best(counts)]
+
+    def _best(self, counts: Sequence[Counts]) -> int:
+        """Which value of the sweep it is."""
+        assert self.sweep is not None
+        each = np.split(np.sum(counts, axis=0), len(self.sweep.values))
+        return int(np.nan_to_num([figures(part).miou for part in each], nan=-1).argmax())
 
     def total(self, counts: Sequence[Counts], classes: int) -> Counts:
         """The data-set-wide confusion matrix (classes, classes + 1) of pictures' counts."""
-        whole = _sum(counts, classes)
-        return self.renamed(whole, whole) if self.matching == "dataset" else whole
+        return _sum(self.settled(counts, classes), classes)
+
+    def score(self, counts: Sequence[Counts], classes: int) -> Figures:
+        """The figures of pictures' counts."""
+        if self.average == "data set":
+            return figures(self.total(counts, classes))
+        each = [figures(part) for part in self.settled(counts, classes)]
+        by_class = np.array([part.iou for part in each])
+        return Figures(
+            _mean(np.array([part.miou for part in each])),
+            _mean(np.array([part.accuracy for part in each])),
+            np.array([_mean(column) for column in by_class.T]),
+        )
 
     def renamed(self, counts: Counts, whole: Counts) -> Counts:
         """(classes, classes + 1) of (classes, 1 + labels) counts, the label of each class taken
@@ -147,8 +209,57 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
             matching="dataset",
             crop=320,
         ),
+        # eval_diffcut_openvoc.py: torchmetrics' JaccardIndex a picture, added up and divided by
+        # their number; labels by the nearest neighbour
+        Protocol(
+            "miou-by-image",
+            "the mIoU of every picture at 1024², averaged over pictures, as DiffCut's "
+            "open-vocabulary figures; a class counts as often as it occurs, no data-set mIoU",
+            grid=(1024, 1024),
+            average="mean over pictures",
+        ),
+        # eval_diffcut.py, hungarian_matching twice; Falcon (arXiv 2504.05613) follows it
+        Protocol(
+            "hungarian-image-128",
+            "as hungarian-image with labels at 128², and where there is a background, all segments "
+            "that no other class takes are it, as DiffCut and Falcon count; the truth says which",
+            matching="image",
+            grid=(128, 128),
+            leftovers=True,
+        ),
+        # GoCA (arXiv 2603.06178): score of the background + offset, each evaluated, best reported
+        Protocol(
+            "miou-best-offset",
+            "the best of nine offsets (-0.4 to 0.4) to the background's score, as GoCA: chosen on "
+            "the evaluated split, so an upper bound",
+            sweep=BackgroundSweep(tuple(n / 10 for n in range(-4, 5)), own=True),
+        ),
+        # DiffSegmenter (arXiv 2309.02773), voc12/ptp_stable_best.py: a constant background score
+        Protocol(
+            "miou-best-threshold",
+            "the best of 45 background scores (0.30 to 0.74), as DiffSegmenter: chosen on the "
+            "evaluated split, so an upper bound",
+            sweep=BackgroundSweep(tuple(n / 100 for n in range(30, 75)), own=False),
+        ),
     )
 }
+
+
+def _leftovers(counts: Counts, background: int) -> Counts:
+    """Counts (classes, 1 + labels) with all labels made one that no class but the background
+    shares a matched pixel with (DiffCut, eval_diffcut.py)."""
+    others = np.delete(counts[:, 1:], background, axis=0)
+    left = 1 + np.flatnonzero(assignment(others, positive=True) == NO_CLASS)
+    joined = counts.copy()
+    joined[:, left] = 0
+    joined[:, left[:1]] = counts[:, left].sum(axis=1, keepdims=True)
+    return joined
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    """Of those that are numbers; NaN of none."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
 
 
 def _sum(counts: Sequence[Counts], classes: int) -> Counts:
@@ -228,20 +339,27 @@ def _bootstrap(
 ) -> NDArray[np.float64]:
     """(draws,) mIoU in per cent of as many pictures, drawn with replacement.
 
-    For matching "dataset" the renaming is that of all pictures.
+    What is renamed or chosen over the data set is so over all pictures.
     """
-    if protocol.matching == "dataset":
-        whole = _sum(counts, classes)
-        counts = [protocol.renamed(part, whole) for part in counts]
+    counts = protocol.settled(counts, classes)
+    if protocol.average == "mean over pictures":
+        each = np.array([figures(part).miou for part in counts])
+        return np.array([_mean(each[draw]) for draw in _draws(len(each), draws, seed)])
     parts = np.stack([hits_and_unions(part) for part in counts]).astype(np.float64)
-    random = np.random.default_rng(seed)
     values = []
-    for _ in range(draws):
-        times = np.bincount(random.integers(0, len(parts), len(parts)), minlength=len(parts))
+    for draw in _draws(len(parts), draws, seed):
+        times = np.bincount(draw, minlength=len(parts))
         hit, union = np.tensordot(times, parts, axes=1)
         seen = union > 0
         values.append(100 * float((hit[seen] / union[seen]).mean()) if seen.any() else np.nan)
     return np.array(values)
+
+
+def _draws(pictures: int, draws: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """So many times as many pictures, with replacement; the same for every entry."""
+    random = np.random.default_rng(seed)
+    for _ in range(draws):
+        yield random.integers(0, pictures, pictures)
 
 
 def boundary_counts(truth: NDArray[np.uint8], labels: Labels, classes: int) -> Counts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -207,6 +208,69 @@ def test_the_official_grid() -> None:
     assert counts[1, 1] == 128 * 352
 
 
+@given(st.lists(st.tuples(TRUTH, LABELS), min_size=1, max_size=4))
+@few
+def test_the_mean_over_pictures_is_of_each_pictures_miou(pairs) -> None:
+    """As torchmetrics' JaccardIndex (macro) of a picture, added up and divided by their number."""
+    protocol = replace(PROTOCOLS["miou-by-image"], grid=None)
+    counts = [protocol.count(truth, labels, CLASSES) for truth, labels in pairs]
+    by_picture = [naive_iou([pair]) for pair in pairs]
+    each = [np.nanmean(values) for values in by_picture if not np.isnan(values).all()]
+    found = protocol.score(counts, CLASSES)
+    np.testing.assert_allclose(found.miou, np.mean(each) if each else np.nan)
+    for c, value in enumerate(found.iou):
+        seen = [values[c] for values in by_picture if not np.isnan(values[c])]
+        np.testing.assert_allclose(value, np.mean(seen) if seen else np.nan)
+    if each:
+        low, high = interval(protocol, counts, CLASSES, draws=50)
+        assert low <= high
+
+
+def diffcut(truth: np.ndarray, segments: np.ndarray, background: int) -> int:
+    """Hits in a picture as DiffCut's eval_diffcut.py counts it: matched without the background,
+    what no class takes made one segment, matched again."""
+    segments = segments.copy()
+    others = [c for c in range(CLASSES) if c != background]
+    overlap = np.array([[((truth == c) & (segments == s)).sum() for s in range(9)] for c in others])
+    rows, columns = linear_sum_assignment(overlap, maximize=True)
+    taken = {s for c, s in zip(rows, columns, strict=True) if overlap[c, s] > 0}
+    segments[~np.isin(segments, list(taken))] = 8
+    whole = np.array(
+        [[((truth == c) & (segments == s)).sum() for s in range(9)] for c in range(CLASSES)]
+    )
+    rows, columns = linear_sum_assignment(whole, maximize=True)
+    return int(whole[rows, columns].sum())
+
+
+@given(TRUTH, SEGMENTS)
+@few
+def test_leftovers_are_the_background_as_diffcut_counts_it(truth, segments) -> None:
+    """Hits are; which of several matchings that are as good is taken is up to the solver."""
+    protocol = replace(PROTOCOLS["hungarian-image-128"], grid=None)
+    found = protocol.count(truth, segments, CLASSES, 2)
+    assert np.trace(found) == diffcut(truth, segments, 2)
+    assert found.sum() == (truth != IGNORE).sum()
+    plain = PROTOCOLS["hungarian-image"].count(truth, segments, CLASSES)
+    np.testing.assert_array_equal(protocol.count(truth, segments, CLASSES), plain)
+
+
+def test_leftovers_by_hand() -> None:
+    """Three segments lie in the background, 0; none of them is an error."""
+    truth = np.array([[0, 0, 0, 1, 1, 2]], np.uint8)
+    segments = np.array([[3, 4, 5, 1, 1, 2]])
+    protocol = replace(PROTOCOLS["hungarian-image-128"], grid=None)
+    assert figures(protocol.count(truth, segments, 3, 0)).miou == 100
+    assert figures(protocol.count(truth, segments, 3)).iou[0] == pytest.approx(100 / 3)
+
+
+def test_labels_at_128_are_the_nearest() -> None:
+    truth = np.arange(256).reshape(1, -1).repeat(256, 0) // 64
+    protocol = PROTOCOLS["hungarian-image-128"]
+    counts = protocol.count(truth.astype(np.uint8), truth, CLASSES)
+    assert counts.sum() == 128 * 128
+    assert np.trace(counts) == 128 * 128
+
+
 @pytest.mark.parametrize("size", [(300, 400), (700, 330), (320, 320), (100, 80)])
 def test_crops_are_the_middle(size: tuple[int, int]) -> None:
     protocol = PROTOCOLS["hungarian-image-320"]
@@ -224,7 +288,8 @@ def test_crops_are_the_middle(size: tuple[int, int]) -> None:
 def test_a_picture_of_void_counts_nothing() -> None:
     truth = np.full((4, 4), IGNORE, np.uint8)
     for protocol in PROTOCOLS.values():
-        counts = protocol.count(truth, np.zeros((4, 4), np.int64), CLASSES)
+        maps = (len(protocol.sweep.values),) if protocol.sweep else ()
+        counts = protocol.count(truth, np.zeros((*maps, 4, 4), np.int64), CLASSES)
         assert counts.sum() == 0
         assert np.isnan(figures(protocol.total([counts], CLASSES)).miou)
 
