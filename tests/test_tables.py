@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mdrt.benchmarks.accuracy.ledger import Ledger
 from mdrt.benchmarks.accuracy.paper import Published
 from mdrt.benchmarks.accuracy.report import ScoreRow
 from mdrt.benchmarks.accuracy.settings import Entry, Setting
@@ -91,14 +92,21 @@ def scores() -> list[Table]:
     strides = (64, 32, 16, 8)
     settings = [
         Setting.of(
-            head, timestep=999, feature_strides=strides, attention_strides=strides, dynamic=True
+            head,
+            timestep=999,
+            feature_strides=strides,
+            attention_strides=strides,
+            prompt_classes="predicted",
         )
         for head in ("maskdiffusion", "maskdiffusion")
     ] + [Setting.of("prototypes-gt", train=200, feature_strides=strides)]
     paper = Published("cityscapes19", "maskdiffusion", 17.1, "Tables 2, 4, 5, 7")
+    meta = {"dataset": "cityscapes19", "split": "val", "classes": [["road"]], "bundle": "0" * 64}
     rows = [
         ScoreRow(
-            Entry(setting, protocol), images, 100.0, 100.0, 100.0, 100.0, 100.0, (), paper, unlike
+            entry := Entry(setting, protocol),
+            Ledger.of(meta, entry, images),
+            *(images, 100.0, 100.0, 100.0, 100.0, 100.0, (), paper, unlike),
         )
         for setting in settings
         for protocol, images, unlike in (

@@ -7,17 +7,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...kernels import Array, void
 from ...runtime.errors import DatasetError
-from ...runtime.look.prompts import ClassName
+from ...runtime.heads import Head, HeadOptions
+from ...runtime.look.prompts import ClassName, synonyms
 from ...runtime.overlap import overlap
+from ...runtime.segmentation import Segmentation
 from ...runtime.segmenter import Look, Segmenter
 from ..metrics import NO_CLASS, Labels
+from .background import BackgroundSweep, background_of
 from .datasets.base import Dataset, Sample
 from .protocols import PROTOCOLS, boundary_counts
 from .prototypes_gt import GroundTruth, fitted
@@ -25,6 +28,23 @@ from .settings import Entry, Setting, find_head
 from .store import Store
 
 Progress = Callable[[str, int, int], None]
+
+NETWORKS: Final = ("text", "vae", "unet")
+"""Stages of a look that no head runs again."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One picture by one setting.
+
+    Attributes:
+        labels: (H, W) class indices, or segment numbers; `NO_CLASS` where no class or segment
+            reached the head's threshold. Of a sweep of the background (values, H, W).
+        seconds: in the networks, which a look runs once, and in the head itself.
+    """
+
+    labels: Labels
+    seconds: tuple[float, float]
 
 
 def label(
@@ -34,8 +54,19 @@ def label(
     truth: NDArray[np.uint8],
     prototypes: Sequence[Array] | None = None,
 ) -> Labels:
-    """One picture by one setting: (H, W) class indices, or segment numbers; `NO_CLASS` where no
-    class or segment reached the head's threshold.
+    """The labels of `answer`."""
+    return answer(look, setting, classes, truth, prototypes).labels
+
+
+def answer(
+    look: Look,
+    setting: Setting,
+    classes: Sequence[ClassName],
+    truth: NDArray[np.uint8],
+    prototypes: Sequence[Array] | None = None,
+    sweep: BackgroundSweep | None = None,
+) -> Answer:
+    """One picture by one setting.
 
     Args:
         look: at the picture.
@@ -43,19 +74,69 @@ def label(
         classes: every class of the data set.
         truth: (H, W), only to tell what is present, and how many segments.
         prototypes: (classes, d_l) a level, of settings that were fitted.
+        sweep: scores of the background to try, of named heads.
     """
-    head, options = find_head(setting.head), vars(setting.options)
-    every = list(range(len(classes)))
-    present = [int(c) for c in np.unique(truth) if c < len(classes)] or every
+    start, head = time.perf_counter(), find_head(setting.head)
+    every = range(len(classes))
+    present = [int(c) for c in np.unique(truth) if c < len(classes)] or list(every)
+    timings: list[Mapping[str, float]] = []
     if head.kind == "unnamed":
         wanted = len(present) if setting.segments == "present" else setting.segments
-        segments = look.segments(wanted if head.counts else "auto", head=head, **options)
-        return _named(segments.labels, range(len(segments.classes)))
-    if prototypes is not None:
-        head = fitted(prototypes, classes)
-    prompted = present if setting.dynamic else every
-    found = look.segment([classes[index] for index in prompted], head=head, **options)
-    return _named(found.labels, prompted)
+        count = wanted if head.counts else "auto"
+        found = look.segments(count, head=head, **vars(setting.options))
+        labels = _named(found.labels, range(len(found.classes)))
+    else:
+        prompted = present if setting.prompt_classes == "present" else list(every)
+        if setting.prompt_classes == "predicted":
+            prompted, spent = predicted(look, classes, setting.prompt_presence)
+            timings.append(spent)
+        if prototypes is not None:
+            head = fitted(prototypes, classes)
+        found, labels = _by_name(look, head, setting.options, classes, prompted, sweep)
+    timings.append(found.timings)
+    networks = sum(spent.get(stage, 0.0) for spent in timings for stage in NETWORKS)
+    return Answer(labels, (networks, time.perf_counter() - start - networks))
+
+
+def _by_name(
+    look: Look,
+    head: Head,
+    options: HeadOptions,
+    classes: Sequence[ClassName],
+    prompted: Sequence[int],
+    sweep: BackgroundSweep | None,
+) -> tuple[Segmentation, Labels]:
+    """What a named head makes of the classes in the prompt, and its labels."""
+    if sweep is None:
+        found = look.segment([classes[index] for index in prompted], head=head, **vars(options))
+        return found, _named(found.labels, prompted)
+    background = background_of([synonyms(names) for names in classes])
+    assert background is not None  # the command line has seen to it
+    others = [index for index in prompted if index != background]
+    others = others or [index for index in range(len(classes)) if index != background]
+    prompted = [*others, background] if sweep.own else others
+    own = vars(options) | {"threshold": 0.0}
+    found = look.segment([classes[index] for index in prompted], head=head, scores=True, **own)
+    assert found.scores is not None
+    scores = found.scores.copy()
+    scores[[name in found.settings["absent"] for name in found.classes]] = -np.inf
+    return found, sweep.labels(scores, prompted, background)
+
+
+def predicted(
+    look: Look, classes: Sequence[ClassName], presence: float
+) -> tuple[list[int], dict[str, float]]:
+    """The classes that head maskdiffusion finds in a picture, no truth asked, and the seconds.
+
+    All names are in the prompt; those that win less than `presence` of the attention's cells are
+    taken to be absent. All else is as the bundle recommends to that head, so that every head that
+    is scored has the same names.
+    """
+    found = look.segment(
+        classes, "maskdiffusion", pooling="softmax", presence=presence, refine="none", threshold=0.0
+    )
+    absent = set(found.settings["absent"])
+    return [i for i, name in enumerate(found.classes) if name not in absent], found.timings
 
 
 def _named(labels: Labels, names: Sequence[int]) -> Labels:
@@ -116,7 +197,7 @@ class Evaluation:
         scored = count(len(indices) - len(left))
         progress(self.dataset.name, next(scored), len(indices))
 
-        def work(index: int, sample: Sample) -> dict[Entry, tuple[NDArray[np.uint8], Labels]]:
+        def work(index: int, sample: Sample) -> dict[Entry, tuple[NDArray[np.uint8], Answer]]:
             start = time.perf_counter()
             found = self._label(sample, prototypes, done.get(sample.id, set()))
             self.spent.looking += time.perf_counter() - start
@@ -133,10 +214,10 @@ class Evaluation:
 
     def _label(
         self, sample: Sample, prototypes: Mapping[Setting, Any], done: set[str]
-    ) -> dict[Entry, tuple[NDArray[np.uint8], Labels]]:
-        """(truth, labels) of every entry that is not done."""
+    ) -> dict[Entry, tuple[NDArray[np.uint8], Answer]]:
+        """(truth, answer) of every entry that is not done."""
         looks: dict[int | None, tuple[Look, NDArray[np.uint8]]] = {}
-        labelled: dict[tuple[int | None, Setting], Labels] = {}
+        answers: dict[tuple[int | None, Setting, BackgroundSweep | None], Answer] = {}
         found = {}
         for entry in self.entries:
             if entry.key in done:
@@ -146,15 +227,22 @@ class Evaluation:
                 image, truth = protocol.prepare(sample.image, sample.truth)
                 looks[protocol.crop] = self.segmenter.look(image), truth
             look, truth = looks[protocol.crop]
-            if (protocol.crop, setting) not in labelled:
-                labelled[protocol.crop, setting] = label(
-                    look, setting, self.dataset.classes, truth, prototypes.get(setting)
+            key = protocol.crop, setting, protocol.sweep
+            if key not in answers:
+                answers[key] = answer(
+                    look,
+                    setting,
+                    self.dataset.classes,
+                    truth,
+                    prototypes.get(setting),
+                    protocol.sweep,
                 )
-            found[entry] = truth, labelled[protocol.crop, setting]
+            found[entry] = truth, answers[key]
         return found
 
     def _has_boundaries(self, entry: Entry) -> bool:
-        return self.boundaries and PROTOCOLS[entry.protocol].matching == "none"
+        protocol = PROTOCOLS[entry.protocol]
+        return self.boundaries and protocol.matching == "none" and protocol.sweep is None
 
     def _keep(self, index: int, outcome: Any) -> None:
         if isinstance(outcome, DatasetError) and self.on_error == "skip":
@@ -162,14 +250,15 @@ class Evaluation:
             return
         if isinstance(outcome, Exception):
             raise outcome
-        classes = len(self.dataset.classes)
-        counts, boundaries = {}, {}
-        for entry, (truth, labels) in outcome.items():
+        classes, background = len(self.dataset.classes), background_of(self.dataset.classes)
+        counts, boundaries, seconds = {}, {}, {}
+        for entry, (truth, found) in outcome.items():
             protocol = PROTOCOLS[entry.protocol]
-            counts[entry.key] = protocol.count(truth, labels, classes)
+            counts[entry.key] = protocol.count(truth, found.labels, classes, background)
+            seconds[entry.key] = found.seconds
             if self._has_boundaries(entry):
-                boundaries[entry.key] = boundary_counts(truth, labels, classes)
-        self.store.add(self.dataset.ids[index], counts, boundaries)
+                boundaries[entry.key] = boundary_counts(truth, found.labels, classes)
+        self.store.add(self.dataset.ids[index], counts, boundaries, seconds)
 
     def _fit(self, progress: Progress) -> dict[Setting, list[NDArray[np.float32]]]:
         """The prototypes of every setting whose head needs them, from the training split."""

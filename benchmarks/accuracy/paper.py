@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from .protocols import PROTOCOLS
-from .settings import DEFAULT_PROTOCOLS, Entry, Setting
+from .settings import DEFAULT_PROTOCOLS, Entry, PromptClasses, Setting
 
 FEATURES: Final = (64, 32, 16)
 ATTENTION: Final = (64, 32)
@@ -25,7 +25,7 @@ class Published:
         tables: where it stands.
         timestep: index into ᾱ; t less one.
         features, attention: strides.
-        dynamic: only the classes present are in the prompt.
+        prompt_classes: "all", or "present", the paper's dynamic prompts.
     """
 
     dataset: str
@@ -35,7 +35,7 @@ class Published:
     timestep: int = 0
     features: tuple[int, ...] = FEATURES
     attention: tuple[int, ...] = ATTENTION
-    dynamic: bool = False
+    prompt_classes: PromptClasses = "all"
 
 
 def _table(
@@ -81,7 +81,7 @@ FIGURES: Final = (
         {"cityscapes19": 35.0, "voc20": 53.7, "cocostuff27": 39.8},
     ),
     *(
-        Published(dataset, "maskdiffusion", miou, "Table 7", dynamic=True)
+        Published(dataset, "maskdiffusion", miou, "Table 7", prompt_classes="present")
         for dataset, miou in (("cityscapes19", 21.6), ("voc20", 87.2), ("cocostuff27", 40.5))
     ),
 )
@@ -117,7 +117,7 @@ def published(
             figure.dataset == dataset
             and figure.head == setting.head
             and figure.timestep == setting.options.timestep
-            and figure.dynamic == setting.dynamic
+            and figure.prompt_classes == setting.prompt_classes
             and setting.segments == "present"
             and _same(vars(setting.options), strides, figure)
         ):

@@ -8,8 +8,9 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
+from .ledger import Ledger, told
 from .paper import Published, published, unlike
-from .protocols import PROTOCOLS, figures, interval
+from .protocols import PROTOCOLS, interval
 from .settings import Entry
 from .store import Store
 
@@ -23,6 +24,7 @@ class ScoreRow:
 
     Attributes:
         entry: what was scored, and how.
+        ledger: all that the figures depend on.
         images: pictures that count.
         miou, low, high: mIoU and its 95 % bootstrap interval.
         accuracy: share of the pixels that are right.
@@ -33,6 +35,7 @@ class ScoreRow:
     """
 
     entry: Entry
+    ledger: Ledger
     images: int
     miou: float
     low: float
@@ -56,7 +59,7 @@ def row(store: Store, entry: Entry, images: Collection[str] | None = None) -> Sc
     if not counts:
         return None
     classes = len(store.meta["classes"])
-    found = figures(protocol.total(counts, classes))
+    found = protocol.score(counts, classes)
     low, high = interval(protocol, counts, classes)
     edges = store.boundaries(entry.key, images)
     boundary = None
@@ -68,6 +71,7 @@ def row(store: Store, entry: Entry, images: Collection[str] | None = None) -> Sc
     differs = known and unlike(known, entry, store.meta.get("vocabulary"), len(counts))
     return ScoreRow(
         entry,
+        Ledger.of(store.meta, entry, len(counts), protocol.chosen(counts)),
         len(counts),
         found.miou,
         low,
@@ -82,13 +86,14 @@ def row(store: Store, entry: Entry, images: Collection[str] | None = None) -> Sc
 
 def markdown(rows: Sequence[ScoreRow], labels: Sequence[str] | None = None) -> str:
     """A table with a row an entry: figures, the interval, the protocol, and the paper's figure;
-    below it, why one is not there."""
+    above it, what the figures are of; below it, why one of the paper's is not there."""
     names = labels or [r.entry.setting.words for r in rows]
     edges = any(r.boundary is not None for r in rows)
     paper = any(r.compared for r in rows)
     head = ["head", "setting", "mIoU", "95 %", "accuracy"]
     head += ["boundary IoU"] * edges + ["the paper"] * paper + ["protocol", "pictures"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = [f"{line[0].upper()}{line[1:]}.\n" for line in told([r.ledger for r in rows])]
+    lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, r in zip(names, rows, strict=True):
         cells = [r.entry.setting.head, name, f"{r.miou:.1f}", f"{r.low:.1f}–{r.high:.1f}"]
         cells.append(f"{r.accuracy:.1f}")
@@ -130,6 +135,7 @@ def as_plain(
                 "interval": [r.low, r.high],
                 "accuracy": r.accuracy,
                 "boundary_iou": r.boundary,
+                "ledger": asdict(r.ledger),
                 "iou": dict(zip(names, r.iou, strict=True)),
                 "paper": r.compared and {"miou": r.compared.miou, "tables": r.compared.tables},
                 "paper_left_out": next(iter(notes([r])), None),

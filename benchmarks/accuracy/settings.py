@@ -6,7 +6,7 @@ import json
 from collections import ChainMap
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, TypeAlias
 
 from ...runtime.heads import HEADS as RUNTIME_HEADS
 from ...runtime.heads import Head, HeadOptions, declared, parse
@@ -17,6 +17,8 @@ from .prototypes_gt import PROTOTYPES_GT
 
 HEADS: Final[Mapping[str, Head]] = ChainMap({PROTOTYPES_GT.name: PROTOTYPES_GT}, RUNTIME_HEADS)  # type: ignore[arg-type]
 """The runtime's heads, those added later too, and the evaluation's own."""
+
+PromptClasses: TypeAlias = Literal["all", "present", "predicted"]
 
 DEFAULT_PROTOCOLS: Final = {"named": "miou", "unnamed": "hungarian-image"}
 
@@ -68,7 +70,9 @@ class Setting:
     Attributes:
         head: a key of `HEADS`.
         options: its own, complete.
-        dynamic: only the classes present are in the prompt.
+        prompt_classes: in the prompt, of named heads: "all", "present" (those in the ground truth),
+            or "predicted" (those that win in a first pass over all of them: no oracle).
+        prompt_presence: of "predicted": the share of the attention's cells that a name must win.
         segments: of unnamed heads that can be told: "present" (as many as classes are present, as
             the paper takes from the ground truth), "auto" (found in the features), or a number.
         train: pictures of the training split, of fitted heads.
@@ -76,7 +80,8 @@ class Setting:
 
     head: str
     options: HeadOptions
-    dynamic: bool = False
+    prompt_classes: PromptClasses = "all"
+    prompt_presence: float = 0.01
     segments: int | Literal["present", "auto"] = "present"
     train: int = 0
 
@@ -115,11 +120,13 @@ class Setting:
         """What differs from defaults, for people; options as `--set` takes them."""
         options = {option.name: option for option in declared(type(self.options))}
         words = [
-            f"{name}={options[name].shown(value)}" if name in options else f"{name} {value}"
+            f"{name}={options[name].shown(value)}"
+            if name in options
+            else f"{name.replace('_', ' ')} {value}"
             for name, value in self.chosen.items()
-            if name not in ("dynamic", "train")
+            if name != "train"
         ]
-        return ", ".join(words + ["dynamic prompts"] * self.dynamic) or "defaults"
+        return ", ".join(words) or "defaults"
 
     @property
     def key(self) -> str:

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from ...runtime.errors import MdrtError
 from ..metrics import Counts
 
-RESULTS_VERSION: Final = 3
+RESULTS_VERSION: Final = 4
 """Of what is in a file: raised whenever mdrt gives or counts labels otherwise than before, or keeps
 them in another form. Results of two versions are never mixed.
 
 2: segments matched as DiffSeg and PiCIE do; a run is of one bundle, whole, and of one root.
 3: settings are a head and its options; labels are the segmenter's own.
+4: the classes in the prompt are all, present or predicted; seconds are kept.
 """
 
 RESULTS: Final = "results.sqlite"
@@ -34,12 +35,14 @@ PLACES: Final = ("root", "train_root")
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS counts (
-    image TEXT, setting TEXT, counts BLOB NOT NULL, boundary BLOB,
+    image TEXT, setting TEXT, counts BLOB NOT NULL, boundary BLOB, networks REAL, own REAL,
     PRIMARY KEY (image, setting)
 );
 CREATE TABLE IF NOT EXISTS fitted (setting TEXT PRIMARY KEY, levels BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS problems (image TEXT PRIMARY KEY, message TEXT NOT NULL);
 """
+
+_ADD: Final = "INSERT OR REPLACE INTO counts VALUES (?, ?, ?, ?, ?, ?)"
 
 
 class Store:
@@ -102,15 +105,27 @@ class Store:
         self.meta |= {key: json.loads(text) for key, text in texts.items()}
 
     def add(
-        self, image: str, counts: Mapping[str, Counts], boundaries: Mapping[str, Counts]
+        self,
+        image: str,
+        counts: Mapping[str, Counts],
+        boundaries: Mapping[str, Counts],
+        seconds: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
-        """Keep one picture's counts by setting, all or none of them."""
+        """Keep one picture's counts by setting, all or none of them; with them the seconds that
+        each took (in the networks, by itself)."""
+        seconds = seconds or {}
         rows = [
-            (image, key, pack(part), pack(boundaries[key]) if key in boundaries else None)
+            (
+                image,
+                key,
+                pack(part),
+                pack(boundaries[key]) if key in boundaries else None,
+                *seconds.get(key, (None, None)),
+            )
             for key, part in counts.items()
         ]
         with self._transaction():
-            self._database.executemany("INSERT OR REPLACE INTO counts VALUES (?, ?, ?, ?)", rows)
+            self._database.executemany(_ADD, rows)
             self._database.execute("DELETE FROM problems WHERE image = ?", (image,))
 
     def add_problem(self, image: str, message: str) -> None:
@@ -149,6 +164,17 @@ class Store:
             (setting,),
         )
         return [unpack(blob) for image, blob in rows if images is None or image in images]
+
+    def seconds(self, setting: str, images: Collection[str]) -> tuple[float, float] | None:
+        """Mean seconds a picture, in the networks and by itself; None where they were not kept."""
+        rows = self._database.execute(
+            "SELECT image, networks, own FROM counts WHERE setting = ? AND own NOT NULL", (setting,)
+        )
+        found = [times for image, *times in rows if image in images]
+        if not found:
+            return None
+        networks, own = np.mean(found, axis=0)
+        return float(networks), float(own)
 
     def settings(self) -> list[str]:
         """Every setting with counts."""
@@ -197,16 +223,15 @@ class Store:
                 )
         self.bind(facts)
         mine = "SELECT counts FROM counts WHERE image = ? AND setting = ?"
-        theirs = other._database.execute("SELECT image, setting, counts, boundary FROM counts")
+        theirs = other._database.execute(
+            "SELECT image, setting, counts, boundary, networks, own FROM counts"
+        )
         with self._transaction():
-            for image, setting, counts, boundary in theirs:
+            for image, setting, counts, *rest in theirs:
                 known = self._database.execute(mine, (image, setting)).fetchone()
                 if known is not None and (unpack(known[0]) != unpack(counts)).any():
                     raise MdrtError(f"{image} has other counts in {other.path} than in {self.path}")
-                self._database.execute(
-                    "INSERT OR REPLACE INTO counts VALUES (?, ?, ?, ?)",
-                    (image, setting, counts, boundary),
-                )
+                self._database.execute(_ADD, (image, setting, counts, *rest))
             self._database.executemany(
                 "INSERT OR IGNORE INTO problems VALUES (?, ?)", other.problems().items()
             )

@@ -10,13 +10,16 @@ from typing import Final, Self
 
 from ...kernels import Pooling
 from ...runtime.bundle.contract import Manifest
-from .settings import DEFAULT_PROTOCOLS, HEADS, Entry, Setting
+from .settings import DEFAULT_PROTOCOLS, HEADS, Entry, PromptClasses, Setting
 
 TIMESTEPS: Final = (0, 9, 50, 99, 200, 300, 400, 499, 700)
 """Indices into ᾱ; the paper's t = 1, 10, 100 and 500 are 0, 9, 99 and 499."""
 
 POOLINGS: Final[tuple[Pooling, ...]] = ("exp", "softmax")
 """The official code's, and that over tokens, which suits small models better."""
+
+PROMPTS: Final[tuple[PromptClasses, ...]] = ("all", "present")
+"""Without and with the paper's dynamic prompts (Table 7)."""
 
 POWER: Final = 8.0
 """Of the affinity, beside the paper's 1."""
@@ -85,9 +88,9 @@ def tables(
             "features",
             "Features and attention against attention alone",
             [
-                (f"{head}, {pooling}{', visible names' * dynamic}",
-                 Setting.of(head, timestep=timestep, pooling=pooling, dynamic=dynamic))
-                for dynamic in (False, True)
+                (f"{head}, {pooling}{', visible names' * (names == 'present')}",
+                 Setting.of(head, timestep=timestep, pooling=pooling, prompt_classes=names))
+                for names in PROMPTS
                 for pooling in POOLINGS
                 for head in ("attention", "maskdiffusion")
             ],
@@ -156,13 +159,13 @@ def tables(
             "Prototypes and prompts (Table 7)",
             [
                 *(
-                    (f"{pooling}, {'visible names' if dynamic else 'every name'}",
-                     named(pooling=pooling, dynamic=dynamic))
+                    (f"{pooling}, {'visible names' if names == 'present' else 'every name'}",
+                     named(pooling=pooling, prompt_classes=names))
                     for pooling in POOLINGS
-                    for dynamic in (False, True)
+                    for names in PROMPTS
                 ),
                 ("prototypes from ground truth", fitted()),
-                ("prototypes from ground truth, visible names", fitted(dynamic=True)),
+                ("prototypes from ground truth, visible names", fitted(prompt_classes="present")),
             ],
         ),
     ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, get_args
 
 import click
 from rich.console import Console
@@ -13,25 +13,19 @@ from rich.table import Table
 from rich.text import Text
 
 from ..benchmarks.accuracy.datasets import NAMES, TREES
+from ..benchmarks.accuracy.ledger import check_alike
 from ..benchmarks.accuracy.protocols import PROTOCOLS
-from ..benchmarks.accuracy.settings import (
-    DEFAULT_PROTOCOLS,
-    HEADS,
-    Entry,
-    Setting,
-    find_head,
-    parse_for,
-    settle,
-)
+from ..benchmarks.accuracy.settings import HEADS, Entry, PromptClasses, find_head, parse_for
 from ..benchmarks.accuracy.store import RESULTS, Store
 from ..benchmarks.accuracy.sweep import TIMESTEPS, SweepTable, tables
-from ..runtime.bundle.contract import MOST_SEGMENTS
+from .eval_asked import Asked
 from .eval_run import EvaluationRun, show
 from .groups import Command, experts, group, option
 from .options import PATH, engine_option, json_option, out_option, provider_option, set_option
 from .tables import print_whole
 
 GONE: Final[Mapping[str, str]] = {
+    "--dynamic-prompts": "--prompt-classes present",
     "--method": "--head, as in --head kmeans; unsupervised is --head spectral",
     "--sharpness": "--set map_power=…, and of unnamed segments --set affinity_power=… with "
     "--set affinity=cells",
@@ -45,24 +39,60 @@ GONE: Final[Mapping[str, str]] = {
 }  # fmt: skip
 
 
-def _data(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What `run` and `sweep` say of the data set and of the bundle."""
-    decorators = (
-        click.argument("dataset", type=click.Choice(NAMES), metavar="DATASET"),
-        group(
+def _data(bundle: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """What is evaluated: the data set, and the option that names a bundle or several."""
+
+    def decorate(command: Any) -> Any:
+        data = group(
             "Data",
             option("--root", type=PATH, help="The folder that DATASET lies in."),
             option("--limit", type=click.IntRange(min=1), help="The first pictures only."),
-            engine_option,
+            bundle,
+        )(command)
+        return click.argument("dataset", type=click.Choice(NAMES), metavar="DATASET")(data)
+
+    return decorate
+
+
+def _how(command: Any) -> Any:
+    """What is asked of every head."""
+    options = (
+        option(
+            "--segments",
+            default="present",
+            show_default=True,
+            metavar="present|auto|K",
+            help="How many unnamed segments: as many as classes are present, found, or a number.",
+        ),
+        option(
+            "--prompt-classes",
+            type=click.Choice(get_args(PromptClasses)),
+            default="all",
+            show_default=True,
+            help="Names in the prompt: all, those present by the ground truth, or those predicted "
+            "by a first pass over all, no truth asked.",
+        ),
+        option(
+            "--protocol",
+            "protocols",
+            multiple=True,
+            type=click.Choice(list(PROTOCOLS)),
+            metavar="ID",
+            help="May be repeated; `mdrt eval list` says what each does.  [default: miou, and "
+            "hungarian-image for unnamed segments]",
         ),
     )
-    for decorate in reversed(decorators):
-        command = decorate(command)
-    return command
+    rare = option(
+        "--prompt-presence",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        help="Of --prompt-classes predicted: the share of the attention's cells that a name must "
+        "win.  [default: 0.01]",
+    )
+    return group("How", *options)(experts(rare)(command))
 
 
 def _results(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where results of `run` and `sweep` go, and what few ask for."""
+    """Where results go, and what few ask for."""
     decorators = (
         group(
             "Results",
@@ -102,6 +132,12 @@ def _results(command: Callable[..., Any]) -> Callable[..., Any]:
                 show_default=True,
                 help="A picture or mask that cannot be read is noted and skipped, or ends it all.",
             ),
+            option(
+                "--chosen-on",
+                metavar="TEXT",
+                help="What a threshold that is set was chosen on, for the ledger, as 'train'.  "
+                "[default: not said]",
+            ),
             provider_option,
         ),
     )
@@ -124,7 +160,7 @@ def eval_command() -> None:
 
 
 @eval_command.command("run", cls=Command, extra="bench", gone=GONE)
-@_data
+@_data(engine_option)
 @group(
     "How",
     option(
@@ -137,30 +173,15 @@ def eval_command() -> None:
         help="May be repeated; `mdrt eval list` says what each is.",
     ),
     set_option,
-    option(
-        "--segments",
-        default="present",
-        show_default=True,
-        metavar="present|auto|K",
-        help="How many unnamed segments: as many as classes are present, found, or a number.",
-    ),
-    option("--dynamic-prompts", is_flag=True, help="Only the classes present in the prompt."),
-    option(
-        "--protocol",
-        "protocols",
-        multiple=True,
-        type=click.Choice(list(PROTOCOLS)),
-        metavar="ID",
-        help="May be repeated; `mdrt eval list` says what each does.  [default: miou, and "
-        "hungarian-image for unnamed segments]",
-    ),
 )
+@_how
 @_results
 def run_command(
     heads: tuple[str, ...],
     settings: Mapping[str, str],
     segments: str,
-    dynamic_prompts: bool,
+    prompt_classes: PromptClasses,
+    prompt_presence: float | None,
     protocols: tuple[str, ...],
     **common: Any,
 ) -> None:
@@ -169,28 +190,16 @@ def run_command(
     A setting is of every head that has it; what is not set is as the bundle recommends.
     """
     chosen = [find_head(name) for name in dict.fromkeys(heads)]
-    given, count = parse_for(chosen, settings), _segments(segments)
+    given = parse_for(chosen, settings)
+    asked = Asked.of(segments, prompt_classes, prompt_presence, protocols)
     run = EvaluationRun(**common)
-    entries = []
-    for head in chosen:
-        options = settle(run.segmenter, head, given[head.name])
-        train = run.train_limit if Setting(head.name, options).fitted else 0
-        counted = count if head.kind == "unnamed" and head.counts else "present"
-        setting = Setting(head.name, options, dynamic_prompts, counted, train)
-        for protocol in dict.fromkeys(protocols or [DEFAULT_PROTOCOLS[head.kind]]):
-            if head.kind == "unnamed" and PROTOCOLS[protocol].matching == "none":
-                raise click.UsageError(
-                    f"--protocol {protocol} takes labels as classes, and {head.name} gives "
-                    "segments; choose of "
-                    + ", ".join(p for p in PROTOCOLS if p.startswith("hungarian"))
-                )
-            entries.append(Entry(setting, protocol))
+    entries = asked.entries(run, [(head, given[head.name]) for head in chosen])
     run.run(entries)
     run.show([SweepTable.of(run.dataset.name, entries)])
 
 
 @eval_command.command("sweep", cls=Command, extra="bench")
-@_data
+@_data(engine_option)
 @group(
     "How",
     option(
@@ -244,6 +253,7 @@ def sweep_command(wanted: str, timestep: int, timesteps: str, **common: Any) -> 
 def merge_command(out: Path, shards: tuple[Path, ...], as_json: bool) -> None:
     """Put the results of SHARDS, folders that `run` wrote, together in OUT: exact."""
     stores = [Store(path / RESULTS if path.is_dir() else path) for path in shards]
+    check_alike(stores)
     out.mkdir(parents=True, exist_ok=True)
     meta = stores[0].meta
     whole = Store(out / RESULTS, meta)
@@ -272,14 +282,3 @@ def list_command() -> None:
             table.add_row(Text(name), Text(text))
         tables.append(table)
     print_whole(Console(), *tables)
-
-
-def _segments(text: str) -> int | Literal["present", "auto"]:
-    words: dict[str, Literal["present", "auto"]] = {"present": "present", "auto": "auto"}
-    if text in words:
-        return words[text]
-    if not text.isdigit() or not 1 <= int(text) <= MOST_SEGMENTS:
-        raise click.UsageError(
-            f"--segments {text}: expected present, auto, or a number from 1 to {MOST_SEGMENTS}"
-        )
-    return int(text)

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from ..benchmarks.accuracy.datasets import FOLDER, Dataset, open_dataset
 from ..benchmarks.accuracy.evaluate import Evaluation, shard
+from ..benchmarks.accuracy.ledger import NOT_SAID, told
 from ..benchmarks.accuracy.report import ScoreRow, as_plain, draw, markdown, notes, row
 from ..benchmarks.accuracy.settings import Entry
 from ..benchmarks.accuracy.store import RESULTS, Store
@@ -45,6 +46,7 @@ class EvaluationRun:
         part: str | None,
         boundary: bool,
         on_error: Literal["skip", "fail"],
+        chosen_on: str | None,
         out: Path,
         as_json: bool,
     ) -> None:
@@ -62,6 +64,7 @@ class EvaluationRun:
         self.train_limit = train_limit
         self.segmenter = Segmenter(engine, provider=provider)
         self.boundary, self.on_error, self.out, self.as_json = boundary, on_error, out, as_json
+        self.chosen_on = chosen_on or NOT_SAID
         manifest = self.segmenter.manifest
         out.mkdir(parents=True, exist_ok=True)
         self.store = Store(
@@ -87,6 +90,8 @@ class EvaluationRun:
         if any(entry.setting.fitted for entry in entries):
             train = self._train()
             self.store.bind({"train_root": _place(self.train_root)})
+        if any(entry.setting.options.threshold for entry in entries):
+            self.store.bind({"chosen_on": self.chosen_on})
         evaluation = Evaluation(
             self.dataset,
             self.segmenter,
@@ -220,5 +225,6 @@ def score_tables(title: str, rows: Sequence[ScoreRow], labels: Sequence[str]) ->
             if paper:
                 cells.append("" if r.compared is None else f"{r.compared.miou}")
             table.add_row(Text(f"{r.entry.setting.head}: {label}"), *cells)
-        table.caption = "\n".join(notes([r for _, r in part])) or None
+        rows_of_it = [r for _, r in part]
+        table.caption = "\n".join([*told([r.ledger for r in rows_of_it]), *notes(rows_of_it)])
         yield table

@@ -31,7 +31,10 @@ GOOD, BAD, SAME = (Entry(Setting.of("maskdiffusion", timestep=t), "miou") for t 
 TABLE = SweepTable("x", "", (("good", GOOD), ("bad", BAD), ("same", SAME)))
 
 
-META = {"dataset": "scenes", "classes": [["a"], ["b"]], "features": [16], "attention": [16]}
+META = {
+    **{"dataset": "scenes", "split": "val", "classes": [["a"], ["b"]], "bundle": "0" * 64},
+    **{"features": [16], "attention": [16]},
+}
 
 
 def counts(right: int) -> Counts:

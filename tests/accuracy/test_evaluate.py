@@ -22,6 +22,7 @@ from PIL import Image
 import mdrt
 from mdrt import kernels
 from mdrt.benchmarks.accuracy.evaluate import label, shard
+from mdrt.benchmarks.accuracy.ledger import Ledger
 from mdrt.benchmarks.accuracy.paper import Published
 from mdrt.benchmarks.accuracy.report import ScoreRow, draw
 from mdrt.benchmarks.accuracy.settings import HEADS, Entry, Setting
@@ -107,8 +108,8 @@ def test_void_is_a_miss_and_no_false_positive(
     scenes, given = [render(seed) for seed in range(3)], {"threshold": 0.6}
     found = report(
         "run", "scenes", "--limit", 3, "--head", "maskdiffusion", "--head", "spectral",
-        "--segments", 4, "--set", "threshold=0.6", *["--dynamic-prompts"] * dynamic,
-        "-o", tmp_path,
+        "--segments", 4, "--set", "threshold=0.6",
+        "--prompt-classes", "present" if dynamic else "all", "-o", tmp_path,
     )["results"]  # fmt: skip
     named, unnamed = [], []
     for scene in scenes:
@@ -131,17 +132,37 @@ def test_void_has_no_class_in_maps_of_any_type(classes: int, kind: type) -> None
     void = np.iinfo(kind).max
     labels = np.array([[0, 1, void]], kind)
     look: Any = SimpleNamespace(
-        segment=lambda *_, **__: SimpleNamespace(labels=labels),
-        segments=lambda *_, **__: SimpleNamespace(labels=labels, classes=("a", "b")),
+        segment=lambda *_, **__: SimpleNamespace(labels=labels, timings={}),
+        segments=lambda *_, **__: SimpleNamespace(labels=labels, classes=("a", "b"), timings={}),
     )
     truth = np.array([[2, 1, 255]], np.uint8)
     names = [str(index) for index in range(classes)]
     for setting, expected in (
         (Setting.of("maskdiffusion"), [0, 1, -1]),
-        (Setting.of("maskdiffusion", dynamic=True), [1, 2, -1]),
+        (Setting.of("maskdiffusion", prompt_classes="present"), [1, 2, -1]),
         (Setting.of("spectral"), [0, 1, -1]),
     ):
         assert label(look, setting, names, truth).tolist() == [expected]
+
+
+@pytest.mark.parametrize("head", ["maskdiffusion", "attention"])
+def test_predicted_classes_are_those_that_win_a_first_pass(
+    segmenter: mdrt.Segmenter, head: str
+) -> None:
+    """No truth is asked: that of another picture changes nothing."""
+    scene, other = render(0), render(1)
+    setting = Setting(
+        head, segmenter.settle(head), prompt_classes="predicted", prompt_presence=0.02
+    )
+    found = label(segmenter.look(scene.image), setting, CLASSES, other.mask)
+    first = segmenter(
+        scene.image, CLASSES, pooling="softmax", presence=0.02, refine="none", threshold=0
+    )
+    names = [name for name in CLASSES if name not in first.settings["absent"]]
+    assert 1 <= len(names) < len(CLASSES)
+    labels = segmenter(scene.image, names, head=head).labels
+    own = np.array([CLASSES.index(name) for name in names])
+    np.testing.assert_array_equal(found, own[labels])
 
 
 def test_prototypes_take_what_is_recommended_to_maskdiffusion(
@@ -193,7 +214,7 @@ def test_every_head_and_protocol(tmp_path: Path, segmenter: mdrt.Segmenter) -> N
         assert 0 < entry["miou"] <= 100
         assert (entry["boundary_iou"] is not None) == named
     dynamic = report(
-        "run", "scenes", "--limit", 2, "--dynamic-prompts", "--protocol", "miou",
+        "run", "scenes", "--limit", 2, "--prompt-classes", "present", "--protocol", "miou",
         "--protocol", "miou-256x352", "--protocol", "hungarian-dataset", "-o", tmp_path,
     )  # fmt: skip
     assert [e["protocol"] for e in dynamic["results"]] == [
@@ -325,6 +346,10 @@ def test_what_cannot_be_scored_is_named_and_skipped(folder: Path, tmp_path: Path
         (["run", "scenes", "--head", "moon"], "head 'moon' is none of maskdiffusion"),
         (["run", "scenes", "--method", "kmeans"], "--method is now --head"),
         (["run", "scenes", "--head", "kmeans", "--protocol", "miou"], "takes labels as classes"),
+        (["run", "scenes", "--protocol", "miou-best-offset"], "data sets with a class background"),
+        (["run", "scenes", "--dynamic-prompts"], "is now --prompt-classes present"),
+        (["run", "scenes", "--prompt-presence", "0.1"], "is of --prompt-classes predicted"),
+        (["compare", "scenes", "--head", "attention:pooling"], "expected NAME:SETTING=VALUE"),
         (["run", "scenes", "--segments", "0"], "expected present, auto"),
         (["sweep", "scenes", "--tables", "9"], "--tables 9: choose of"),
         (["sweep", "scenes", "--timesteps", "0,x"], "no list of numbers"),
@@ -382,7 +407,8 @@ def test_shards_part_the_pictures() -> None:
 def test_a_chart_marks_the_papers_figure_where_it_has_one() -> None:
     pytest.importorskip("matplotlib")
     entry = Entry(Setting.of("spectral"), "hungarian-image")
-    row = ScoreRow(entry, 9, 30.0, 28.0, 33.0, 60.0, None, (30.0,))
+    meta = {"dataset": "cityscapes19", "split": "val", "classes": [["road"]], "bundle": "0" * 64}
+    row = ScoreRow(entry, Ledger.of(meta, entry, 9), 9, 30.0, 28.0, 33.0, 60.0, None, (30.0,))
     known = Published("cityscapes19", "spectral", 28.5, "Table 3")
 
     def orange(paper: Published | None) -> int:

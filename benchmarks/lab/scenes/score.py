@@ -82,7 +82,9 @@ def rows(segmenter: Segmenter, given: Mapping[str, str]) -> dict[str, Setting]:
             ("MaskDiffusion, plain", "maskdiffusion", plainly),
             ("MaskDiffusion", "maskdiffusion", {}),
         ):
-            found[f"{row}, {prompt}"] = of(head, plain, dynamic=prompt == "dynamic")
+            found[f"{row}, {prompt}"] = of(
+                head, plain, prompt_classes="present" if prompt == "dynamic" else "all"
+            )
     return found | {
         "unsupervised, spectral": of("spectral", {}),
         "unsupervised, k-means": of("kmeans", {}),
