@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from .protocols import PROTOCOLS
-from .settings import DEFAULT_PROTOCOLS, Entry, PromptClasses, Setting
+from .settings import DEFAULT_PROTOCOLS, Entry, PromptClasses, Setting, find_head
 
 FEATURES: Final = (64, 32, 16)
 ATTENTION: Final = (64, 32)
@@ -85,6 +85,75 @@ FIGURES: Final = (
         for dataset, miou in (("cityscapes19", 21.6), ("voc20", 87.2), ("cocostuff27", 40.5))
     ),
 )
+
+
+@dataclass(frozen=True)
+class Cited:
+    """A figure of another method that the paper reports; nothing here runs it.
+
+    Attributes:
+        dataset: as `mdrt eval` names it.
+        method: its name.
+        miou: in per cent.
+        table: where it stands.
+        matching: of the protocols that count as it was counted.
+        trained: whether the method learns from the data set's pictures.
+    """
+
+    dataset: str
+    method: str
+    miou: float
+    table: str
+    matching: Literal["none", "image", "dataset"]
+    trained: bool = False
+
+
+CITED: Final = (
+    *(
+        Cited(dataset, method, miou, "Table 2", "none")
+        for method, figures in {
+            "MaskCLIP": (10.4, 15.5, 28.6, 1.6),
+            "GEM": (10.7, 16.3, 26.5, 0.8),
+        }.items()
+        for dataset, miou in zip(
+            ("potsdam6", "cityscapes19", "voc20", "cocostuff171"), figures, strict=True
+        )
+    ),
+    *(
+        Cited(dataset, "k-means on DINOv2", miou, "Table 3", "image")
+        for dataset, miou in {
+            "cityscapes19": 20.5, "cityscapes27": 19.3, "cocostuff27": 33.8,
+        }.items()
+    ),
+    # these rename their clusters once for the data set, and learn them from its pictures
+    *(
+        Cited(dataset, method, miou, "Table 3", "dataset", trained=True)
+        for method, pair in {
+            "HP": (18.4, 24.6), "STEGO": (21.0, 28.2), "PiCIE": (12.3, 13.8), "IIC": (6.4, 6.7),
+        }.items()
+        for dataset, miou in zip(("cityscapes27", "cocostuff27"), pair, strict=True)
+    ),
+)  # fmt: skip
+"""The paper's Tables 2 and 3 beside its own rows."""
+
+
+def cited(dataset: str, protocol: str) -> list[Cited]:
+    """The published figures that are counted as a protocol counts: the paper's own, each head as
+    it chose it, and those of other methods."""
+    way = PROTOCOLS[protocol]
+    if way.positive or way.leftovers or way.sweep or way.average != "data set" or way.grid:
+        return []
+    own: dict[str, Cited] = {}
+    for figure in FIGURES:  # a head's first one is of the paper's own choices
+        kind = find_head(figure.head).kind
+        matching: Literal["none", "image"] = "none" if kind == "named" else "image"
+        if figure.dataset == dataset:
+            one = Cited(
+                dataset, f"{figure.head}, the paper's", figure.miou, figure.tables, matching
+            )
+            own.setdefault(figure.head, one)
+    others = [figure for figure in CITED if figure.dataset == dataset]
+    return [figure for figure in (*own.values(), *others) if figure.matching == way.matching]
 
 
 PICTURES: Final[Mapping[str, tuple[int, ...]]] = {

@@ -12,13 +12,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..benchmarks.accuracy.compare import Contender
 from ..benchmarks.accuracy.datasets import NAMES, TREES
 from ..benchmarks.accuracy.ledger import check_alike
 from ..benchmarks.accuracy.protocols import PROTOCOLS
 from ..benchmarks.accuracy.settings import HEADS, Entry, PromptClasses, find_head, parse_for
 from ..benchmarks.accuracy.store import RESULTS, Store
 from ..benchmarks.accuracy.sweep import TIMESTEPS, SweepTable, tables
-from .eval_asked import Asked
+from .eval_asked import Asked, parse_head
+from .eval_compare import bundle_folders, show_comparison
 from .eval_run import EvaluationRun, show
 from .groups import Command, experts, group, option
 from .options import PATH, engine_option, json_option, out_option, provider_option, set_option
@@ -153,6 +155,7 @@ def eval_command() -> None:
     \b
     mdrt eval run scenes --head maskdiffusion --head attention
     mdrt eval run cityscapes19 --root ~/data/cityscapes -e sd15 --set timestep=50
+    mdrt eval compare scenes --head attention --head maskdiffusion:map_power=3
     mdrt eval sweep scenes --limit 100
     mdrt eval merge whole shard1 shard2
     mdrt eval list
@@ -196,6 +199,60 @@ def run_command(
     entries = asked.entries(run, [(head, given[head.name]) for head in chosen])
     run.run(entries)
     run.show([SweepTable.of(run.dataset.name, entries)])
+
+
+@eval_command.command("compare", cls=Command, extra="bench")
+@_data(
+    option(
+        "-e",
+        "--engine",
+        "engines",
+        type=PATH,
+        multiple=True,
+        help="A bundle, as for `run`; may be repeated.  [default: the embedded model]",
+    )
+)
+@group(
+    "How",
+    option(
+        "--head",
+        "heads",
+        multiple=True,
+        metavar="NAME[:SETTING=VALUE,…]",
+        default=("maskdiffusion", "attention"),
+        show_default=True,
+        help="May be repeated; the first is what the others are compared with.",
+    ),
+)
+@_how
+@_results
+def compare_command(
+    heads: tuple[str, ...],
+    engines: tuple[Path, ...],
+    segments: str,
+    prompt_classes: PromptClasses,
+    prompt_presence: float | None,
+    protocols: tuple[str, ...],
+    out: Path,
+    as_json: bool,
+    **common: Any,
+) -> None:
+    """Several heads and bundles beside each other on DATASET: figures, differences to the first,
+    published figures, seconds. A rerun continues where the last one stopped.
+
+    What is not set is as each bundle recommends. One look at a picture serves all of its heads.
+    """
+    chosen = [parse_head(text) for text in dict.fromkeys(heads)]
+    asked = Asked.of(segments, prompt_classes, prompt_presence, protocols)
+    contenders, images = [], set()
+    for folder, engine in bundle_folders(engines).items():
+        run = EvaluationRun(engine=engine, out=out / folder, as_json=as_json, **common)
+        entries = list(dict.fromkeys(asked.entries(run, chosen)))
+        run.run(entries)
+        run.segmenter.close()
+        contenders += [Contender(folder, run.store, entry) for entry in entries]
+        images |= run.images
+    show_comparison(contenders, images, out, as_json)
 
 
 @eval_command.command("sweep", cls=Command, extra="bench")
