@@ -383,7 +383,7 @@ class Look:
         with self._device.active():
             with self.taps.stage("text"):
                 text = self._segmenter.prepare(classes)
-            reading = chosen.read(self.taps, options, text)
+            reading = chosen.read(self.taps.mirrored(options.mirror), options, text)
             asked = {"prompts": list(text.prompts.texts)}
             return self._label(chosen, options, asked, reading, text.prompts.classes, scores)
 
@@ -409,7 +409,7 @@ class Look:
         count = _checked_count(count)
         chosen, options = self._settle(head, "unnamed", settings)
         with self._device.active():
-            reading = chosen.read(self.taps, options, count)
+            reading = chosen.read(self.taps.mirrored(options.mirror), options, count)
             names = tuple(f"segment {i + 1}" for i in range(len(reading.scores[0].values)))
             asked = {"segments": count}
             return by_share(self._label(chosen, options, asked, reading, names, scores))

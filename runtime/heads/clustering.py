@@ -67,14 +67,18 @@ Clusterer: TypeAlias = Callable[[Sequence[Grid], Count], tuple[Array, int]]
 
 
 def read_clusters(
-    taps: Taps, options: ClusteringOptions, count: Count, cluster: Clusterer
+    taps: Taps,
+    features: list[Grid],
+    options: ClusteringOptions,
+    count: Count,
+    cluster: Clusterer,
 ) -> Reading:
-    """Cluster the features of the empty prompt; each cluster's one-hot map stands for a_c in Eq. 5.
+    """Cluster features; each cluster's one-hot map stands for a_c in Eq. 5.
 
     Args:
+        features: of the empty prompt.
         count: how many segments; "auto" finds it in the features, one for a picture of one colour.
     """
-    features = taps.features(text=taps.empty, **options.seen)
     if count == "auto" and int(np.ptp(taps.image, axis=(0, 1)).max()) <= ONE_COLOUR:
         count = 1
     with taps.stage("segments"):

@@ -13,7 +13,8 @@ from .clustering import ClusteringOptions, read_clusters
 
 def read(taps: Taps, options: ClusteringOptions, count: int | Literal["auto"]) -> Reading:
     """Scores of every segment found, by k-means on the L2-normalised features."""
-    return read_clusters(taps, options, count, partial(kernels.cluster, method="kmeans"))
+    features = taps.features(text=taps.empty, **options.seen)
+    return read_clusters(taps, features, options, count, partial(kernels.cluster, method="kmeans"))
 
 
 KMEANS = Head(

@@ -13,7 +13,8 @@ from .clustering import EncoderOptions, read_clusters
 
 def read(taps: Taps, options: EncoderOptions, count: int | Literal["auto"]) -> Reading:
     """Scores of every segment found."""
-    return read_clusters(taps, options, count, kernels.multicut)
+    features = taps.features(text=taps.empty, **options.seen)
+    return read_clusters(taps, features, options, count, kernels.multicut)
 
 
 MULTICUT = Head(

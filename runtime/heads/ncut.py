@@ -54,7 +54,8 @@ def read(taps: Taps, options: NcutOptions, count: int | Literal["auto"]) -> Read
         method=options.method,
         quirks=options.quirks,
     )
-    return read_clusters(taps, options, count, cluster)
+    features = taps.features(text=taps.empty, **options.seen)
+    return read_clusters(taps, features, options, count, cluster)
 
 
 NCUT = Head(

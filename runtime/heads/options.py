@@ -175,6 +175,11 @@ class HeadOptions:
         "guided filters the scores at full resolution, pamr spreads them among cells of one "
         "colour, on a grid four times as fine as the network's",
     )
+    mirror: bool = option(
+        False,
+        "average all that is read with what the network sees of the picture mirrored, left for "
+        "right; twice the time",
+    )
     threshold: float = option(
         0.0,
         "pixels whose winning score is below this belong to none of the classes: label 255, void; "

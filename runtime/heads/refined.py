@@ -147,10 +147,8 @@ def _iseg(found: Found, shares: Shares, times: int, options: RefinedOptions) -> 
     )
     maps = found.of_classes(kernels.smooth_by_clusters(tokens))
     last = found.own[min(found.own)][-1]
-    two = slice(1, 3) if len(last.queries) > 2 else slice(None)  # heads 1 and 2, from 0
-    operator = kernels.less_entropy(
-        kernels.mean_map([(last.queries[two], last.keys[two])]), options.entropy
-    )
+    two = last.heads(1, 3)  # 1 and 2, from 0
+    operator = kernels.less_entropy(kernels.mean_map([two]), options.entropy)
     flat = kernels.iterate(operator, maps.reshape(len(maps), -1), times)
     return kernels.minmax(flat.reshape(maps.shape))
 

@@ -44,7 +44,8 @@ def read(taps: Taps, options: SpectralOptions, count: int | Literal["auto"]) -> 
     size = AFFINITY_SIZE if options.affinity == "grid" else None
     power = options.affinity_power
     cluster = partial(kernels.cluster, method="spectral", size=size, power=power)
-    return read_clusters(taps, options, count, cluster)
+    features = taps.features(text=taps.empty, **options.seen)
+    return read_clusters(taps, features, options, count, cluster)
 
 
 SPECTRAL = Head(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import kernels
-from ...kernels import Array, Grid
+from ...kernels import Array, Grid, array_module
 from ...kernels.cuda import MOST_LEVELS
 from ..bundle import contract
 from ..bundle.cuts import Cut
@@ -93,14 +93,16 @@ class Network:
         ours = (one for one in (self.vae, *self.unet.sessions) if isinstance(one, OrtSession))
         return {one.path.name: one.nodes for one in ours if one.nodes} | self.words.nodes
 
-    def encode(self, image: NDArray[np.uint8], canvas: Canvas) -> Array:
-        """z of every tile, (tiles, c, h, w) float32: the VAE's mean, shifted and scaled."""
+    def encode(self, image: NDArray[np.uint8], canvas: Canvas, mirrored: bool = False) -> Array:
+        """z of every tile, (tiles, c, h, w) float32: the VAE's mean, shifted and scaled; or of
+        every tile mirrored, left for right."""
         manifest, device, rows = self.manifest, self.device, self._vae_rows
         pixels = device.upload(canvas.paint(image)).transpose(2, 0, 1)
         latents = []
         for group in rows.groups(len(canvas.origins), self._most(canvas)):
             with rows.attempt(group):
                 crops = device.xp.stack([canvas.crop(pixels, canvas.origins[i]) for i in group])
+                crops = crops[..., ::-1] if mirrored else crops
                 outputs = self.vae.infer({contract.IMAGE: tiles.to_network(crops)})
             if rows.short:
                 device.free()
@@ -125,6 +127,7 @@ class Network:
         probabilities: bool = False,
         self_attention: bool = False,
         queries: bool = False,
+        mirrored: bool = False,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Seen:
         """One UNet pass a tile and prompt; the outputs stitched.
@@ -141,6 +144,7 @@ class Network:
             probabilities: softmax the logits over the tokens of all prompts first.
             self_attention: whether self-attention is returned; of one tile and one prompt.
             queries: whether queries are returned.
+            mirrored: whether z is of mirrored tiles; all that is returned is turned back.
             progress: called with (passes done, passes in all).
         """
         cut, prompts, device = cut or self.unet.longest, text.prompts, self.device
@@ -184,6 +188,7 @@ class Network:
                     ),
                 }
                 outputs = unet.infer(feeds, wanted)
+                outputs = _turned(outputs, canvas, cut) if mirrored else outputs
             if rows.short:
                 device.free()
                 continue
@@ -286,3 +291,46 @@ class Network:
         for graphs in (self.vae, self.unet, self.words):
             graphs.close()
         self.device.free()
+
+
+def _turned(outputs: Mapping[str, Array], canvas: Canvas, cut: Cut) -> dict[str, Array]:
+    """Outputs of mirrored tiles, left for right: of maps (…, h, w), and of attention layers by
+    pixel, (…, pixels, channels)."""
+    strides = {
+        name: layer.stride
+        for layer in (*cut.attention, *cut.self_attention)
+        for name in (layer.name, layer.queries, layer.keys)
+    }
+    turned = {}
+    for name, values in outputs.items():
+        xp = array_module(values)
+        if name in strides:
+            cells = [side // strides[name] for side in canvas.tile]
+            apart = values.reshape(*values.shape[:-2], *cells, values.shape[-1])
+            turned[name] = xp.ascontiguousarray(apart[..., ::-1, :]).reshape(values.shape)
+        else:
+            turned[name] = xp.ascontiguousarray(values[..., ::-1])
+    return turned
+
+
+def averaged(one: Seen, other: Seen) -> Seen:
+    """What two passes over the same canvas show on average: of self-attention, whose maps are
+    averaged over the heads, the heads of both."""
+
+    def mean(left: Sequence[Array], right: Sequence[Array]) -> tuple[Array, ...]:
+        return tuple((a + b) / 2 for a, b in zip(left, right, strict=True))
+
+    def grids(left: Sequence[Grid], right: Sequence[Grid]) -> tuple[Grid, ...]:
+        values = mean([grid.values for grid in left], [grid.values for grid in right])
+        return tuple(Grid(v, grid.extent) for v, grid in zip(values, left, strict=True))
+
+    return Seen(
+        grids(one.features, other.features),
+        grids(one.encoder, other.encoder),
+        mean(one.logits, other.logits),
+        tuple(
+            (array_module(q).concatenate([q, r]), array_module(k).concatenate([k, n]))
+            for (q, k), (r, n) in zip(one.self_attention, other.self_attention, strict=True)
+        ),
+        mean(one.queries, other.queries),
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -22,7 +23,7 @@ from ..errors import MdrtError
 from . import tiles
 from .clock import StageClock
 from .kept import Kept
-from .network import Network, Seen
+from .network import Network, Seen, averaged
 from .tiles import Canvas
 from .words import EncodedText
 
@@ -38,11 +39,21 @@ class SelfAttention:
         stride: image pixels of the square a cell.
         queries: Q/√d, (heads, pixels, d) float32.
         keys: K, likewise.
+        passes: how many the heads are of, one's after the other's: two with the mirrored picture.
     """
 
     stride: int
     queries: Array
     keys: Array
+    passes: int = 1
+
+    def heads(self, first: int, last: int) -> tuple[Array, Array]:
+        """Q/√d and K of some heads of each pass; of all, where a layer has no more than `first`."""
+        each = len(self.queries) // self.passes
+        if each <= first:
+            return self.queries, self.keys
+        own = [p * each + h for p in range(self.passes) for h in range(first, min(last, each))]
+        return self.queries[own], self.keys[own]
 
 
 @dataclass(frozen=True)
@@ -88,6 +99,14 @@ class Taps:
         )
         self.square = tiles.squash(self.size, manifest.native_size)
         self._clock, self._progress, self._kept = clock, progress, Kept(most_bytes)
+        self._mirror = False
+
+    def mirrored(self, mirror: bool) -> Taps:
+        """The same picture and what was seen of it; with `mirror` all taps are averages with what
+        is seen of its tiles mirrored, left for right."""
+        view = copy(self)
+        view._mirror = mirror
+        return view
 
     @property
     def size(self) -> Size:
@@ -125,7 +144,7 @@ class Taps:
                 f"features is 'encoder', and {manifest.model_id} has no attention in its down "
                 "blocks; expected 'decoder'"
             )
-        found: tuple[Grid, ...] | None = self._kept.get(("features", encoder, timestep, text.key))
+        found: tuple[Grid, ...] | None = self._kept.get(self._of_features(encoder, timestep, text))
         if found is None:
             cut = self.network.unet.choose([output.name for output in declared])
             seen = self._pass(self.canvas, self._latents(self.canvas), cut, timestep, text)
@@ -160,7 +179,7 @@ class Taps:
         declared = self.network.manifest.attention
         read = _of_strides(declared, declared, strides)
         giving = self.network.unet.giving([a.queries if late else a.name for a in read])
-        key = ("logits", canvas, timestep, text.key, probabilities, noise, late)
+        key = ("logits", self._mirror, canvas, timestep, text.key, probabilities, noise, late)
         cut, found = self._known(key, giving)
         if found is None and late:
             cut, queries = self._queries(canvas, giving, timestep, self.empty, noise)
@@ -206,15 +225,16 @@ class Taps:
         declared = self.network.manifest.self_attention
         read = _of_strides(declared, declared, strides)
         giving = self.network.unet.giving([layer.queries for layer in read])
-        key = ("self-attention", timestep, noise)
+        key = ("self-attention", self._mirror, timestep, noise)
         cut, found = self._known(key, giving)
         if found is None:
-            text, z = self.empty, self._latents(self.square)
             asked = {"noise": noise, "self_attention": True}
-            found = self._pass(self.square, z, cut, timestep, text, **asked).self_attention
+            z = self._latents(self.square)
+            seen = self._pass(self.square, z, cut, timestep, self.empty, **asked)
+            found = seen.self_attention
             self._kept.put((*key, cut), found)
         layers = zip(cut.self_attention, found, strict=True)
-        own = [SelfAttention(layer.stride, *pair) for layer, pair in layers]
+        own = [SelfAttention(layer.stride, *pair, 1 + self._mirror) for layer, pair in layers]
         return _of_strides(cut.self_attention, own, strides)
 
     def norms(self, features: Sequence[Grid]) -> Array:
@@ -234,7 +254,7 @@ class Taps:
     def _pass(
         self,
         canvas: Canvas,
-        z: Array,
+        latents: Sequence[Array],
         cut: Cut,
         timestep: int,
         text: EncodedText,
@@ -242,24 +262,32 @@ class Taps:
         noise: bool = True,
         **asked: bool,
     ) -> Seen:
-        """One pass that goes as far as `cut`; its features are kept where anyone may read them."""
-        features = noise and canvas == self.canvas
-        with self.stage("unet"):
-            seen = self.network.denoise(
-                canvas,
-                z,
-                text,
-                timestep,
-                cut=cut,
-                noise=noise,
-                features=features,
-                progress=self._progress,
-                **asked,
-            )
+        """One pass that goes as far as `cut`, or two where the mirrored picture's counts too; its
+        features are kept where anyone may read them."""
+        asked |= {"noise": noise, "features": noise and canvas == self.canvas}
+        seen = None
+        for mirrored, z in enumerate(latents):
+            with self.stage("unet"):
+                found = self.network.denoise(
+                    canvas,
+                    z,
+                    text,
+                    timestep,
+                    cut=cut,
+                    mirrored=bool(mirrored),
+                    progress=self._progress,
+                    **asked,
+                )
+                seen = found if seen is None else averaged(seen, found)
+        assert seen is not None
         for encoder, grids in ((True, seen.encoder), (False, seen.features)):
             if grids:
-                self._kept.put(("features", encoder, timestep, text.key), grids)
+                self._kept.put(self._of_features(encoder, timestep, text), grids)
         return seen
+
+    def _of_features(self, encoder: bool, timestep: int, text: EncodedText) -> tuple[Hashable, ...]:
+        """The key that they are kept under."""
+        return "features", self._mirror, encoder, timestep, text.key
 
     def _queries(
         self,
@@ -271,7 +299,7 @@ class Taps:
     ) -> tuple[Cut, tuple[Array, ...]]:
         """(tiles · prompts, heads, pixels, d) float32 of every cross-attention layer of one of the
         cuts, of the pass that a text drives."""
-        key = ("queries", canvas, timestep, text.key, noise)
+        key = ("queries", self._mirror, canvas, timestep, text.key, noise)
         cut, found = self._known(key, giving)
         if found is None:
             z, asked = self._latents(canvas), {"logits": False, "queries": True}
@@ -288,14 +316,17 @@ class Taps:
                 return cut, found
         return giving[0], None
 
-    def _latents(self, canvas: Canvas) -> Array:
-        """z of every tile."""
-        z: Array | None = self._kept.get(("z", canvas))
-        if z is None:
-            with self.stage("vae"):
-                z = self.network.encode(self.image, canvas)
-            self._kept.put(("z", canvas), z)
-        return z
+    def _latents(self, canvas: Canvas) -> list[Array]:
+        """z of every tile, and of every tile mirrored where that counts too."""
+        found = []
+        for mirrored in (False, True) if self._mirror else (False,):
+            z: Array | None = self._kept.get(("z", canvas, mirrored))
+            if z is None:
+                with self.stage("vae"):
+                    z = self.network.encode(self.image, canvas, mirrored)
+                self._kept.put(("z", canvas, mirrored), z)
+            found.append(z)
+        return found
 
 
 _Tapped = TypeVar("_Tapped")
