@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
@@ -49,8 +51,8 @@ def sum_to_one(maps: Array) -> Array:
 
 def head_mean(layers: Sequence[Array]) -> Array:
     """The mean over all heads of layers (heads, tokens, h, w) of one grid: (tokens, h, w)."""
-    total = sum(layer.sum(axis=0) for layer in layers)
-    return total / sum(len(layer) for layer in layers)  # type: ignore[return-value]
+    total: Array = reduce(add, (layer.sum(axis=0) for layer in layers))
+    return total / sum(len(layer) for layer in layers)
 
 
 def at_side(maps: Array, side: int, interpolation: Interpolation = "bilinear") -> Array:

@@ -66,7 +66,7 @@ def _block(layers: Sequence[Layer], rows: slice) -> Array:
     """Some rows of S."""
     xp = array_module(layers[0][0])
     heads = sum(len(queries) for queries, _ in layers)
-    total = None
+    total: Array | None = None
     for queries, keys in layers:
         for query, key in zip(queries, keys, strict=True):
             weights = query[rows] @ key.T

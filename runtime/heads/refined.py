@@ -6,8 +6,11 @@ in the resolutions they read, in how often they spread, and in what they do to a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from typing import Final, Literal, TypeAlias, TypeVar
 
 from ... import kernels
@@ -72,7 +75,7 @@ class Found:
     @property
     def side(self) -> int:
         """Of the finest self-attention, L."""
-        return round(self.own[min(self.own)][0].queries.shape[1] ** 0.5)
+        return math.isqrt(self.own[min(self.own)][0].queries.shape[1])
 
     def layers(self, stride: int) -> list[kernels.Layer]:
         """Q and K of the self-attention at a stride."""
@@ -80,8 +83,12 @@ class Found:
 
     def of_classes(self, tokens: Array) -> Array:
         """Class maps (K, h, w) of token maps (T, h, w)."""
-        flat = self.membership @ tokens.reshape(len(tokens), -1)
+        flat: Array = self.membership @ tokens.reshape(len(tokens), -1)
         return flat.reshape(-1, *tokens.shape[1:])
+
+    def words(self, stride: int) -> Array:
+        """Class maps (K, r, r) of the cross-attention at a stride, the mean over its heads."""
+        return self.of_classes(kernels.head_mean(self.cross[stride]))
 
 
 @dataclass(frozen=True)
@@ -103,51 +110,44 @@ class Recipe:
     noise: bool = True
 
 
+def _mean(shares: Shares, of: Callable[[int], Array]) -> Array:
+    """What is made of every stride, weighted."""
+    return reduce(add, (share * of(stride) for stride, share in shares.items()))
+
+
 def _mdrt(found: Found, shares: Shares, times: int, options: RefinedOptions) -> Array:
     """Half of each map where the words put it, half spread: probabilities, compared as they are."""
-    prior: Array = sum(
-        share
-        * kernels.at_side(found.of_classes(kernels.head_mean(found.cross[stride])), found.side)
-        for stride, share in shares.items()
-    )
+    prior = _mean(shares, lambda stride: kernels.at_side(found.words(stride), found.side))
     last = found.layers(min(found.own))[-1:]
-    return (prior + kernels.spread(last, prior, times)) / 2
+    half: Array = (prior + kernels.spread(last, prior, times)) / 2
+    return half
 
 
 def _diffsegmenter(found: Found, shares: Shares, times: int, options: RefinedOptions) -> Array:
-    prior: Array = sum(
-        share
-        * kernels.minmax(
-            kernels.at_side(found.of_classes(kernels.head_mean(found.cross[stride])), found.side)
-        )
-        for stride, share in shares.items()
-    )
-    return kernels.minmax(kernels.spread(found.layers(min(found.own)), prior, times))
+    def scaled(stride: int) -> Array:
+        return kernels.minmax(kernels.at_side(found.words(stride), found.side))
+
+    finest = found.layers(min(found.own))
+    return kernels.minmax(kernels.spread(finest, _mean(shares, scaled), times))
 
 
 def _faseg(found: Found, shares: Shares, times: int, options: RefinedOptions) -> Array:
-    side = found.side
-    prior: Array = sum(
-        share
-        * kernels.at_side(found.of_classes(kernels.head_mean(found.cross[stride])), side, "nearest")
-        for stride, share in shares.items()
-    )
-    total: Array = 0.0
-    for stride, share in present(RECIPES["faseg"].own, found.own).items():
+    prior = _mean(shares, lambda s: kernels.at_side(found.words(s), found.side, "nearest"))
+
+    def spread(stride: int) -> Array:
         operator = kernels.mean_map(found.layers(stride))
-        total = total + share * kernels.minmax(kernels.spread_below(operator, prior, times))
-    return kernels.minmax(total)
+        return kernels.minmax(kernels.spread_below(operator, prior, times))
+
+    return kernels.minmax(_mean(present(RECIPES["faseg"].own, found.own), spread))
 
 
 def _iseg(found: Found, shares: Shares, times: int, options: RefinedOptions) -> Array:
-    side = found.side
-    tokens: Array = sum(
-        share * kernels.at_side(kernels.sum_to_one(kernels.head_mean(found.cross[stride])), side)
-        for stride, share in shares.items()
-    )
-    maps = found.of_classes(kernels.smooth_by_clusters(tokens))
-    last = found.own[min(found.own)][-1]
-    two = last.heads(1, 3)  # 1 and 2, from 0
+    def tokens(stride: int) -> Array:
+        maps = kernels.sum_to_one(kernels.head_mean(found.cross[stride]))
+        return kernels.at_side(maps, found.side)
+
+    maps = found.of_classes(kernels.smooth_by_clusters(_mean(shares, tokens)))
+    two = found.own[min(found.own)][-1].heads(1, 3)  # 1 and 2, from 0
     operator = kernels.less_entropy(kernels.mean_map([two]), options.entropy)
     flat = kernels.iterate(operator, maps.reshape(len(maps), -1), times)
     return kernels.minmax(flat.reshape(maps.shape))

@@ -234,7 +234,7 @@ class Taps:
             found = seen.self_attention
             self._kept.put((*key, cut), found)
         layers = zip(cut.self_attention, found, strict=True)
-        own = [SelfAttention(layer.stride, *pair, 1 + self._mirror) for layer, pair in layers]
+        own = [SelfAttention(a.stride, q, k, 1 + self._mirror) for a, (q, k) in layers]
         return _of_strides(cut.self_attention, own, strides)
 
     def norms(self, features: Sequence[Grid]) -> Array:

@@ -95,7 +95,7 @@ def test_segments_of_the_encoder_run_the_encoder_alone(
     result = look.segments(4, head, features="encoder")
     assert passes() == ["unet.encoder.onnx"]
     assert result.settings["features"] == "encoder"
-    assert set(np.unique(result.labels)) == {0, 1, 2, 3}
+    assert {0, 1, 2} <= set(np.unique(result.labels)) <= {0, 1, 2, 3}  # a small one may win nowhere
     look.segments(3, head, features="encoder")
     assert passes() == []
     decoder = look.segments(4, head, features="decoder")
