@@ -54,7 +54,8 @@ def naive(look: mdrt.Look, late: bool) -> Floats:
 
 @pytest.mark.parametrize("words", ["driven", "late"])
 def test_labels_are_those_of_the_naive_code(look: mdrt.Look, words: str) -> None:
-    found = look.segment(NAMES, "goca", timestep=T, words=words, refine="none")
+    settings = {"timestep": T, "words": words, "refine": "none", "propagations": 2}
+    found = look.segment(NAMES, "goca", **settings)
     maps = resizing.bilinear(naive(look, words == "late"), look.size)
     assert np.mean(found.labels == maps.argmax(axis=0)) > 0.999
     assert found.confidence is not None

@@ -61,10 +61,12 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Head:
 def test_options_are_declared_with_types_ranges_and_help() -> None:
     by_name = {d.name: d for d in declared(ToyOptions)}
     assert list(by_name) == [
-        "timestep", "refine", "threshold", "shape", "width", "gain", "bright", "feature_strides",
+        "timestep", "refine", "mirror", "threshold", "shape", "width", "gain", "bright",
+        "feature_strides",
     ]  # fmt: skip
     assert [d.type for d in by_name.values()] == [
-        "whole number", "choice", "number", "choice", "whole number", "number", "yes/no", "strides",
+        "whole number", "choice", "yes/no", "number", "choice", "whole number", "number", "yes/no",
+        "strides",
     ]  # fmt: skip
     assert by_name["width"].range == "whole number from 1 to 8"
     assert by_name["gain"].range == "number above 0 to below 10"
@@ -87,7 +89,12 @@ def test_texts_become_values() -> None:
         "refine": "pamr",
         "feature_strides": (64, 16),
     }
-    assert vars(ToyOptions(**values)) == {"timestep": 0, "threshold": 0.0, **values}  # type: ignore[arg-type]
+    assert vars(ToyOptions(**values)) == {
+        "timestep": 0,
+        "mirror": False,
+        "threshold": 0.0,
+        **values,
+    }  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +111,7 @@ def test_texts_become_values() -> None:
         (
             "colour",
             "red",
-            "head toy has no setting colour; it has timestep, refine, threshold",
+            "head toy has no setting colour; it has timestep, refine, mirror, threshold",
         ),
     ],
 )

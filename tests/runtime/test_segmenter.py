@@ -251,7 +251,7 @@ def test_bad_calls(segmenter, picture):
         segmenter(picture, NAMES, timestep=1000)
     with pytest.raises(MdrtError, match="mode is 'fast', expected one of paper, released"):
         segmenter(picture, NAMES, mode="fast")
-    with pytest.raises(MdrtError, match="no setting sharpness; it has timestep, refine, threshold"):
+    with pytest.raises(MdrtError, match="no setting sharpness; it has timestep, refine, mirror"):
         segmenter(picture, NAMES, sharpness=2)
     with pytest.raises(MdrtError, match="max_size"):
         segmenter(picture, NAMES, max_size=0)
@@ -296,6 +296,7 @@ def test_settled_options_are_the_bundles_recommendations(segmenter):
         "map_power": 1.0,
         "attention": 0.25,
         "refine": "none",
+        "mirror": False,
         "threshold": 0.5,
         "feature_strides": (16,),
         "attention_strides": None,
