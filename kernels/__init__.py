@@ -15,7 +15,7 @@ resizing is linear, so it is applied to a few score maps instead of thousands of
 
 from .affinity import AFFINITY_SIZE, Affinity
 from .assign import Assignment, assign, fine_scores, full_scores, never, score_maps
-from .attention import Pooling, absent, class_maps, logits, token_softmax, won_shares
+from .attention import Pooling, absent, class_maps, logits, membership, token_softmax, won_shares
 from .diffseg import merged_maps
 from .edges import Guide, assign_along_edges, edge_grid, scores_along_edges
 from .found import found
@@ -83,6 +83,7 @@ __all__ = [
     "less_entropy",
     "logits",
     "mean_map",
+    "membership",
     "merged_maps",
     "minmax",
     "multicut",

@@ -91,18 +91,18 @@ def class_maps(
 
     A grid of less than half a layer's rows or columns passes over some of its cells.
     """
-    membership = _membership(token_class, classes)
-    _check_layers(logits, membership.shape[1])
+    members = membership(token_class, classes)
+    _check_layers(logits, members.shape[1])
     grid = grid or _largest(logits)
     if pooling == "exp" and on_gpu(logits[0]):
         return cuda.pooled_attention(logits, token_class, classes, grid)
-    membership = array_module(logits[0]).asarray(membership)
+    members = array_module(logits[0]).asarray(members)
     if pooling == "exp":
-        return _relative(_exp_total(logits, membership, grid))
+        return _relative(_exp_total(logits, members, grid))
     if pooling == "softmax":
-        return _relative(_linear_mean(logits, membership, grid))
+        return _relative(_linear_mean(logits, members, grid))
     if pooling == "logit":
-        return _stretched(_linear_mean(logits, membership, grid))
+        return _stretched(_linear_mean(logits, members, grid))
     raise ValueError(f"pooling {pooling!r} is not one of exp, softmax, logit")
 
 
@@ -119,9 +119,9 @@ def won_shares(
     and the rest are as for `class_maps` with pooling "softmax"; the shares add up to 1.
     """
     _check_layers(probabilities, len(token_class))
-    membership = array_module(probabilities[0]).asarray(_membership(token_class, classes))
-    xp, grid = array_module(membership), grid or _largest(probabilities)
-    winners = _linear_mean(probabilities, membership, grid).argmax(axis=0).ravel()
+    members = array_module(probabilities[0]).asarray(membership(token_class, classes))
+    xp, grid = array_module(members), grid or _largest(probabilities)
+    winners = _linear_mean(probabilities, members, grid).argmax(axis=0).ravel()
     won = winners[None, :] == xp.arange(classes)[:, None]
     return won.astype("float32").mean(axis=1)  # type: ignore[no-any-return]
 
@@ -143,7 +143,7 @@ def _check_layers(layers: Sequence[Array], tokens: int) -> None:
             )
 
 
-def _membership(token_class: NDArray[np.integer], classes: int) -> Array:
+def membership(token_class: NDArray[np.integer], classes: int) -> Array:
     """(classes, tokens) float32, 1 where the token belongs to the class; none may be empty."""
     outside = [int(c) for c in token_class if not 0 <= int(c) < classes]
     if outside:

@@ -83,10 +83,8 @@ def class_maps(
 def membership(taps: Taps, text: EncodedText) -> Array:
     """(classes, tokens) float32 on the network's device, rows that sum to 1: the mean over a
     class's tokens."""
-    prompts, xp = text.prompts, taps.network.device.xp
-    owner = taps.network.device.upload(prompts.owner)
-    own = (owner[None, :] == xp.arange(len(prompts.classes))[:, None]).astype("float32")
-    return own / own.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
+    own = kernels.membership(text.prompts.owner, len(text.prompts.classes))
+    return taps.network.device.upload(own / own.sum(axis=1, keepdims=True))
 
 
 MODE_HELP: Any = (
