@@ -237,7 +237,7 @@ def _observed(unet: Any, selection: Selection) -> Iterator[dict[str, torch.Tenso
                 hook = partial(_keep_output, pair, part)
                 undo.callback(projected.register_forward_hook(hook).remove)
             own = output in selection.self_attention
-            multiply = partial(_keep_own if own else _multiply, outputs, output, pair)
+            multiply = partial(_multiply, outputs, output, pair, own)
             undo.callback(layer.register_forward_hook(multiply).remove)
         yield outputs
 
@@ -258,28 +258,19 @@ def _multiply(
     outputs: dict[str, torch.Tensor],
     output: AttentionOutput,
     pair: dict[str, torch.Tensor],
+    own: bool,
     layer: Any,
     _args: Any,
     _output: Any,
 ) -> None:
-    """After a cross-attention, from its queries and keys: (batch, heads, pixels, tokens), and its
-    queries over √d, (batch, heads, pixels, d)."""
+    """After an attention layer: its queries over √d, (batch, heads, pixels, d), and what they
+    multiply to with its keys, (batch, heads, pixels, tokens); or with `own` the keys themselves."""
     query, key = _by_head(pair["q"], layer), _by_head(pair["k"], layer)
-    outputs[output.name] = torch.einsum("bhpd,bhtd->bhpt", query, key) / query.shape[-1] ** 0.5
     outputs[output.queries] = query / query.shape[-1] ** 0.5
-
-
-def _keep_own(
-    outputs: dict[str, torch.Tensor],
-    output: AttentionOutput,
-    pair: dict[str, torch.Tensor],
-    layer: Any,
-    _args: Any,
-    _output: Any,
-) -> None:
-    """After a self-attention: its queries over √d and its keys, (batch, heads, pixels, d)."""
-    query, key = _by_head(pair["q"], layer), _by_head(pair["k"], layer)
-    outputs[output.queries], outputs[output.keys] = query / query.shape[-1] ** 0.5, key
+    if own:
+        outputs[output.keys] = key
+    else:
+        outputs[output.name] = torch.einsum("bhpd,bhtd->bhpt", query, key) / query.shape[-1] ** 0.5
 
 
 def _as_map(given: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
