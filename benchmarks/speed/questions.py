@@ -65,9 +65,10 @@ def ask_all(
     taken: dict[str, list[dict[str, float]]] = {}
     with Segmenter(task.bundle, threads=task.threads) as segmenter, warnings.catch_warnings():
         warnings.simplefilter("ignore", UnknownNameWarning)  # the names are invented
+        asked = questions(segmenter, len(task.classes))
         for index in range(-1, pictures):
             image, look = task.image(max(index, 0)), None
-            for question in questions(segmenter, len(task.classes)):
+            for question in asked:
                 say(f"{question.name}: picture {index + 1} of {pictures}")
                 if question.words:
                     segmenter.prepare(question.words)
