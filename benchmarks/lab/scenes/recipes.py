@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -79,4 +79,19 @@ LARGE = Recipe(
 """For a large GPU: larger steps of more scenes, half of them in varied styles, at both the size
 they are rendered at and the one they are looked at; as many as the minutes allow."""
 
-RECIPES = {"shipped": Recipe(), "large": LARGE}
+FURTHER = Recipe(
+    scenes=30_000,
+    varied=0.4,
+    sizes=((256, 96), (384, 48)),
+    rounds=(Round(steps=None, rate=7e-4, ema=0.9995, synonyms=0.25, lists=0.5),),
+    warmup=500,
+    log_every=250,
+    compare_every=2_000,
+)
+"""For a large GPU, on from weights that point already (`--start`): four scenes in ten in varied
+styles, no list of every name, half the rate of `LARGE`."""
+
+PLAINER = replace(FURTHER, varied=0.15, sizes=((256, 32), (384, 24)))
+"""`FURTHER` with fewer varied styles and smaller steps, more like the shipped weights' rounds."""
+
+RECIPES = {"shipped": Recipe(), "large": LARGE, "further": FURTHER, "plainer": PLAINER}

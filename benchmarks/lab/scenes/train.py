@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import click
 import numpy as np
@@ -83,6 +83,8 @@ class Setup:
     """Between checkpoints: what a kill costs at most."""
     snapshot: Callable[[Denoiser], None] | None = None
     """Called with the averaged weights after every checkpoint."""
+    start: Path | None = None
+    """A pipeline whose UNet and text embeddings the first round goes on from."""
 
 
 def train_unet(work: Path, recipe: Recipe, data: TrainingSet, setup: Setup) -> Denoiser:
@@ -90,11 +92,21 @@ def train_unet(work: Path, recipe: Recipe, data: TrainingSet, setup: Setup) -> D
     torch.manual_seed(0)
     average: Denoiser = Denoiser(work / "tokenizer").to(setup.device)
     average.eval().requires_grad_(False)
+    if setup.start:
+        average.unet.load_state_dict(_weights(UNet2DConditionModel, setup.start, "unet"))
+        average.text.load_state_dict(_weights(CLIPTextModel, setup.start, "text_encoder"))
     for number, this in enumerate(recipe.rounds):
-        if this.synonyms and not any(earlier.synonyms for earlier in recipe.rounds[:number]):
+        named = setup.start or any(earlier.synonyms for earlier in recipe.rounds[:number])
+        if this.synonyms and not named:
             name_synonyms(average)
         train_round(work, recipe, number, data, average, setup)
     return average
+
+
+def _weights(kind: Any, pipeline: Path, part: str) -> dict[str, torch.Tensor]:
+    """One part of a pipeline as float32 tensors by name."""
+    state: dict[str, torch.Tensor] = kind.from_pretrained(pipeline / part).float().state_dict()
+    return state
 
 
 def train_round(
@@ -243,6 +255,11 @@ def save_snapshot(path: Path, work: Path, vae: AutoencoderTiny, model: Denoiser)
     show_default=True,
     help="The shipped model's, or one for a large GPU.",
 )
+@click.option(
+    "--start",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A pipeline of this model to go on from, its autoencoder kept; else from nothing.",
+)
 @click.option("--quick", is_flag=True, help="A few steps of everything, to see that it runs.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option(
@@ -268,6 +285,7 @@ def main(
     work: Path,
     output: Path,
     chosen: str,
+    start: Path | None,
     quick: bool,
     device: str,
     minutes: float,
@@ -295,11 +313,14 @@ def main(
     if on_gpu:
         torch.backends.cudnn.benchmark = True
         torch.backends.cuda.enable_cudnn_sdp(False)  # plans anew for every shape
+    if start and not (work / "vae").exists():
+        AutoencoderTiny.from_pretrained(start / "vae").float().save_pretrained(work / "vae")
     vae = train_vae(work, recipe, rendering, device, between)
     data = encode_scenes(work, recipe, vae, rendering)
     del rendering
     keep = partial(save_snapshot, snapshot, work, vae) if snapshot else None
-    model = train_unet(work, recipe, data, Setup(device, workers, eager, minutes, between, keep))
+    setup = Setup(device, workers, eager, minutes, between, keep, start)
+    model = train_unet(work, recipe, data, setup)
     save_pipeline(output, vae, model)
     if keep:
         keep(model)
