@@ -54,6 +54,7 @@ class Vocabulary:
         ids[:, 0] = self._begin
         for row, text in zip(ids, captions, strict=True):
             words = [self._number[word] for word in text.replace(",", " ,").split()]
+            words = words[: len(row) - 2]  # as CLIP's tokenizer cuts: the end stays
             row[1 : 1 + len(words)] = words
         return ids
 
