@@ -25,6 +25,8 @@ _ACCEPTED: Final = {
     "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
 }
+_TEXT_ENCODER: Final = "text_encoder"
+_TOKENIZER: Final = "tokenizer"
 _VOCABULARIES: Final = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 _HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -33,45 +35,58 @@ _HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
 class Pipeline:
     """A diffusers pipeline on disk; nothing is loaded until asked for.
 
-    `vae_path` is the VAE's own directory, which need not lie in the pipeline's.
+    `vae_path` is the VAE's own directory, which need not lie in the pipeline's; `classes` are
+    those of its other parts.
     """
 
     path: Path
     model_id: str
     vae_path: Path
     vae_class: str
-    text_class: str
+    classes: Mapping[str, str]
 
-    def unet_config(self) -> dict[str, Any]:
-        return read_json(self.path / "unet" / "config.json")
+    @property
+    def text_encoders(self) -> int:
+        """How many there are."""
+        return sum(part.startswith(_TEXT_ENCODER) for part in self.classes)
+
+    def text_class(self, index: int) -> str:
+        """The class of a text encoder, counted from 0."""
+        return self.classes[_part(_TEXT_ENCODER, index)]
+
+    def config(self, part: str) -> dict[str, Any]:
+        """A part's configuration, as its file has it."""
+        return read_json(self.path / part / "config.json")
 
     def vae_config(self) -> dict[str, Any]:
         return read_json(self.vae_path / "config.json")
 
-    def unet(self) -> Any:
-        return self._load(diffusers.UNet2DConditionModel, self.path / "unet")
+    def load(self, part: str, kind: Any) -> Any:
+        """A part, of a class of diffusers' or transformers'."""
+        return self._load(kind, self.path / part)
 
     def vae(self) -> Any:
         return self._load(getattr(diffusers, self.vae_class), self.vae_path)
 
-    def text_encoder(self) -> Any:
-        """The text encoder, with attention written out so that it can be traced."""
-        kind = getattr(transformers, self.text_class)
-        return self._load(kind, self.path / "text_encoder", attn_implementation="eager")
+    def text_encoder(self, index: int) -> Any:
+        """A text encoder, with attention written out so that it can be traced."""
+        kind = getattr(transformers, self.text_class(index))
+        folder = self.path / _part(_TEXT_ENCODER, index)
+        return self._load(kind, folder, attn_implementation="eager")
 
-    def text_config(self) -> Any:
-        """The text encoder's configuration, with transformers' defaults."""
-        folder = self.path / "text_encoder"
+    def text_config(self, index: int) -> Any:
+        """A text encoder's configuration, with transformers' defaults."""
+        folder = self.path / _part(_TEXT_ENCODER, index)
         with refusing(f"{folder / 'config.json'} is no CLIP text encoder's configuration"):
             return transformers.CLIPTextConfig.from_pretrained(folder)
 
-    def tokenizer(self) -> Any:
-        """The tokenizer as transformers reads it.
+    def tokenizer(self, index: int) -> Any:
+        """The tokenizer of a text encoder as transformers reads it.
 
         Raises:
             ExportError: its files are missing or damaged.
         """
-        folder = self.path / "tokenizer"
+        folder = self.path / _part(_TOKENIZER, index)
         # without any file transformers makes a vocabulary of two tokens, and says nothing
         if not any(all((folder / name).is_file() for name in names) for names in _VOCABULARIES):
             raise ExportError(
@@ -92,7 +107,7 @@ class Pipeline:
         if kind not in PREDICTION_TYPES:
             raise ExportError(
                 f"the scheduler's prediction_type is {kind!r}; expected one of "
-                f"{', '.join(PREDICTION_TYPES)} (Stable Diffusion 1.x or 2.x)"
+                f"{', '.join(PREDICTION_TYPES)} (Stable Diffusion 1.x, 2.x or XL)"
             )
         with refusing("the scheduler's noise schedule is unknown"):
             betas = diffusers.DDPMScheduler.from_config(config).betas.double()
@@ -134,7 +149,7 @@ def open_pipeline(model: str | Path, vae: Path | None = None) -> Pipeline:
             "(a single .safetensors checkpoint is converted by diffusers' own scripts)"
         )
     index = read_json(path / "model_index.json")
-    classes = {part: _checked_class(index, part) for part in ("unet", "text_encoder", "tokenizer")}
+    classes = {part: _checked_class(index, part) for part in _parts(index)}
     if vae is None:
         vae_path, vae_class = path / "vae", _checked_class(index, "vae")
     else:
@@ -144,7 +159,19 @@ def open_pipeline(model: str | Path, vae: Path | None = None) -> Pipeline:
         vae_path = vae if (vae / "config.json").is_file() else vae / "vae"
         vae_class = str(read_json(vae_path / "config.json").get("_class_name"))
         _check_class("vae", vae_class)
-    return Pipeline(path, model_id, vae_path, vae_class, classes["text_encoder"])
+    return Pipeline(path, model_id, vae_path, vae_class, classes)
+
+
+def _part(kind: str, index: int) -> str:
+    """The name of what a pipeline may have several of."""
+    return kind if index == 0 else f"{kind}_{index + 1}"
+
+
+def _parts(index: Mapping[str, Any]) -> list[str]:
+    """The parts that a pipeline must have, and its further text encoders."""
+    further = [name for i in (1, 2) if index.get(name := _part(_TEXT_ENCODER, i), [None])[0]]
+    beside = [name.replace(_TEXT_ENCODER, _TOKENIZER) for name in further]
+    return ["unet", _TEXT_ENCODER, _TOKENIZER, *further, *beside]
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -166,18 +193,23 @@ def _checked_class(index: Mapping[str, Any], part: str) -> str:
     entry = index.get(part)
     if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[1], str):
         raise ExportError(
-            f"the pipeline has no {part}; expected {' or '.join(_ACCEPTED[part])} "
-            "(Stable Diffusion 1.x or 2.x)"
+            f"the pipeline has no {part}; expected {' or '.join(_accepted(part))} "
+            "(Stable Diffusion 1.x, 2.x or XL)"
         )
     _check_class(part, entry[1])
     return entry[1]
 
 
+def _accepted(part: str) -> tuple[str, ...]:
+    """The classes that a part may be of; a second text encoder's are the first's."""
+    return _ACCEPTED[part.rstrip("_0123456789")]
+
+
 def _check_class(part: str, name: str) -> None:
-    if name not in _ACCEPTED[part]:
+    if name not in _accepted(part):
         raise ExportError(
-            f"the pipeline's {part} is a {name}; expected {' or '.join(_ACCEPTED[part])} "
-            "(Stable Diffusion 1.x or 2.x)"
+            f"the pipeline's {part} is a {name}; expected {' or '.join(_accepted(part))} "
+            "(Stable Diffusion 1.x, 2.x or XL)"
         )
 
 

@@ -1,4 +1,4 @@
-"""Write the cuts of a UNet: what some of its outputs need, over the weights that it has."""
+"""Write the cuts of a network: what some of its outputs need, over the weights that it has."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
 
-from ..runtime.bundle.contract import OPERATORS, UNET, Outputs, twin_name
+from ..runtime.bundle.contract import OPERATORS, Outputs, twin_name
 from ..runtime.bundle.cuts import Cut, cuts
 
 
 def write_cuts(directory: Path, of: Outputs) -> list[tuple[Cut, Path]]:
-    """Write every cut of the UNet in `directory`, and of its twins for CPUs.
+    """Write every cut of the network in `directory`, and of its twins for CPUs.
 
     Args:
-        directory: holds the UNet's graph.
+        directory: holds the network's graph.
         of: what that gives out.
 
     Returns:
@@ -26,7 +26,7 @@ def write_cuts(directory: Path, of: Outputs) -> list[tuple[Cut, Path]]:
     for cut in cuts(of):
         for operators in OPERATORS:
             source, target = (
-                directory / twin_name(graph, operators) for graph in (UNET, cut.graph)
+                directory / twin_name(graph, operators) for graph in (of.network, cut.graph)
             )
             if source.exists() and source != target:
                 _write_cut(source, target, cut.outputs)

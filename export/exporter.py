@@ -1,23 +1,21 @@
-"""Export a diffusers pipeline to a bundle: load → prove against → trace → write, part by part.
+"""Export a model to a bundle: load → prove against → trace → write, part by part.
 
 One component is in memory at a time. For each: plain PyTorch answers the
 proof's examples, the graph is traced and written, the component is let go, and
-ONNX Runtime answers the same examples.
+ONNX Runtime answers the same examples. Whatever is peculiar to a family of
+models is in `backbones/`.
 """
 
 from __future__ import annotations
 
 import gc
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-import diffusers
 import numpy as np
-import torch
 
 from .. import __version__
 from ..kernels.cpu import operator_library
@@ -26,29 +24,18 @@ from ..runtime.bundle.loading import record_file, write_manifest
 from ..runtime.errors import ExportError
 from ..runtime.sessions.onnx_runtime import onnx_runtime
 from . import proof
-from .capture import capture
-from .components import Pipeline, open_pipeline
+from .backbones import Backbone, open_backbone
 from .cutting import write_cuts
-from .graphs import (
-    Graph,
-    keys_graph,
-    posterior_mean,
-    text_graph,
-    unet_graph,
-    vae_graph,
-    write_graph,
-)
+from .graphs import Graph, text_graph, vae_graph, write_graph
 from .options import ExportOptions
 from .precision import lowered
-from .probe import Selection, Structure, probe, select
 from .refusal import refusing
 from .staging import staged
-from .tokens import tokenizer_spec, write_tokenizer
+from .text_encoders import TextPart
+from .tokens import write_tokenizer
 from .twin import write_twins
 
 _NOISE_SEED: Final = 0
-_DEFAULT_CELLS: Final = 64  # diffusers' own default of an unset unet.config.sample_size
-_VAE_PROBE: Final = 512  # pixels; costs nothing on the meta device
 _VERSIONED: Final = ("torch", "diffusers", "transformers", "onnx")
 
 Progress = Callable[[str], None]
@@ -58,7 +45,7 @@ Progress = Callable[[str], None]
 class ExportReport:
     """What was written and how it was proved: one row per graph output.
 
-    `weight_bytes`: of the pipeline's three networks in float32, decoder included.
+    `weight_bytes`: of the model's networks in float32, a decoder included.
     """
 
     path: Path
@@ -106,7 +93,9 @@ def export(
     options = options or ExportOptions()
     onnx_runtime()  # if it is missing, that is said now, not after minutes
     with staged(Path(output), options.overwrite) as directory:
-        job = _ExportJob(open_pipeline(model, options.vae), options, directory, progress or _silent)
+        progress = progress or _silent
+        progress("looking at the model")
+        job = _ExportJob(open_backbone(model, options), options, directory, progress)
         manifest = job.run()
         return ExportReport(Path(output), manifest, tuple(job.rows), job.weight_bytes)
 
@@ -115,167 +104,96 @@ class _ExportJob:
     """One export under way: what its stages share."""
 
     def __init__(
-        self, pipeline: Pipeline, options: ExportOptions, directory: Path, progress: Progress
+        self, backbone: Backbone, options: ExportOptions, directory: Path, progress: Progress
     ) -> None:
-        self.pipeline = pipeline
+        self.backbone = backbone
         self.options = options
         self.directory = directory
         self.progress = progress
         self.rows: list[proof.Row] = []
         self.weight_bytes = 0
-        self.unet_config = pipeline.unet_config()
-        progress("walking the UNet")
-        self.structure: Structure = probe(self.unet_config)
-        self.latent = _latent(pipeline)
-        self.selection: Selection = select(
-            self.structure,
-            self.latent.factor,
-            options.feature_strides,
-            options.attention_strides,
-            options.self_attention_strides,
-        )
-        self.text_config = pipeline.text_config()
-        self.alphas_cumprod, self.prediction_type = pipeline.schedule()
-        self.native_cells = _native_cells(self.unet_config, self.structure.down_factor)
-        self.cases = proof.cases(self.size_multiple, self.native_cells * self.latent.factor)
-
-    @property
-    def size_multiple(self) -> int:
-        return self.latent.factor * self.structure.down_factor
+        self.cases = proof.cases(backbone.image.size_multiple, backbone.image.native_size)
 
     def run(self) -> contract.Manifest:
         """Write every file of the bundle, the manifest last."""
-        self._check()
-        tokenizer = self._tokenizer()
-        self._vae()
-        self._text(tokenizer)
-        self._unet(tokenizer.max_length)
+        manifest = self._manifest()  # of no files yet: what it refuses costs nothing
+        _check_recommended(manifest)
+        for text in self.backbone.texts:
+            self._text(text)
+        if manifest.latent is not None:
+            self._vae(manifest)
+        if manifest.noise is not None:
+            self._noise(manifest)
+        self._network(manifest)
         self.progress("hashing files")
-        manifest = self._manifest(tokenizer)
+        manifest = self._manifest()
         write_manifest(self.directory, manifest)
         return manifest
 
-    def _check(self) -> None:
-        """What must hold before hours are spent."""
-        if self.structure.channels != self.latent.channels:
-            raise ExportError(
-                f"the UNet takes {self.structure.channels} channels, the VAE gives "
-                f"{self.latent.channels}; expected the same (inpainting and depth models cannot be "
-                "exported)"
-            )
-        native = self.native_cells * self.latent.factor
-        if native > contract.MOST_PIXELS:
-            raise ExportError(
-                f"the UNet's sample_size stands for pictures of {native} pixels a side, expected "
-                f"at most {contract.MOST_PIXELS}; check unet/config.json"
-            )
-        if self.text_config.hidden_size != self.structure.width:
-            raise ExportError(
-                f"the text encoder is {self.text_config.hidden_size} wide, the UNet's "
-                f"cross-attention takes {self.structure.width}; expected the same"
-            )
-        steps = len(self.alphas_cumprod)
-        for head, settings in self.options.recommended.items():
-            if (timestep := settings.get("timestep", 0)) >= steps:
-                raise ExportError(
-                    f"recommended for {head}: timestep is {timestep}, expected 0 to {steps - 1}"
-                )
-            for name, strides in (
-                ("feature_strides", self.options.feature_strides),
-                ("attention_strides", self.options.attention_strides),
-            ):
-                if missing := set(settings.get(name) or ()) - set(strides):
-                    raise ExportError(
-                        f"recommended for {head}: {name} holds {missing.pop()}, and only "
-                        f"{', '.join(map(str, strides))} are exported"
-                    )
-
-    def _tokenizer(self) -> contract.TokenizerSpec:
-        """Write and prove the tokenizer; returns its spec."""
-        self.progress("proving the tokenizer")
-        tokenizer, text = self.pipeline.tokenizer(), self.text_config
-        spec = tokenizer_spec(tokenizer, text.max_position_embeddings)
+    def _text(self, text: TextPart) -> None:
+        """Write and prove a tokenizer and its text encoder."""
+        spec = text.spec
+        self.progress(f"proving {spec.tokenizer}")
         names = [name for synonymous in self.options.classes for name in synonymous]
-        path = self.directory / contract.TOKENIZER
-        self.rows.append(write_tokenizer(tokenizer, path, spec, text.vocab_size, names))
-        return spec
+        path = self.directory / spec.tokenizer
+        self.rows.append(
+            write_tokenizer(text.tokenizer(), path, spec.tokens, text.embeddings, names)
+        )
+        self.progress(f"loading the text encoder of {spec.graph}")
+        network = self._counted(text.load())
+        self.progress(f"{spec.graph}: running PyTorch")
+        with refusing("the text encoder cannot be run"):
+            examples = proof.text_examples(network, spec, text.layer, self.cases)
+        with lowered(network, self.options.precision):
+            graph = text_graph(network, spec, text.layer)
+            self._write(graph)
+        del network, graph
+        self._prove(spec.graph, examples)
 
-    def _vae(self) -> None:
-        """Write the VAE encoder and the noise."""
+    def _vae(self, manifest: contract.Manifest) -> None:
+        """Write the VAE encoder."""
         self.progress("loading the VAE")
-        vae = self._counted(self.pipeline.vae())
-        self.progress("VAE: running PyTorch")
+        vae = self._counted(self.backbone.vae())
+        self.progress(f"{contract.VAE_ENCODER}: running PyTorch")
         with refusing("the VAE cannot be run"):
             examples = proof.vae_examples(vae, self.cases)
         vae.decoder = None  # half the weights, and nothing asks for an image
         with lowered(vae, self.options.precision) as dtype:
-            graph = vae_graph(vae, dtype, self.latent.factor)
+            graph = vae_graph(vae, dtype, manifest.factor)
             self._write(graph)
         del vae, graph
-        pixels = self.native_cells * self.latent.factor
         self._prove(contract.VAE_ENCODER, examples)
-        self._twins(contract.VAE_ENCODER, {contract.IMAGE: (1, 3, pixels, pixels)}, examples)
-        noise = np.random.default_rng(_NOISE_SEED).standard_normal(
-            (self.latent.channels, self.native_cells, self.native_cells), dtype=np.float32
-        )
+        self._twins(contract.VAE_ENCODER, manifest, examples)
+
+    def _noise(self, manifest: contract.Manifest) -> None:
+        """Write ε."""
+        cells = manifest.image.native_size // manifest.factor
+        channels = 3 if manifest.latent is None else manifest.latent.channels
+        random = np.random.default_rng(_NOISE_SEED)
+        noise = random.standard_normal((channels, cells, cells), dtype=np.float32)
         np.save(self.directory / contract.NOISE, noise)
 
-    def _text(self, spec: contract.TokenizerSpec) -> None:
-        """Write the text encoder."""
-        self.progress("loading the text encoder")
-        text = self._counted(self.pipeline.text_encoder())
-        self.progress("text encoder: running PyTorch")
-        with refusing("the text encoder cannot be run"):
-            examples = proof.text_examples(text, spec, self.cases)
-        with lowered(text, self.options.precision):
-            graph = text_graph(text, spec.max_length)
-            self._write(graph)
-        del text, graph
-        self._prove(contract.TEXT_ENCODER, examples)
-
-    def _unet(self, max_length: int) -> None:
-        """Write the UNet up to the last selected tensor, its cuts, and the graph of its keys."""
-        self.progress("loading the UNet")
-        unet = self._counted(self.pipeline.unet())
-        self.progress("UNet: running PyTorch")
-        with refusing("the UNet cannot be run"):
-            examples = proof.unet_examples(
-                unet,
-                self.selection,
-                len(self.alphas_cumprod),
-                max_length,
-                self.cases,
-                self.latent.factor,
-            )
-            of_keys = proof.keys_examples(unet, self.selection, max_length, self.cases)
+    def _network(self, manifest: contract.Manifest) -> None:
+        """Write the network up to the last selected tensor, its cuts, and what its layers make of
+        words."""
+        self.progress("loading the network")
+        network = self._counted(self.backbone.network())
+        self.progress(f"{manifest.network}: running PyTorch")
+        with refusing("the network cannot be run"):
+            examples = self.backbone.examples(network, self.cases)
         with (
-            lowered(unet, self.options.precision) as dtype,
-            capture(unet, self.selection) as captured,
+            lowered(network, self.options.precision) as dtype,
+            self.backbone.graphs(network, dtype) as graphs,
         ):
-            graph = unet_graph(
-                unet,
-                captured,
-                dtype,
-                max_length,
-                self.structure.width,
-                self.structure.down_factor,
-                self.selection,
-            )
-            self._write(graph)
-            width = self.structure.width
-            graph = keys_graph(unet, dtype, max_length, width, self.selection)
-            self._write(graph)
-        del unet, captured, graph
-        self._prove(contract.UNET, examples)
-        self._prove(contract.KEYS, of_keys)
-        sizes = {
-            contract.SAMPLE: (1, self.latent.channels, self.native_cells, self.native_cells),
-            contract.TIMESTEP: (1,),
-            contract.ENCODER_HIDDEN_STATES: (1, max_length, self.structure.width),
-        }
-        self._twins(contract.UNET, sizes, examples)
-        for cut, path in write_cuts(self.directory, self.selection):
-            self._prove(path.name, [example.of(cut.outputs) for example in examples])
+            for make in graphs:
+                self._write(make())
+        del network, graphs, make
+        for filename, own in examples.items():
+            self._prove(filename, own)
+        whole = examples[manifest.network]
+        self._twins(manifest.network, manifest, whole)
+        for cut, path in write_cuts(self.directory, self.backbone.selection):
+            self._prove(path.name, [example.of(cut.outputs) for example in whole])
 
     def _counted(self, network: Any) -> Any:
         self.weight_bytes += sum(p.numel() * p.element_size() for p in network.parameters())
@@ -299,83 +217,70 @@ class _ExportJob:
             raise ProofError(self.rows)
 
     def _twins(
-        self, filename: str, sizes: Mapping[str, Sequence[int]], examples: Sequence[proof.Example]
+        self, filename: str, manifest: contract.Manifest, examples: Sequence[proof.Example]
     ) -> None:
         """Write and prove the graph's twins for CPUs, where they are worth it."""
         if operator_library() is None:
             return  # what cannot be proved is not written
-        for twin in write_twins(self.directory / filename, sizes):
+        native = manifest.image.native_size
+        for twin in write_twins(
+            self.directory / filename, manifest.inputs(filename, 1, native, native)
+        ):
             self._prove(twin.name, examples)
 
-    def _manifest(self, tokenizer: contract.TokenizerSpec) -> contract.Manifest:
+    def _manifest(self) -> contract.Manifest:
+        """Of the files that are there."""
+        backbone, options = self.backbone, self.options
         files = sorted(path for path in self.directory.rglob("*") if path.is_file())
         created_by = {"mdrt": __version__, "onnxruntime": onnx_runtime().__version__}
         created_by |= {name: version(name) for name in _VERSIONED}
+        outputs = backbone.selection
         return contract.Manifest(
-            model_id=self.pipeline.model_id,
-            created_by=created_by | {"opset": str(self.options.opset_version)},
-            precision=self.options.precision,
-            prediction_type=self.prediction_type,
-            alphas_cumprod=self.alphas_cumprod,
-            scaling_factor=self.latent.scaling,
-            shift_factor=self.latent.shift,
-            vae_factor=self.latent.factor,
-            latent_channels=self.latent.channels,
-            size_multiple=self.size_multiple,
-            native_size=self.native_cells * self.latent.factor,
-            tokenizer=tokenizer,
-            text=contract.TextSpec(self.structure.width),
-            features=self.selection.features,
-            attention=self.selection.attention,
-            self_attention=self.selection.self_attention,
-            encoder=self.selection.encoder,
-            recommended=self.options.recommended,
-            classes=tuple(names[0] for names in self.options.classes),
-            synonyms=tuple(name for names in self.options.classes for name in names[1:]),
+            model_id=backbone.model_id,
+            created_by=created_by | {"opset": str(options.opset_version)},
+            precision=options.precision,
+            image=backbone.image,
+            latent=backbone.latent,
+            noise=backbone.noise,
+            texts=tuple(text.spec for text in backbone.texts),
+            network=outputs.network,
+            features=outputs.features,
+            attention=outputs.attention,
+            self_attention=outputs.self_attention,
+            encoder=outputs.encoder,
+            aligned=outputs.aligned,
+            recommended=options.recommended,
+            classes=tuple(names[0] for names in options.classes),
+            synonyms=tuple(name for names in options.classes for name in names[1:]),
             files={
                 path.relative_to(self.directory).as_posix(): record_file(path) for path in files
             },
         )
 
 
-@dataclass(frozen=True)
-class _Latent:
-    """What a VAE encodes to: channels, pixels per cell, and how its values are scaled."""
+def _check_recommended(manifest: contract.Manifest) -> None:
+    """See that what is recommended is there.
 
-    channels: int
-    factor: int
-    scaling: float
-    shift: float
-
-
-def _latent(pipeline: Pipeline) -> _Latent:
-    """What the VAE's configuration says of its latents, and a run on the meta device."""
-    config = pipeline.vae_config()
-    with refusing("the VAE's configuration cannot be built"), torch.device("meta"), torch.no_grad():
-        vae = getattr(diffusers, pipeline.vae_class).from_config(config)
-        latent = posterior_mean(vae.eval(), torch.empty(1, 3, _VAE_PROBE, _VAE_PROBE))
-        scaling, shift = (
-            float(vae.config.scaling_factor),
-            float(vae.config.get("shift_factor") or 0),
-        )
-    if not (0 < scaling < math.inf and math.isfinite(shift)):
-        raise ExportError(
-            f"the VAE's scaling_factor is {scaling} and its shift_factor {shift}; "
-            "expected a positive number, and a number or null"
-        )
-    return _Latent(int(latent.shape[1]), _VAE_PROBE // int(latent.shape[2]), scaling, shift)
-
-
-def _native_cells(config: dict[str, Any], multiple: int) -> int:
-    """The latent side the UNet was trained on, as a multiple of what it can take."""
-    size = config.get("sample_size") or _DEFAULT_CELLS
-    sides = size if isinstance(size, list) else [size]
-    if not sides or not all(type(side) is int and side > 0 for side in sides):
-        raise ExportError(
-            f"the UNet's sample_size is {size!r}, expected latent cells a side, as 64"
-        )
-    cells = max(sides)
-    return max(multiple, cells - cells % multiple)
+    Raises:
+        ExportError: it is not.
+    """
+    for head, settings in manifest.recommended.items():
+        timestep = settings.get("timestep", 0)
+        if isinstance(timestep, int) and timestep >= manifest.levels:
+            raise ExportError(
+                f"recommended for {head}: timestep is {timestep}, expected 0 to "
+                f"{manifest.levels - 1}"
+            )
+        for name, outputs in (
+            ("feature_strides", manifest.features),
+            ("attention_strides", manifest.attention),
+        ):
+            given, strides = settings.get(name), {output.stride: None for output in outputs}
+            if isinstance(given, tuple) and (missing := set(given) - set(strides)):
+                raise ExportError(
+                    f"recommended for {head}: {name} holds {missing.pop()}, and only "
+                    f"{', '.join(map(str, strides))} are exported"
+                )
 
 
 def _silent(_stage: str) -> None:

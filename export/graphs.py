@@ -12,9 +12,6 @@ from torch import nn
 
 from ..runtime.bundle import contract
 from ..runtime.errors import ExportError
-from .attention import text_keys, text_values
-from .capture import Capture
-from .probe import Selection
 from .quiet import quiet
 from .refusal import one_line
 from .softmax import widen_softmax
@@ -22,8 +19,8 @@ from .weights import store_as_float16, strip_traces
 
 _EXTERNAL_ABOVE: Final = 1 << 26
 """Bytes of weights. A file of their own is mapped instead of parsed, and a twin can share it."""
-_CELLS: Final = (2, 3)  # the example's grid at the coarsest stride, neither 0, 1 nor square
-_BATCH: Final = 2
+CELLS: Final = (2, 3)  # the example's grid at the coarsest stride, neither 0, 1 nor square
+BATCH: Final = 2
 _BATCH_LIMIT: Final = 63  # diffusers' upsampling copies memory from 64 on; the graph is the same
 
 
@@ -52,131 +49,63 @@ class VaeEncoder(nn.Module):  # type: ignore[misc]
         self.dtype = dtype
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return posterior_mean(self.vae, image.to(self.dtype)).float()
+        return encoded(self.vae, image.to(self.dtype)).float()
 
 
 class TextEncoder(nn.Module):  # type: ignore[misc]
-    """input_ids (batch, max_length) int64 → (batch, max_length, hidden) float32."""
+    """input_ids (batch, max_length) int64 → (batch, max_length, hidden) float32, of a hidden layer
+    or, for None, of the last and its norm; with `pooled` (batch, pooled) float32 too."""
 
-    def __init__(self, text_encoder: Any) -> None:
+    def __init__(self, text_encoder: Any, layer: int | None, pooled: bool) -> None:
         super().__init__()
         self.text_encoder = text_encoder
+        self.layer = layer
+        self.pooled = pooled
 
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        return self.text_encoder(input_ids).last_hidden_state.float()
-
-
-class CutUNet(nn.Module):  # type: ignore[misc]
-    """sample, timestep, encoder_hidden_states → the captured tensors, all float32."""
-
-    def __init__(self, unet: Any, captured: Capture, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.unet = unet
-        self.captured = captured
-        self.dtype = dtype
-
-    def forward(
-        self, sample: torch.Tensor, timestep: torch.Tensor, encoder_hidden_states: torch.Tensor
-    ) -> tuple[torch.Tensor, ...]:
-        return self.captured.run(
-            sample.to(self.dtype), timestep, encoder_hidden_states.to(self.dtype)
-        )
+    def forward(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        found = self.text_encoder(input_ids, output_hidden_states=self.layer is not None)
+        whole = self.layer is None
+        states = found.last_hidden_state if whole else found.hidden_states[self.layer]
+        return (states.float(), found.text_embeds.float()) if self.pooled else (states.float(),)
 
 
-class TextKeys(nn.Module):  # type: ignore[misc]
-    """encoder_hidden_states (batch, max_length, hidden) → K of every selected layer, (batch, heads,
-    max_length, d), then V W of each, (batch, heads, max_length, D), all float32."""
-
-    def __init__(self, unet: Any, selection: Selection, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(unet.get_submodule(a.layer) for a in selection.attention)
-        self.dtype = dtype
-
-    def forward(self, encoder_hidden_states: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        states = encoder_hidden_states.to(self.dtype)
-        return tuple(
-            part(layer, states).float()
-            for part in (text_keys, text_values)
-            for layer in self.layers
-        )
-
-
-def posterior_mean(vae: Any, image: torch.Tensor) -> torch.Tensor:
-    """The latent an AutoencoderKL or AutoencoderTiny encodes `image` to, without sampling."""
-    encoded = vae.encode(image)
-    return encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mean
+def encoded(vae: Any, image: torch.Tensor) -> torch.Tensor:
+    """The latent an AutoencoderKL or AutoencoderTiny encodes `image` to, without sampling; in
+    units of each channel's own mean and deviation where its configuration has them."""
+    found = vae.encode(image)
+    latent = found.latents if hasattr(found, "latents") else found.latent_dist.mean
+    means, deviations = (vae.config.get(f"latents_{of}") for of in ("mean", "std"))
+    if means is None or deviations is None:
+        return latent
+    mean, deviation = (
+        torch.tensor(v, dtype=latent.dtype, device=latent.device).reshape(1, -1, 1, 1)
+        for v in (means, deviations)
+    )
+    return (latent - mean) / deviation
 
 
 def vae_graph(vae: Any, dtype: torch.dtype, factor: int) -> Graph:
     """The VAE encoder; image sides are multiples of `factor`."""
-    height, width = (4 * cells * factor for cells in _CELLS)
+    height, width = (4 * cells * factor for cells in CELLS)
     return Graph(
         contract.VAE_ENCODER,
         VaeEncoder(vae, dtype),
-        {contract.IMAGE: torch.zeros(_BATCH, 3, height, width)},
-        {contract.IMAGE: _spatial(factor)},
+        {contract.IMAGE: torch.zeros(BATCH, 3, height, width)},
+        {contract.IMAGE: spatial_axes(factor)},
         {contract.LATENT: (0, 2, 3)},
     )
 
 
-def text_graph(text_encoder: Any, max_length: int) -> Graph:
-    """The text encoder, of prompts that are exactly `max_length` tokens long."""
-    ids = torch.zeros(_BATCH, max_length, dtype=torch.int64)
+def text_graph(text_encoder: Any, spec: contract.TextSpec, layer: int | None) -> Graph:
+    """A text encoder, of prompts that are exactly `max_length` tokens long."""
+    ids = torch.zeros(BATCH, spec.tokens.max_length, dtype=torch.int64)
+    names = [contract.ENCODER_HIDDEN_STATES, *([contract.POOLED] if spec.pooled else [])]
     return Graph(
-        contract.TEXT_ENCODER,
-        TextEncoder(text_encoder),
+        spec.graph,
+        TextEncoder(text_encoder, layer, bool(spec.pooled)),
         {contract.INPUT_IDS: ids},
-        {contract.INPUT_IDS: {0: _batch()}},
-        {contract.ENCODER_HIDDEN_STATES: (0,)},
-    )
-
-
-def keys_graph(
-    unet: Any, dtype: torch.dtype, max_length: int, width: int, selection: Selection
-) -> Graph:
-    """What brings text embeddings to the keys and values of the selected cross-attention layers."""
-    return Graph(
-        contract.KEYS,
-        TextKeys(unet, selection, dtype),
-        {contract.ENCODER_HIDDEN_STATES: torch.zeros(_BATCH, max_length, width)},
-        {contract.ENCODER_HIDDEN_STATES: {0: _batch()}},
-        {a.keys: (0,) for a in selection.attention} | {a.values: (0,) for a in selection.attention},
-    )
-
-
-def unet_graph(
-    unet: Any,
-    captured: Capture,
-    dtype: torch.dtype,
-    max_length: int,
-    width: int,
-    down_factor: int,
-    selection: Selection,
-) -> Graph:
-    """The UNet, cut; latent sides are multiples of `down_factor`."""
-    h, w = (cells * down_factor for cells in _CELLS)
-    spatial = _spatial(down_factor)
-    features: dict[str, tuple[int, ...]] = {f.name: (0, 2, 3) for f in selection.features}
-    logits: dict[str, tuple[int, ...]] = {a.name: (0, 2) for a in selection.attention}
-    return Graph(
-        contract.UNET,
-        CutUNet(unet, captured, dtype),
-        {
-            contract.SAMPLE: torch.zeros(_BATCH, unet.config.in_channels, h, w),
-            contract.TIMESTEP: torch.zeros(_BATCH, dtype=torch.int64),
-            contract.ENCODER_HIDDEN_STATES: torch.zeros(_BATCH, max_length, width),
-        },
-        {
-            contract.SAMPLE: spatial,
-            contract.TIMESTEP: {0: spatial[0]},
-            contract.ENCODER_HIDDEN_STATES: {0: spatial[0]},
-        },
-        features
-        | logits
-        | {a.queries: (0, 2) for a in selection.attention}
-        | {name: (0, 2) for a in selection.self_attention for name in (a.queries, a.keys)}
-        | {f.name: (0, 2, 3) for f in selection.encoder},
-        shared=True,
+        {contract.INPUT_IDS: {0: batch_axis()}},
+        dict.fromkeys(names, (0,)),
     )
 
 
@@ -225,11 +154,12 @@ def _check_axes(graph: Graph, model: Any) -> None:
                 )
 
 
-def _batch() -> Any:
+def batch_axis() -> Any:
+    """The dynamic number of rows."""
     return torch.export.Dim("batch", min=1, max=_BATCH_LIMIT)
 
 
-def _spatial(multiple: int) -> dict[int, Any]:
+def spatial_axes(multiple: int) -> dict[int, Any]:
     """Dynamic batch, height and width of an NCHW tensor, both sides multiples of `multiple`."""
     rows, columns = torch.export.Dim("rows", min=1), torch.export.Dim("columns", min=1)
-    return {0: _batch(), 2: multiple * rows, 3: multiple * columns}
+    return {0: batch_axis(), 2: multiple * rows, 3: multiple * columns}

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import tokenizers
 
-from ..runtime.bundle.contract import TOKENIZER, TokenizerSpec
+from ..runtime.bundle.contract import TokenizerSpec
 from ..runtime.errors import ExportError
 from .proof import Row
 
@@ -94,7 +94,13 @@ def write_tokenizer(
                 f"token {spec.bos} and its end token {spec.eos}; check its files"
             )
     prompts = len(_PROMPTS) + len(names)
-    return Row(TOKENIZER, "input_ids", ((prompts, spec.max_length),), error=0.0, tolerance=0.0)
+    return Row(
+        f"{path.parent.name}/{path.name}",
+        "input_ids",
+        ((prompts, spec.max_length),),
+        error=0.0,
+        tolerance=0.0,
+    )
 
 
 def _check_embeddings(written: Any, spec: TokenizerSpec, embeddings: int) -> None:

@@ -27,7 +27,7 @@ from .errors import (
     MdrtWarning,
     UnknownNameWarning,
 )
-from .heads import HEADS, Head, HeadOptions, Reading, find_head
+from .heads import HEADS, Head, HeadOptions, Reading, default_head, find_head, offer
 from .labels import label_pixels
 from .look.clock import StageClock
 from .look.network import Network
@@ -84,8 +84,8 @@ class Segmenter:
         """Load a bundle.
 
         Args:
-            engine: bundle directory or its `unet.onnx`, run by ONNX Runtime; or its `unet.plan`,
-                run by TensorRT. None takes the embedded model.
+            engine: bundle directory or its network's graph, as `unet.onnx`, run by ONNX Runtime; or
+                its engine, as `unet.plan`, run by TensorRT. None takes the embedded model.
             provider: where ONNX Runtime runs, see `providers.PROVIDERS`; None: on the CPU.
             threads: of one operator; None takes every core. NumPy's products take one in any case.
             operators: whose operators run the graphs on a CPU: mdrt's own by bfloat16 products
@@ -215,7 +215,7 @@ class Segmenter:
                 Pillow image or a uint8 array in RGB order.
             max_size: longer side in pixels the picture is reduced to for the network; None keeps
                 it. No picture goes below the bundle's native size: smaller ones are enlarged to it.
-            progress: called with (passes done, passes in all) while the UNet runs.
+            progress: called with (passes done, passes in all) while the network runs.
             source: where it is from, for results to tell; None: its path, where it has one.
 
         Raises:
@@ -256,12 +256,23 @@ class Segmenter:
         head = find_head(head)
         if lacking := head.lacks(self.manifest):
             raise MdrtError(
-                f"head {head.name} reads {lacking}, which {self.bundle.path} does not give out; "
-                "export it again with them"
+                f"head {head.name} reads {lacking}, which {self.bundle.path} does not give out; it "
+                f"{offer(self.manifest)}; take one of these, or export it again with them"
             )
-        options = head.settle(self.manifest.recommended.get(head.name, {}), settings)
+        recommended = dict(self.manifest.recommended.get(head.name, {}))
+        if self.manifest.noise is None:
+            recommended["timestep"] = 0  # there is no other
+        options = head.settle(recommended, settings)
         self._check_settled(options)
         return options
+
+    def head(self, head: str | Head | None, kind: Literal["named", "unnamed"]) -> Head:
+        """A head by its name, None for the first that the bundle recommends or else serves.
+
+        Raises:
+            MdrtError: there is none of this name, or none of the kind that the bundle serves.
+        """
+        return default_head(self.manifest, kind) if head is None else find_head(head)
 
     def unknown(self, classes: Sequence[ClassName]) -> list[str]:
         """The names that a closed-vocabulary model has never seen; empty for an open one."""
@@ -303,7 +314,7 @@ class Segmenter:
         if (classes is None) == (segments is None):
             both = "both were given" if segments is not None else "neither was given"
             raise MdrtError(f"give either classes (names) or segments (a number or 'auto'); {both}")
-        chosen = find_head(head or ("spectral" if classes is None else "maskdiffusion"))
+        chosen = self.head(head, "unnamed" if classes is None else "named")
         options = vars(self.settle(chosen, **settings))
         if classes is not None:
             return lambda look: look.segment(classes, chosen, scores=scores, **options)
@@ -311,9 +322,19 @@ class Segmenter:
         return lambda look: look.segments(count, chosen, scores=scores, **options)
 
     def _check_settled(self, options: HeadOptions) -> None:
-        manifest, steps = self.manifest, len(self.manifest.alphas_cumprod)
-        if options.timestep >= steps:
-            raise MdrtError(f"timestep is {options.timestep}, expected 0 to {steps - 1}")
+        manifest, levels = self.manifest, self.manifest.levels
+        if options.timestep >= levels:
+            raise MdrtError(
+                f"timestep is {options.timestep}, expected 0 to {levels - 1}"
+                if manifest.noise
+                else f"timestep is {options.timestep}, and {manifest.model_id} sees no noise; "
+                "leave it out"
+            )
+        if getattr(options, "words", None) == "late" and manifest.late != manifest.attention:
+            raise MdrtError(
+                f"words is 'late', and the attention of {manifest.model_id} does not follow from "
+                "queries and words alone; expected 'driven'"
+            )
         for name, outputs in (
             ("feature_strides", manifest.features),
             ("attention_strides", manifest.attention),
@@ -361,7 +382,7 @@ class Look:
     def segment(
         self,
         classes: Sequence[ClassName],
-        head: str | Head = "maskdiffusion",
+        head: str | Head | None = None,
         *,
         scores: bool = False,
         **settings: Any,
@@ -370,7 +391,8 @@ class Look:
 
         Args:
             classes: names; a tuple of names is one class with synonyms.
-            head: a named head, see `mdrt.heads.HEADS`.
+            head: a named head, see `mdrt.heads.HEADS`; None: the first that the bundle recommends,
+                or else serves.
             scores: keep the score of every class at every pixel.
             settings: of the head; what is not given is as the bundle recommends.
 
@@ -390,7 +412,7 @@ class Look:
     def segments(
         self,
         count: Count = "auto",
-        head: str | Head = "spectral",
+        head: str | Head | None = None,
         *,
         scores: bool = False,
         **settings: Any,
@@ -399,7 +421,7 @@ class Look:
 
         Args:
             count: how many, or "auto". The largest becomes "segment 1".
-            head: an unnamed head.
+            head: an unnamed head; None as for `segment`.
             scores, settings: as for `segment`.
 
         Raises:
@@ -423,9 +445,9 @@ class Look:
         self.taps.release()
 
     def _settle(
-        self, head: str | Head, kind: Literal["named", "unnamed"], settings: dict[str, Any]
+        self, head: str | Head | None, kind: Literal["named", "unnamed"], settings: dict[str, Any]
     ) -> tuple[Head, Any]:
-        found = find_head(head)
+        found = self._segmenter.head(head, kind)
         if found.kind != kind:
             fitting = ", ".join(name for name, other in HEADS.items() if other.kind == kind)
             wanted = "takes no names" if kind == "named" else "needs names"

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,15 @@ from mdrt.runtime.bundle.loading import load_bundle, record_file, write_manifest
 from mdrt.runtime.errors import BundleError
 from mdrt.runtime.segmenter import EMBEDDED
 
-GRAPHS = (*contract.GRAPHS, "unet.encoder.onnx")
-FILES = (*GRAPHS, contract.TOKENIZER, "unet.onnx.data")
+GRAPHS = (
+    "vae_encoder.onnx",
+    "text_encoder.onnx",
+    "keys.onnx",
+    "values.onnx",
+    "unet.onnx",
+    "unet.encoder.onnx",
+)
+FILES = (*GRAPHS, contract.tokenizer_name(0), "unet.onnx.data")
 
 
 def make_manifest(directory: Path) -> contract.Manifest:
@@ -26,21 +34,26 @@ def make_manifest(directory: Path) -> contract.Manifest:
         model_id="test",
         created_by={"mdrt": "0.1.0", "opset": "20"},
         precision="fp32",
-        prediction_type="epsilon",
-        alphas_cumprod=(0.9991, 0.1 + 0.2, 1 / 3),
-        scaling_factor=0.18215,
-        shift_factor=0.0,
-        vae_factor=8,
-        latent_channels=4,
-        size_multiple=64,
-        native_size=512,
-        tokenizer=contract.TokenizerSpec(max_length=77, bos=49406, eos=49407, pad=49407),
-        text=contract.TextSpec(hidden=768),
+        image=contract.ImageSpec((0.5,) * 3, (0.5,) * 3, native_size=512, size_multiple=64),
+        latent=contract.LatentSpec(factor=8, channels=4, scaling=0.18215, shift=0.0),
+        noise=contract.NoiseSpec("diffusion", (0.9991, 0.1 + 0.2, 1 / 3), "epsilon"),
+        texts=(
+            contract.TextSpec(
+                "text_encoder.onnx",
+                "tokenizer/tokenizer.json",
+                contract.TokenizerSpec(max_length=77, bos=49406, eos=49407, pad=49407),
+                hidden=768,
+            ),
+        ),
+        network="unet.onnx",
         features=(contract.FeatureOutput("features_s64", 64, 2560),),
         attention=(contract.AttentionOutput("logits_s64_0", 64, 8, 160, 1280, "mid_block.attn2"),),
+        self_attention=(),
         encoder=(contract.FeatureOutput("encoder_s32", 32, 1280),),
+        aligned=(),
         recommended={"maskdiffusion": {"pooling": "exp", "map_power": 1.0, "strides": (64, 32)}},
         classes=("sky", "Straße"),
+        synonyms=(),
         files={name: record_file(directory / name) for name in names},
     )
 
@@ -80,11 +93,11 @@ def message(path: Path, verify: bool = True) -> str:
 def test_manifest_survives_the_round_trip(bundle: Path) -> None:
     loaded = load_bundle(bundle)
     assert loaded.manifest == make_manifest(bundle)
-    assert loaded.manifest.alphas_cumprod[1] == 0.1 + 0.2  # float64 to the last bit
+    assert loaded.manifest.noise.levels[1] == 0.1 + 0.2  # float64 to the last bit
     names = ("features_s64", "logits_s64_0", "queries_s64_0", "encoder_s32")
     assert loaded.manifest.output_names == names
     assert loaded.noise().shape == (4, 8, 8)
-    assert loaded.unet == bundle / "unet.onnx"
+    assert loaded.network == bundle / "unet.onnx"
 
 
 def test_bundle_is_found_by_its_unet(bundle: Path) -> None:
@@ -169,7 +182,7 @@ def test_a_manifest_without_its_digest(bundle: Path) -> None:
     assert "manifest lacks the key sha256" in message(bundle)
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 4, 5, 7, None, "6", True])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5, 6, 8, None, "7", True])
 def test_other_schema_version(bundle: Path, version: object) -> None:
     def change(values: dict) -> None:
         values["schema_version"] = version
@@ -178,7 +191,7 @@ def test_other_schema_version(bundle: Path, version: object) -> None:
     edit(bundle, change)
     text = message(bundle)
     assert repr(version) in text
-    assert "reads version 6" in text
+    assert "reads version 7" in text
 
 
 def test_unknown_key_of_this_version(bundle: Path) -> None:
@@ -200,10 +213,9 @@ def test_manifest_of_no_text(bundle: Path) -> None:
 @pytest.mark.parametrize("key", [f.name for f in dataclasses.fields(contract.Manifest)])
 def test_every_key_is_needed_and_typed(bundle: Path, key: str) -> None:
     original = (bundle / contract.MANIFEST).read_text()
-    if key not in ("self_attention", "synonyms"):  # which bundles of earlier exports lack
-        edit(bundle, lambda values: values.pop(key))
-        text = message(bundle)
-        assert key in text or "schema version" in text
+    edit(bundle, lambda values: values.pop(key))
+    text = message(bundle)
+    assert key in text or "schema version" in text
     (bundle / contract.MANIFEST).write_text(original)
     edit(bundle, lambda values: values.update({key: {"wrong": None}}))
     text = message(bundle)
@@ -214,28 +226,39 @@ def test_every_key_is_needed_and_typed(bundle: Path, key: str) -> None:
     ("key", "value"),
     [
         ("precision", "int8"),
-        ("alphas_cumprod", [2.0]),
-        ("scaling_factor", 0.0),
-        ("native_size", 0),
-        ("native_size", 64 << 20),
-        ("size_multiple", 1 << 40),
-        ("latent_channels", 10**9),
-        ("shift_factor", float("nan")),
-        ("shift_factor", 10**400),
-        ("scaling_factor", float("inf")),
-        ("alphas_cumprod", [0.5] * 100_001),
-        ("tokenizer", {"max_length": 2, "bos": 0, "eos": 1, "pad": 1}),
-        ("tokenizer", {"max_length": 10**12, "bos": 0, "eos": 1, "pad": 1}),
-        ("tokenizer", {"max_length": 77, "bos": -1, "eos": 1, "pad": 1}),
-        ("tokenizer", {"max_length": 77, "bos": 0, "eos": 1 << 64, "pad": 1}),
-        ("text", {"hidden": 0}),
+        ("noise.levels", [2.0]),
+        ("noise.levels", [0.5] * 100_001),
+        ("noise.levels", []),
+        ("noise.law", "brownian"),
+        ("noise.prediction_type", "x0"),
+        ("latent.scaling", 0.0),
+        ("latent.scaling", float("inf")),
+        ("latent.shift", float("nan")),
+        ("latent.shift", 10**400),
+        ("latent.channels", 10**9),
+        ("latent.factor", 0),
+        ("image.native_size", 0),
+        ("image.native_size", 64 << 20),
+        ("image.native_size", 500),
+        ("image.size_multiple", 1 << 40),
+        ("image.size_multiple", 4),
+        ("image.mean", [0.5, 0.5]),
+        ("image.deviation", [0.5, 0.0, 0.5]),
+        ("network", "model.onnx"),
+        ("texts.0.tokens.max_length", 2),
+        ("texts.0.tokens.max_length", 10**12),
+        ("texts.0.tokens.bos", -2),
+        ("texts.0.tokens.eos", -1),
+        ("texts.0.tokens.eos", 1 << 64),
+        ("texts.0.hidden", 0),
+        ("texts.0.pooled", -1),
+        ("texts.0.graph", "../text_encoder.onnx"),
+        ("texts.0.tokenizer", "tokenizer_2/tokenizer.json"),
+        ("texts", []),
         ("features", [{"name": "f", "stride": 64, "channels": 0}]),
         ("attention", [{"name": "a", "stride": 64, "heads": 1 << 40, "layer": "l"}]),
         ("files", {"unet.onnx": {"sha256": "0" * 64, "bytes": -1}}),
         ("files", {"unet.onnx": {"sha256": "0" * 63, "bytes": 1}}),
-        ("size_multiple", 12),
-        ("features", []),
-        ("attention", []),
         ("recommended", {"pooling": "max"}),
         ("recommended", {"maskdiffusion": {"pooling": None}}),
         ("recommended", {"maskdiffusion": {"pooling": {"of": "max"}}}),
@@ -243,8 +266,31 @@ def test_every_key_is_needed_and_typed(bundle: Path, key: str) -> None:
     ],
 )
 def test_impossible_values(bundle: Path, key: str, value: object) -> None:
-    edit(bundle, lambda values: values.update({key: value}))
-    assert key in message(bundle)
+    def change(values: Any) -> None:
+        *where, last = key.split(".")
+        for name in where:
+            values = values[int(name) if name.isdecimal() else name]
+        values[last] = value
+
+    edit(bundle, change)
+    assert key.rpartition(".")[2] in message(bundle)
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [("features", "encoder"), ("attention",), ("noise", "attention"), ("latent", "noise")],
+)
+def test_what_a_model_may_lack(bundle: Path, kinds: tuple[str, ...]) -> None:
+    nothing = {"noise": None, "latent": None}
+    edit(bundle, lambda values: values.update({kind: nothing.get(kind, []) for kind in kinds}))
+    manifest = load_bundle(bundle).manifest
+    assert not any(getattr(manifest, kind) for kind in kinds)
+
+
+def test_a_model_that_gives_out_nothing(bundle: Path) -> None:
+    kinds = ("features", "attention", "encoder")
+    edit(bundle, lambda values: values.update({kind: [] for kind in kinds}))
+    assert "at least one output" in message(bundle)
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "", "noise.npy/x", "\ud800"])

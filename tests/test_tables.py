@@ -25,11 +25,13 @@ from mdrt.cli.growth import growth_table
 from mdrt.cli.latency import race_tables, work_table
 from mdrt.cli.tables import engine_table, print_whole, proof_table
 from mdrt.export.proof import Row
-from mdrt.runtime.bundle.contract import GRAPHS, FileRecord
+from mdrt.runtime.bundle.contract import FileRecord
 from mdrt.runtime.bundle.plan import BuildOptions, Kernels, PlanRecord, Proof, Range, Shapes
 
 WIDTH = 80
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+GRAPHS = ("vae_encoder.onnx", "text_encoder.onnx", "keys.onnx", "values.onnx", "unet.onnx")
 
 
 def on_terminal(*tables: Table, width: int = WIDTH) -> str:

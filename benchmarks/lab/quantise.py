@@ -1,4 +1,4 @@
-"""A bundle's UNet with 8-bit integers in its matrix products, to see whether that pays."""
+"""A bundle's network with 8-bit integers in its matrix products, to see whether that pays."""
 
 from __future__ import annotations
 
@@ -30,19 +30,20 @@ _BLOCK: Final = 128
     help="Multiply in integers, activations quantised as they come; or in float32.",
 )
 def main(bundle: Path, output: Path, activations: bool) -> None:
-    """Write a copy of BUNDLE whose UNet multiplies matrices of 8-bit integers.
+    """Write a copy of BUNDLE whose network multiplies matrices of 8-bit integers.
 
     ONNX Runtime's own tools make it. Compare it by `mdrt bench latency --against OUTPUT`.
     """
     onnx_runtime()  # one line where it is missing
     source = load_bundle(bundle, verify=False)
+    network = source.manifest.network
     with staged(output, overwrite=False) as aside:
         for name in source.manifest.files:
-            if not name.startswith("unet."):
+            if not name.startswith(network.removesuffix("onnx")):
                 (aside / name).parent.mkdir(exist_ok=True)
                 _link(source.path / name, aside / name)
-        (_dynamic if activations else _weights)(source.unet, aside / contract.UNET)
-        _check(aside / contract.UNET, bundle)
+        (_dynamic if activations else _weights)(source.network, aside / network)
+        _check(aside / network, bundle)
         _write_twin(aside, source.manifest)
         write_cuts(aside, source.manifest)
         files = {
@@ -98,11 +99,6 @@ def _weights(source: Path, target: Path) -> None:
 
 
 def _write_twin(bundle: Path, manifest: contract.Manifest) -> None:
-    cells = manifest.native_size // manifest.vae_factor
-    hidden = (1, manifest.tokenizer.max_length, manifest.text.hidden)
-    sizes = {
-        contract.SAMPLE: (1, manifest.latent_channels, cells, cells),
-        contract.TIMESTEP: (1,),
-        contract.ENCODER_HIDDEN_STATES: hidden,
-    }
-    write_twins(bundle / contract.UNET, sizes)
+    native = manifest.image.native_size
+    sizes = manifest.inputs(manifest.network, 1, native, native)
+    write_twins(bundle / manifest.network, sizes)

@@ -6,15 +6,14 @@ import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import torch
 
 from ...export import proof
-from ...export.components import open_pipeline
-from ...export.probe import probe, select
+from ...export.backbones import Backbone, open_backbone
+from ...export.options import ExportOptions
 from ...kernels import Mode
 from ...runtime.bundle import contract
 from ...runtime.bundle.contract import OPERATORS, Manifest
@@ -46,53 +45,48 @@ def tensors(task: Task, say: Callable[[str], None]) -> list[proof.Row]:
     bundle = load_bundle(task.bundle, verify=False)
     manifest = bundle.manifest
     assert task.pipeline is not None
-    source = open_pipeline(task.pipeline, None if task.vae is None else Path(task.vae))
+    backbone = open_backbone(task.pipeline, _as_exported(manifest, task.vae))
+    _check_same(backbone, manifest, task)
     cases = [proof.Case(task.size, task.size, 1)]
-
-    def prove(path: Path, examples: list[proof.Example]) -> list[proof.Row]:
-        return proof.prove(path, examples, _tolerance(path, manifest.precision))
-
     files = [bundle.graphs(operators) for operators in OPERATORS]
-    plain = bundle.graphs()
-    rows = []
-    say("VAE encoder")
-    encoder = source.vae()
-    _check_vae(encoder.config, source.vae_path, manifest)
-    examples = proof.vae_examples(encoder, cases)
-    del encoder
-    for path in dict.fromkeys(graphs[contract.VAE_ENCODER] for graphs in files):
-        rows += prove(path, examples)
-    say("text encoder")
-    examples = proof.text_examples(source.text_encoder(), manifest.tokenizer, cases)
-    rows += prove(plain[contract.TEXT_ENCODER], examples)
-    say("UNet")
-    structure = probe(source.unet_config())
-    selection = select(
-        structure,
-        manifest.vae_factor,
-        tuple(f.stride for f in manifest.features),
-        tuple(dict.fromkeys(a.stride for a in manifest.attention)),
-        tuple(dict.fromkeys(a.stride for a in manifest.self_attention)),
-    )
-    steps, length = len(manifest.alphas_cumprod), manifest.tokenizer.max_length
-    network = source.unet()
-    examples = proof.unet_examples(network, selection, steps, length, cases, manifest.vae_factor)
-    of_keys = proof.keys_examples(network, selection, length, cases)
+    rows: list[proof.Row] = []
+
+    def prove(graph: str, examples: list[proof.Example]) -> None:
+        for path in dict.fromkeys(graphs[graph] for graphs in files):
+            rows.extend(proof.prove(path, examples, _tolerance(path, manifest.precision)))
+
+    if manifest.latent is not None:
+        say("VAE encoder")
+        prove(contract.VAE_ENCODER, proof.vae_examples(backbone.vae(), cases))
+    for text in backbone.texts:
+        say(text.spec.graph)
+        prove(text.spec.graph, proof.text_examples(text.load(), text.spec, text.layer, cases))
+    say("network")
+    network = backbone.network()
+    of_graphs = backbone.examples(network, cases)
     del network
     gc.collect()
-    for path in dict.fromkeys(graphs[contract.UNET] for graphs in files):
-        rows += prove(path, examples)
-    rows += prove(plain[contract.KEYS], of_keys)
+    for graph, examples in of_graphs.items():
+        prove(graph, examples)
     return rows
 
 
-def _check_vae(config: Any, path: Path, manifest: Manifest) -> None:
+def _as_exported(manifest: Manifest, vae: str | None) -> ExportOptions:
+    """The options by which the same outputs are found again."""
+    strides = (
+        tuple(dict.fromkeys(output.stride for output in outputs))
+        for outputs in (manifest.features, manifest.attention, manifest.self_attention)
+    )
+    return ExportOptions(*strides, vae=None if vae is None else Path(vae))
+
+
+def _check_same(backbone: Backbone, manifest: Manifest, task: Task) -> None:
     """Refuse a VAE whose latents are scaled otherwise than the bundle's."""
-    found = (float(config.scaling_factor), float(config.get("shift_factor") or 0.0))
-    if found != (manifest.scaling_factor, manifest.shift_factor):
+    found, expected = backbone.latent, manifest.latent
+    if found != expected:
         raise MdrtError(
-            f"the bundle was exported with another VAE than {path}: it scales latents by "
-            f"{manifest.scaling_factor}, that one by {found[0]}; give the one it was exported with",
+            f"the bundle was exported with another VAE than {task.vae or task.pipeline}'s: its "
+            f"latents are {expected}, that one's {found}; give the one it was exported with",
             vae=...,
         )
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.bundle import contract
 from ...runtime.disk.hashes import remembered_sha256
 from ...runtime.sessions.base import Session, TensorSpec
 from ...runtime.sessions.device import Host
@@ -171,7 +170,7 @@ def opener(runtime: str, threads: int | None, folder: Path) -> Callable[[Path], 
     `folder`."""
 
     def on_mnn(path: Path) -> Session:
-        if path.name == contract.TEXT_ENCODER:  # int64 ids throughout, and nothing to convolve
+        if path.name.startswith("text_encoder"):  # int64 ids throughout, and nothing to convolve
             return StockOrtSession(path, threads)
         return MnnSession(path, mnn_file(path, folder), threads)
 

@@ -27,22 +27,26 @@ def multiply_adds(bundle: Bundle, size: int) -> dict[str, int]:
     Counted from the shapes that ONNX Runtime reports for every node of the graph as it runs.
     """
     manifest = bundle.manifest
-    cells = size // manifest.vae_factor
-    length, hidden = manifest.tokenizer.max_length, manifest.text.hidden
-    latent = np.zeros((1, manifest.latent_channels, cells, cells), np.float32)
-    feeds: dict[str, dict[str, NDArray[Any]]] = {
-        "vae": {contract.IMAGE: np.zeros((1, 3, size, size), np.float32)},
-        "text": {contract.INPUT_IDS: np.zeros((1, length), np.int64)},
-        "unet": {
-            contract.SAMPLE: latent,
-            contract.TIMESTEP: np.zeros(1, np.int64),
-            contract.ENCODER_HIDDEN_STATES: np.zeros((1, length, hidden), np.float32),
-        },
+    graphs = {
+        "vae": [contract.VAE_ENCODER] if manifest.latent else [],
+        "text": [text.graph for text in manifest.texts],
+        "unet": [manifest.network],
     }
-    graphs = {"vae": contract.VAE_ENCODER, "text": contract.TEXT_ENCODER, "unet": contract.UNET}
     return {
-        stage: _graph_multiply_adds(bundle.path / name, feeds[stage])
-        for stage, name in graphs.items()
+        stage: sum(
+            _graph_multiply_adds(bundle.path / name, _zeros(manifest, name, size)) for name in own
+        )
+        for stage, own in graphs.items()
+        if own
+    }
+
+
+def _zeros(manifest: contract.Manifest, graph: str, size: int) -> dict[str, NDArray[Any]]:
+    """Inputs of a graph for one picture."""
+    whole = (contract.INPUT_IDS, contract.TIMESTEP)
+    return {
+        name: np.zeros(shape, np.int64 if name in whole else np.float32)
+        for name, shape in manifest.inputs(graph, 1, size, size).items()
     }
 
 

@@ -31,8 +31,8 @@ from .proof import find_gpu, prove_engine
 def build_engines(
     bundle: Bundle, library: Library, options: EngineOptions, phases: Phases | None = None
 ) -> dict[str, PlanRecord]:
-    """Build the engine of every graph of a bundle, of the UNet those of the cuts asked for; twins
-    for CPUs are passed over.
+    """Build the engine of every graph of a bundle, of the network those of the cuts asked for;
+    twins for CPUs are passed over.
 
     Engines of other cuts are removed: they may be of another library, or for other shapes.
 

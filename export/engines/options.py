@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NoReturn
 
-from ...runtime.bundle.contract import GRAPHS, Outputs
-from ...runtime.bundle.cuts import WHOLE, cuts
+from ...runtime.bundle.contract import Manifest
+from ...runtime.bundle.cuts import WHOLE, cuts, graph_names
 from ...runtime.bundle.plan import Range
 from ...runtime.errors import EngineError
 
@@ -38,7 +38,7 @@ class EngineOptions:
 
     Attributes:
         profile: ranges by dimension, as `parse_profiles` gives them; others take their default.
-        cuts: of the UNet to build, of `CUTS`.
+        cuts: of the network to build, of `CUTS`.
         workspace: the most scratch memory a layer may use on the device, in MiB.
         optimization_level: how long the builder searches, 0 to 5.
         timing_cache: a file of measured kernels, read if it exists and written again.
@@ -56,7 +56,7 @@ class EngineOptions:
     weight_streaming: bool = False
     strip_weights: bool = False
 
-    def graphs(self, of: Outputs) -> list[str]:
+    def graphs(self, of: Manifest) -> list[str]:
         """The file names of the graphs to build of a bundle.
 
         Raises:
@@ -68,7 +68,7 @@ class EngineOptions:
                 raise EngineError(
                     f"cut {name} is none of {', '.join(offered)}, which the bundle has"
                 )
-        others = (graph for graph in GRAPHS if graph not in offered.values())
+        others = (graph for graph in graph_names(of) if graph not in offered.values())
         return [*others, *(graph for name, graph in offered.items() if name in self.cuts)]
 
     def check(self, library: str) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from ...runtime.bundle import contract
 from ...runtime.bundle.contract import Manifest
 from ...runtime.bundle.plan import Range, Shapes
 from ...runtime.errors import EngineError
@@ -43,9 +42,9 @@ def complete(asked: Mapping[str, Range], manifest: Manifest) -> dict[str, Range]
     Raises:
         EngineError: a size that the model cannot take.
     """
-    native = manifest.native_size
+    native = manifest.image.native_size
     profile = {BATCH: _DEFAULT_BATCH, SIZE: Range(native, native, native), **asked}
-    size, multiple = profile[SIZE], manifest.size_multiple
+    size, multiple = profile[SIZE], manifest.image.size_multiple
     if any(pixels % multiple for pixels in (size.min, size.opt, size.max)):
         raise EngineError(
             f"profile {SIZE}={size} does not fit {manifest.model_id}; "
@@ -57,9 +56,8 @@ def complete(asked: Mapping[str, Range], manifest: Manifest) -> dict[str, Range]
 def input_shapes(manifest: Manifest, graph: str, profile: Mapping[str, Range]) -> dict[str, Shapes]:
     """The shapes of a graph's inputs at the three points of a complete profile."""
     batch, size = profile[BATCH], profile[SIZE]
-    inputs = _INPUTS.get(graph, _unet_inputs)  # a cut's are the UNet's
     low, best, high = (
-        inputs(manifest, rows, pixels)
+        manifest.inputs(graph, rows, pixels, pixels)
         for rows, pixels in ((batch.min, size.min), (batch.opt, size.opt), (batch.max, size.max))
     )
     return {name: Shapes(low[name], best[name], high[name]) for name in low}
@@ -76,40 +74,3 @@ def _parse_range(text: str, numbers: str) -> Range:
     if not 1 <= low <= best <= high:
         raise EngineError(f"profile {text!r} is out of order; expected 1 ≤ min ≤ opt ≤ max")
     return Range(low, best, high)
-
-
-_Inputs = dict[str, tuple[int, ...]]
-
-
-def _vae_inputs(_manifest: Manifest, rows: int, pixels: int) -> _Inputs:
-    return {contract.IMAGE: (rows, 3, pixels, pixels)}
-
-
-def _text_inputs(manifest: Manifest, rows: int, _pixels: int) -> _Inputs:
-    return {contract.INPUT_IDS: (rows, manifest.tokenizer.max_length)}
-
-
-def _unet_inputs(manifest: Manifest, rows: int, pixels: int) -> _Inputs:
-    cells = pixels // manifest.vae_factor
-    return {
-        contract.SAMPLE: (rows, manifest.latent_channels, cells, cells),
-        contract.TIMESTEP: (rows,),
-        contract.ENCODER_HIDDEN_STATES: (
-            rows,
-            manifest.tokenizer.max_length,
-            manifest.text.hidden,
-        ),
-    }
-
-
-def _keys_inputs(manifest: Manifest, rows: int, _pixels: int) -> _Inputs:
-    shape = (rows, manifest.tokenizer.max_length, manifest.text.hidden)
-    return {contract.ENCODER_HIDDEN_STATES: shape}
-
-
-_INPUTS: Final[Mapping[str, Callable[[Manifest, int, int], _Inputs]]] = {
-    contract.VAE_ENCODER: _vae_inputs,
-    contract.TEXT_ENCODER: _text_inputs,
-    contract.UNET: _unet_inputs,
-    contract.KEYS: _keys_inputs,
-}

@@ -83,25 +83,35 @@ def prove_engine(bundle: Bundle, plan: Path, record: PlanRecord, gpu: Gpu) -> Pr
 
 def _examples(bundle: Bundle, record: PlanRecord) -> Iterator[Arrays]:
     """Random inputs at the three points of the profile, the same on every machine."""
+    texts = {text.graph: text.tokens for text in bundle.manifest.texts}
     points = dict.fromkeys(
         tuple((name, getattr(span, point)) for name, span in record.shapes.items())
         for point in ("min", "opt", "max")
     )
     for shapes in points:
         random = np.random.default_rng(0)
-        yield {name: _example(bundle, name, shape, random) for name, shape in shapes}
+        yield {
+            name: _example(bundle, texts.get(record.graph), name, shape, random)
+            for name, shape in shapes
+        }
 
 
 def _example(
-    bundle: Bundle, name: str, shape: tuple[int, ...], random: np.random.Generator
+    bundle: Bundle,
+    spec: contract.TokenizerSpec | None,
+    name: str,
+    shape: tuple[int, ...],
+    random: np.random.Generator,
 ) -> NDArray[Any]:
-    if name == contract.INPUT_IDS:
-        spec = bundle.manifest.tokenizer
+    """One input; `spec` is that of a text encoder's tokens."""
+    if spec is not None:
         ids = np.full(shape, spec.pad, np.int64)
-        ids[:, 0], ids[:, min(1 + shape[1] // 2, shape[1] - 1)] = spec.bos, spec.eos
+        if spec.begins:
+            ids[:, 0] = spec.bos
+        ids[:, min(1 + shape[1] // 2, shape[1] - 1)] = spec.eos
         return ids
     if name == contract.TIMESTEP:
-        return random.integers(0, len(bundle.manifest.alphas_cumprod), shape)
+        return random.integers(0, bundle.manifest.levels, shape)
     if name == contract.IMAGE:
         return random.uniform(-1, 1, shape).astype(np.float32)
     return random.standard_normal(shape, dtype=np.float32)

@@ -88,10 +88,10 @@ def task_of(
     """
     bundle = load_bundle(engine or EMBEDDED, verify=False)
     manifest = bundle.manifest
-    size = size or manifest.native_size
-    if size % manifest.size_multiple:
+    size = size or manifest.image.native_size
+    if size % manifest.image.size_multiple:
         raise click.UsageError(
-            f"--size {size}: expected a multiple of {manifest.size_multiple} for this bundle"
+            f"--size {size}: expected a multiple of {manifest.image.size_multiple} for this bundle"
         )
     cache = cache_folder()
     if cache is None:

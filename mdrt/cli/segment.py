@@ -236,7 +236,7 @@ def segment_command(
     if names is not None and background is not None:
         names, background = with_background(names, background)
     options = segmenter.settle(chosen, **given)  # like the class list: once, and now
-    native = segmenter.manifest.native_size
+    native = segmenter.manifest.image.native_size
     if max_size is not None and max_size < native:
         say(
             console,

@@ -1,4 +1,4 @@
-"""Cuts of the UNet: the same graph, ended where all that is asked of it is there.
+"""Cuts of the network: the same graph, ended where all that is asked of it is there.
 
 What a head reads decides how far a pass must go: Stable Diffusion 1.x's encoder is 42 % of the
 multiply-adds to the features that MaskDiffusion reads, and layers finer than those lie beyond them.
@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from .contract import (
-    GRAPHS,
-    UNET,
+    KEYS,
+    VAE_ENCODER,
+    VALUES,
     AttentionOutput,
     FeatureOutput,
+    Manifest,
     Outputs,
     output_names,
 )
@@ -26,9 +28,9 @@ CUTS: Final = (ENCODER, FEATURES, WHOLE)
 """Every cut that a bundle may have, the shortest first."""
 
 
-def graph_of(cut: str) -> str:
-    """The file name of a cut's graph."""
-    return UNET if cut == WHOLE else f"{UNET.removesuffix('.onnx')}.{cut}.onnx"
+def graph_of(cut: str, network: str) -> str:
+    """The file name of a cut's graph, of a network's whole one."""
+    return network if cut == WHOLE else f"{network.removesuffix('.onnx')}.{cut}.onnx"
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,13 @@ class Cut:
     attention: tuple[AttentionOutput, ...]
     self_attention: tuple[AttentionOutput, ...]
     encoder: tuple[FeatureOutput, ...]
+    aligned: tuple[FeatureOutput, ...]
+    network: str
 
     @property
     def graph(self) -> str:
         """The file name of its graph."""
-        return graph_of(self.name)
+        return graph_of(self.name, self.network)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -57,25 +61,32 @@ class Cut:
 
 
 def cuts(of: Outputs) -> tuple[Cut, ...]:
-    """The cuts of a UNet that gives out `of`, the shortest first and the whole last.
+    """The cuts of a network that gives out `of`, the shortest first and the whole last.
 
     `encoder` ends with the encoder's output. `features` ends with the finest features, for heads
-    that leave finer attention layers alone; where there are none, it is the whole.
+    that leave finer attention layers alone. Where a cut would be the whole, there is none.
     """
+    own = of.network
+    whole = Cut(WHOLE, of.features, of.attention, of.self_attention, of.encoder, of.aligned, own)
     found = []
     if of.encoder:
-        found.append(Cut(ENCODER, (), (), (), of.encoder))
-    finest = min(output.stride for output in of.features)
-    attention, self_attention = (
-        tuple(layer for layer in layers if layer.stride >= finest)
-        for layers in (of.attention, of.self_attention)
+        found.append(Cut(ENCODER, (), (), (), of.encoder, (), own))
+    if of.features:
+        finest = min(output.stride for output in of.features)
+        attention, self_attention = (
+            tuple(layer for layer in layers if layer.stride >= finest)
+            for layers in (of.attention, of.self_attention)
+        )
+        found.append(Cut(FEATURES, of.features, attention, self_attention, of.encoder, (), own))
+    return (*(cut for cut in found if cut.outputs != whole.outputs), whole)
+
+
+def graph_names(manifest: Manifest) -> tuple[str, ...]:
+    """The file name of every graph of a bundle, the cuts of its network before the whole of it."""
+    return (
+        *((VAE_ENCODER,) if manifest.latent else ()),
+        *(text.graph for text in manifest.texts),
+        *((KEYS,) if manifest.late else ()),
+        *((VALUES,) if manifest.with_values else ()),
+        *(cut.graph for cut in cuts(manifest)),
     )
-    if (attention, self_attention) != (of.attention, of.self_attention):
-        found.append(Cut(FEATURES, of.features, attention, self_attention, of.encoder))
-    return (*found, Cut(WHOLE, of.features, of.attention, of.self_attention, of.encoder))
-
-
-def graph_names(of: Outputs) -> tuple[str, ...]:
-    """The file name of every graph of a bundle, the cuts of its UNet before the whole of it."""
-    others = tuple(name for name in GRAPHS if name != UNET)
-    return (*others, *(cut.graph for cut in cuts(of)))

@@ -18,15 +18,11 @@ from ..disk.hashes import file_state, sha256
 from ..errors import BundleError
 from .checks import check_hash, check_size
 from .contract import (
-    GRAPHS,
     MANIFEST,
+    NETWORKS,
     NOISE,
     ONNXRUNTIME,
     OPERATORS,
-    TEXT_ENCODER,
-    TOKENIZER,
-    UNET,
-    VAE_ENCODER,
     FileRecord,
     Manifest,
     twin_name,
@@ -109,16 +105,8 @@ class Bundle:
         return self.files.held()
 
     @property
-    def vae_encoder(self) -> Path:
-        return self.path / VAE_ENCODER
-
-    @property
-    def text_encoder(self) -> Path:
-        return self.path / TEXT_ENCODER
-
-    @property
-    def unet(self) -> Path:
-        return self.path / UNET
+    def network(self) -> Path:
+        return self.path / self.manifest.network
 
     def graphs(self, operators: str = ONNXRUNTIME) -> dict[str, Path]:
         """The file of every graph, cuts included: its twin by `operators`, where there is one."""
@@ -134,12 +122,8 @@ class Bundle:
         plain = self.graphs()
         return [one for one in OPERATORS if one == ONNXRUNTIME or self.graphs(one) != plain]
 
-    @property
-    def tokenizer(self) -> Path:
-        return self.path / TOKENIZER
-
     def noise(self) -> npt.NDArray[np.float32]:
-        """The fixed noise ε: (latent_channels, N, N) float32, standard normal.
+        """The fixed noise ε: (channels, N, N) float32, standard normal, where a model knows any.
 
         A larger canvas repeats it periodically, so that a latent cell's noise
         depends on its position alone.
@@ -152,7 +136,7 @@ class Bundle:
                 noise: npt.NDArray[np.float32] = read_array(file, allow_pickle=False)
         except (OSError, ValueError, MemoryError) as error:
             raise BundleError(f"{self.path / NOISE} cannot be read ({error}); {_REMEDY}") from error
-        channels = self.manifest.latent_channels
+        channels = 3 if self.manifest.latent is None else self.manifest.latent.channels
         shaped = noise.ndim == 3 and noise.shape[0] == channels
         if not shaped or noise.dtype != np.float32 or noise.size == 0:
             raise BundleError(
@@ -166,9 +150,10 @@ def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
     """Open and check a bundle.
 
     Args:
-        path: a bundle directory, or the `unet.onnx` or `unet.plan` inside one. By its engine, the
-            UNet's or one of a cut, it is opened to be run by TensorRT: then the ONNX files need not
-            be there, unless the engines were stripped of their weights.
+        path: a bundle directory, or its network's graph or engine, as `unet.onnx` or `unet.plan`.
+            By an engine, the whole network's or one of a cut, it is opened to be run by TensorRT:
+            then the ONNX files need not be there, unless the engines were stripped of their
+            weights.
         verify: hash every file (a large one only if it is not as it was last hashed); without it
             only presence and size are checked.
 
@@ -180,15 +165,17 @@ def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
     path = Path(path)
     directory = _directory(path)
     manifest = _read_manifest(directory / MANIFEST)
-    for name in (*graph_names(manifest), NOISE, TOKENIZER):
+    for name in _needed(manifest):
         if name not in manifest.files:
             raise BundleError(f"{directory / MANIFEST} does not list {name}; {_REMEDY}")
+    if path != directory and path.name in NETWORKS and path.name != manifest.network:
+        raise BundleError(f"{path} is no graph of {directory}; open {directory / manifest.network}")
     plans = check_plans(directory, manifest, path.name) if _is_engine(path) else {}
     stripped = any(record.options.stripped for record in plans.values())
     needed = {
         name: record
         for name, record in manifest.files.items()
-        if stripped or not plans or not _is_graph(name)
+        if stripped or not plans or not _is_graph(name, manifest)
     }
     files = _Files(directory, needed, verify)
     files.check()
@@ -210,12 +197,14 @@ def _directory(path: Path) -> Path:
     """The bundle directory that `path` stands for."""
     if path.is_dir():
         return path
-    if _is_engine(path) or (path.name == UNET and path.exists()):
+    if _is_engine(path) or (path.name in NETWORKS and path.exists()):
         return path.parent
     if not path.exists():
         raise BundleError(f"no bundle at {path}; write one with `mdrt export MODEL -o {path}`")
+    network = NETWORKS[0]
     raise BundleError(
-        f"{path} is a file, expected a bundle directory, its {UNET} or its {plan_name(UNET)}"
+        f"{path} is a file, expected a bundle directory, or its network, as {network} or "
+        f"{plan_name(network)}"
     )
 
 
@@ -233,14 +222,22 @@ def _read_manifest(path: Path) -> Manifest:
         raise BundleError(f"{path}: {error}") from None
 
 
+def _needed(manifest: Manifest) -> Iterator[str]:
+    """The files that a bundle cannot be without."""
+    yield from graph_names(manifest)
+    yield from (text.tokenizer for text in manifest.texts)
+    if manifest.noise:
+        yield NOISE
+
+
 def _is_engine(path: Path) -> bool:
-    """Whether a path is that of an engine of the UNet or of a cut, if it exists."""
-    return path.name in (plan_name(graph_of(cut)) for cut in CUTS)
+    """Whether a path is that of an engine of a network or of a cut, if it exists."""
+    return any(path.name == plan_name(graph_of(cut, n)) for n in NETWORKS for cut in CUTS)
 
 
-def _is_graph(name: str) -> bool:
+def _is_graph(name: str, manifest: Manifest) -> bool:
     """Whether a file is a graph, its twin, or the weights of one."""
-    return any(name.startswith(graph.removesuffix("onnx")) for graph in GRAPHS)
+    return any(name.startswith(graph.removesuffix("onnx")) for graph in graph_names(manifest))
 
 
 def _inside(directory: Path, name: str) -> Path:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from ..errors import BundleError
 from .checks import check_hash, check_size
-from .contract import UNET, FileRecord, Manifest, weights_name
+from .contract import NETWORKS, FileRecord, Manifest, weights_name
 from .cuts import CUTS, WHOLE, cuts, graph_names, graph_of
 from .typed import Document, plain
 
@@ -168,7 +168,8 @@ def _cuts(directory: Path, graph: str) -> str:
     wanted = [
         cut
         for cut in CUTS
-        if graph_of(cut) == graph or (directory / plan_name(graph_of(cut))).exists()
+        for own in (graph_of(cut, network) for network in NETWORKS)
+        if own == graph or (directory / plan_name(own)).exists()
     ]
     return "" if wanted in ([], [WHOLE]) else f" --cuts {','.join(wanted)}"
 
@@ -185,9 +186,7 @@ def installed_version(library: str) -> str | None:
     return version(found[0]) if found else None
 
 
-def check_plans(
-    directory: Path, manifest: Manifest, opened: str = plan_name(UNET)
-) -> dict[str, PlanRecord]:
+def check_plans(directory: Path, manifest: Manifest, opened: str) -> dict[str, PlanRecord]:
     """Check the engines of a bundle before any is loaded.
 
     Args:
@@ -196,24 +195,24 @@ def check_plans(
         opened: the file name of the engine that it was opened by.
 
     Returns:
-        The sidecar of each graph's engine; of the UNet's cuts, of those that are there.
+        The sidecar of each graph's engine; of the network's cuts, of those that are there.
 
     Raises:
         BundleError: an engine or its sidecar is missing, truncated or changed, was built from
             another graph, or by a library or a version of it that is not installed.
     """
-    of_unet = [cut.graph for cut in cuts(manifest)]
+    of_network = [cut.graph for cut in cuts(manifest)]
     there = [
         graph
         for graph in graph_names(manifest)
-        if graph not in of_unet
+        if graph not in of_network
         or plan_name(graph) == opened
         or (directory / plan_name(graph)).exists()
     ]
     if opened not in map(plan_name, there):
         raise BundleError(
             f"{directory / opened} is of a cut that {manifest.model_id} does not have; open one of "
-            f"{', '.join(map(plan_name, of_unet))}"
+            f"{', '.join(map(plan_name, of_network))}"
         )
     return {graph: _check_plan(directory, manifest, graph) for graph in there}
 

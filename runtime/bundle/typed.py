@@ -72,8 +72,13 @@ class Document:
         )
 
     def _convert(self, hint: Any, value: object, where: str) -> Any:
-        """Check a JSON value against a field's type: scalars, tuples, mappings, dataclasses."""
+        """Check a JSON value against a field's type: scalars, tuples, mappings, dataclasses, and
+        each of them or null."""
         origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+        if origin is types.UnionType:  # of a type and None
+            if value is None:
+                return None
+            return self._convert(arguments[0], value, where)
         if is_dataclass(hint):
             return self.build(typing.cast("type[Any]", hint), value, where)
         if origin is tuple and isinstance(value, list):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
+from ..bundle.contract import Manifest
 from ..errors import MdrtError
 from .attention import ATTENTION
-from .base import Head, Reading, did_you_mean, parse
+from .base import TAPS, Head, Reading, did_you_mean, parse, taps
 from .diffseg import DIFFSEG
 from .goca import GOCA
 from .kmeans import KMEANS
@@ -48,6 +49,35 @@ def find_head(name: str | Head, heads: Mapping[str, Head] = HEADS) -> Head:
     return heads[name]
 
 
+_KINDS: Final[tuple[Literal["named", "unnamed"], ...]] = ("named", "unnamed")
+
+
+def offered_heads(manifest: Manifest, kind: Literal["named", "unnamed"]) -> list[Head]:
+    """The heads of a kind that a bundle can serve, those that it recommends before the others."""
+    ranked = dict.fromkeys([*manifest.recommended, *HEADS])
+    known = [HEADS[name] for name in ranked if name in HEADS]
+    return [head for head in known if head.kind == kind and head.offered(manifest)]
+
+
+def default_head(manifest: Manifest, kind: Literal["named", "unnamed"]) -> Head:
+    """The head that a bundle is asked by where none is named.
+
+    Raises:
+        MdrtError: it can serve none of the kind.
+    """
+    if heads := offered_heads(manifest, kind):
+        return heads[0]
+    names = "names" if kind == "named" else "segments without names"
+    raise MdrtError(f"{manifest.model_id} can be asked for no {names}: it {offer(manifest)}")
+
+
+def offer(manifest: Manifest) -> str:
+    """What a bundle gives out, and whom that serves, for messages."""
+    given = ", ".join(TAPS[tap] for tap, outputs in taps(manifest).items() if outputs)
+    heads = [h.name for kind in _KINDS for h in offered_heads(manifest, kind)]
+    return f"gives out {given}, for {', '.join(heads) or 'no head'}"
+
+
 __all__ = [
     "HEADS",
     "Declared",
@@ -55,7 +85,10 @@ __all__ = [
     "HeadOptions",
     "Reading",
     "declared",
+    "default_head",
     "find_head",
+    "offer",
+    "offered_heads",
     "option",
     "parse",
 ]

@@ -17,13 +17,27 @@ from .options import HeadOptions, Value, complete, declared
 Asked: TypeAlias = EncodedText | int | Literal["auto"]
 """Names, of a named head; how many segments, of an unnamed one."""
 
-Tap: TypeAlias = Literal["features", "logits", "self_attention"]
+Tap: TypeAlias = Literal["features", "logits", "values", "self_attention", "aligned"]
 
-_LACKS: Final[Mapping[Tap, str]] = {
+TAPS: Final[Mapping[Tap, str]] = {
     "features": "features",
     "logits": "cross-attention logits",
+    "values": "values of cross-attention",
     "self_attention": "self-attention",
+    "aligned": "maps in the space of its words",
 }
+"""What a bundle may give out for heads to read, in words."""
+
+
+def taps(manifest: Manifest) -> dict[Tap, Sequence[Any]]:
+    """What a bundle gives out of every tap; empty for nothing."""
+    return {
+        "features": manifest.features,
+        "logits": manifest.attention,
+        "values": manifest.with_values,
+        "self_attention": manifest.self_attention,
+        "aligned": manifest.aligned,
+    }
 
 
 @dataclass(frozen=True)
@@ -76,12 +90,8 @@ class Head:
 
     def lacks(self, manifest: Manifest) -> str:
         """The tap that it needs and a bundle does not give out; "" if there is none."""
-        given = {
-            "features": manifest.features,
-            "logits": manifest.attention,
-            "self_attention": manifest.self_attention,
-        }
-        return next((_LACKS[tap] for tap in self.taps if not given[tap]), "")
+        given = taps(manifest)
+        return next((TAPS[tap] for tap in self.taps if not given[tap]), "")
 
     def offered(self, manifest: Manifest) -> bool:
         """Whether a bundle gives out every tap that it needs."""

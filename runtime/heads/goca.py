@@ -112,7 +112,7 @@ GOCA = Head(
     "class maps of the heads and layers that matter, improved by self-attention (GoCA)",
     "named classes, of a bundle that gives out many layers; needs self-attention",
     GocaOptions,
-    ("logits", "self_attention"),
+    ("values", "self_attention"),
     read,
     wordless=lambda options: options.words == "late",
 )

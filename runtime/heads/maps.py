@@ -74,7 +74,7 @@ def class_maps(
     released = options.mode == "released"
     canvas = taps.square if released else taps.canvas
     with taps.stage("attention"):
-        grid = squash_grid(taps.network.manifest.native_size) if released else None
+        grid = squash_grid(taps.network.manifest.image.native_size) if released else None
         owner, count = text.prompts.owner, len(text.prompts.classes)
         pooled = kernels.class_maps(logits, owner, count, options.pooling, grid)
     return ClassMaps(Grid(pooled, canvas.extent), logits, grid)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from ..bundle import contract
-from ..bundle.contract import Manifest
+from ..bundle.contract import Manifest, TextSpec
 from ..bundle.cuts import cuts
 from ..bundle.loading import Bundle
 from ..errors import BundleError
@@ -24,7 +22,7 @@ def check_axes(bundle: Bundle, graph: str, session: Session) -> None:
         BundleError: a tensor is missing or of another shape.
     """
     path, tensors = bundle.path / graph, {**session.inputs, **session.outputs}
-    for name, expected in _expected(bundle.manifest)[graph].items():
+    for name, expected in _expected(bundle.manifest, graph).items():
         if name not in tensors:
             raise BundleError(
                 f"{path} lacks the tensor {name} its manifest lists; run `mdrt export` again"
@@ -38,29 +36,43 @@ def check_axes(bundle: Bundle, graph: str, session: Session) -> None:
             )
 
 
-def _expected(manifest: Manifest) -> dict[str, Mapping[str, Shape]]:
-    """The tensors of every graph."""
-    length = manifest.tokenizer.max_length
-    latent: Shape = (None, manifest.latent_channels, None, None)
-    hidden: Shape = (None, length, manifest.text.hidden)
-    outputs: dict[str, Shape] = {f.name: (None, f.channels, None, None) for f in manifest.features}
+def _expected(manifest: Manifest, graph: str) -> dict[str, Shape]:
+    """The tensors of a graph."""
+    inputs = {name: _open(name, shape) for name, shape in manifest.inputs(graph, 1, 1, 1).items()}
+    return inputs | _outputs(manifest, graph)
+
+
+def _open(name: str, shape: tuple[int, ...]) -> Shape:
+    """An input's shape, with batch and sides of pictures open."""
+    spatial = name in (contract.IMAGE, contract.SAMPLE)
+    return (None, shape[1], None, None) if spatial else (None, *shape[1:])
+
+
+def _outputs(manifest: Manifest, graph: str) -> dict[str, Shape]:
+    if graph == contract.VAE_ENCODER:
+        assert manifest.latent is not None
+        return {contract.LATENT: (None, manifest.latent.channels, None, None)}
+    for text in manifest.texts:
+        if graph == text.graph:
+            return _of_text(text)
+    length = manifest.texts[0].tokens.max_length if manifest.texts else None
+    if graph == contract.KEYS:
+        return {a.keys: (None, a.heads, length, a.channels) for a in manifest.late}
+    if graph == contract.VALUES:
+        return {a.values: (None, a.heads, length, a.width) for a in manifest.with_values}
+    maps = (*manifest.features, *manifest.encoder, *manifest.aligned)
+    outputs: dict[str, Shape] = {f.name: (None, f.channels, None, None) for f in maps}
     outputs |= {a.name: (None, a.heads, None, length) for a in manifest.attention}
-    for layers in (manifest.attention, manifest.self_attention):
+    for layers in (manifest.late, manifest.self_attention):
         outputs |= {a.queries: (None, a.heads, None, a.channels) for a in layers}
     outputs |= {a.keys: (None, a.heads, None, a.channels) for a in manifest.self_attention}
-    outputs |= {f.name: (None, f.channels, None, None) for f in manifest.encoder}
-    states = contract.ENCODER_HIDDEN_STATES
-    inputs = {contract.SAMPLE: latent, states: hidden}
-    keys: dict[str, Shape] = {
-        a.keys: (None, a.heads, length, a.channels) for a in manifest.attention
-    }
-    keys |= {a.values: (None, a.heads, length, a.width) for a in manifest.attention}
-    return {
-        contract.VAE_ENCODER: {contract.LATENT: latent},
-        contract.TEXT_ENCODER: {contract.INPUT_IDS: (None, length), states: hidden},
-        contract.KEYS: {states: hidden, **keys},
-        **{c.graph: inputs | {n: outputs[n] for n in c.outputs} for c in cuts(manifest)},
-    }
+    cut = next(cut for cut in cuts(manifest) if cut.graph == graph)
+    return {name: outputs[name] for name in cut.outputs}
+
+
+def _of_text(text: TextSpec) -> dict[str, Shape]:
+    states = {contract.ENCODER_HIDDEN_STATES: (None, text.tokens.max_length, text.hidden)}
+    return states | ({contract.POOLED: (None, text.pooled)} if text.pooled else {})
 
 
 def _axes(shape: Shape) -> str:

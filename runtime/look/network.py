@@ -1,4 +1,4 @@
-"""From pixels to what the UNet shows of them: tile → encode → denoise → stitch."""
+"""From pixels to what the network shows of them: tile → encode → denoise → stitch."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from ..sessions.device import Gpu
 from ..sessions.ort import OrtSession
 from . import tiles
 from .axes import check_axes
+from .passes import Passes
 from .rows import Rows
 from .tiles import Canvas, Stitcher
-from .unet import Unet
 from .words import EncodedText, Words
 
 PIXELS_AT_ONCE: Final = 4 * 256 * 256
@@ -35,12 +35,13 @@ PIXELS_AT_ONCE: Final = 4 * 256 * 256
 
 @dataclass(frozen=True)
 class Seen:
-    """What the UNet shows of a picture at one timestep, stitched, on the model's device.
+    """What the network shows of a picture at one timestep, stitched, on the model's device.
 
     Attributes:
         features: F_l, one grid a stride in the cut's order (the mean over the prompts of a long
             class list); empty if they were not asked for.
         encoder: the same of what the encoder gives.
+        aligned: the same of the maps in the space of pooled texts.
         logits: of the class tokens, (heads, tokens, rows, columns) a layer in the cut's order, or
             their probabilities, comparable over all prompts; empty without class names.
         self_attention: Q/√d and K, (heads, pixels, d) each, a layer in the cut's order; empty
@@ -51,6 +52,7 @@ class Seen:
 
     features: tuple[Grid, ...]
     encoder: tuple[Grid, ...]
+    aligned: tuple[Grid, ...]
     logits: tuple[Array, ...]
     self_attention: tuple[tuple[Array, Array], ...] = ()
     queries: tuple[Array, ...] = ()
@@ -73,45 +75,57 @@ class Network:
                 "provider cpu",
                 provider="cpu",
             )
-        self.vae = backend.open(backend.files[contract.VAE_ENCODER])
-        check_axes(bundle, contract.VAE_ENCODER, self.vae)
-        self.unet = Unet(bundle, backend)
+        self.vae: Session | None = None
+        if self.manifest.latent is not None:
+            self.vae = backend.open(backend.files[contract.VAE_ENCODER])
+            check_axes(bundle, contract.VAE_ENCODER, self.vae)
+        self.passes = Passes(bundle, backend)
         self.words = Words(bundle, backend)
-        with self.device.active():
-            self.noise = self.device.upload(bundle.noise())
+        self.noise: Array | None = None
+        if self.manifest.noise is not None:
+            with self.device.active():
+                self.noise = self.device.upload(bundle.noise())
         # apart: a graph for which memory suffices says nothing of the other
-        self._vae_rows, self._unet_rows = Rows(backend.rows), Rows(backend.rows)
+        self._vae_rows, self._pass_rows = Rows(backend.rows), Rows(backend.rows)
 
     @property
     def sessions(self) -> list[Session]:
         """Those that are open."""
-        return [self.vae, *self.words.sessions, *self.unet.sessions]
+        return [*self._to_latents, *self.words.sessions, *self.passes.sessions]
+
+    @property
+    def _to_latents(self) -> list[Session]:
+        return [] if self.vae is None else [self.vae]
 
     @property
     def nodes(self) -> dict[str, dict[str, int]]:
         """Graph → ONNX Runtime's provider → how many nodes it has, where that is not the CPU's."""
-        ours = (one for one in (self.vae, *self.unet.sessions) if isinstance(one, OrtSession))
+        ours = (
+            one for one in (*self._to_latents, *self.passes.sessions) if isinstance(one, OrtSession)
+        )
         return {one.path.name: one.nodes for one in ours if one.nodes} | self.words.nodes
 
     def encode(self, image: NDArray[np.uint8], canvas: Canvas, mirrored: bool = False) -> Array:
-        """z of every tile, (tiles, c, h, w) float32: the VAE's mean, shifted and scaled; or of
-        every tile mirrored, left for right."""
+        """z of every tile, (tiles, c, h, w) float32: the VAE's mean, shifted and scaled, or the
+        pixels of a network that sees those; or of every tile mirrored, left for right."""
         manifest, device, rows = self.manifest, self.device, self._vae_rows
+        latent, pictures = manifest.latent, manifest.image
         pixels = device.upload(canvas.paint(image)).transpose(2, 0, 1)
-        latents = []
+        found = []
         for group in rows.groups(len(canvas.origins), self._most(canvas)):
             with rows.attempt(group):
                 crops = device.xp.stack([canvas.crop(pixels, canvas.origins[i]) for i in group])
                 crops = crops[..., ::-1] if mirrored else crops
-                outputs = self.vae.infer({contract.IMAGE: tiles.to_network(crops)})
+                z = tiles.to_network(crops, pictures.mean, pictures.deviation)
+                if self.vae is not None and latent is not None:
+                    mean = self.vae.infer({contract.IMAGE: z})[contract.LATENT]
+                    z = (mean - latent.shift) * latent.scaling
             if rows.short:
                 device.free()
                 continue
-            latents.append(
-                (outputs[contract.LATENT] - manifest.shift_factor) * manifest.scaling_factor
-            )
-        z: Array = device.xp.concatenate(latents)
-        return z
+            found.append(z)
+        whole: Array = device.xp.concatenate(found)
+        return whole
 
     def denoise(
         self,
@@ -130,16 +144,16 @@ class Network:
         mirrored: bool = False,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Seen:
-        """One UNet pass a tile and prompt; the outputs stitched.
+        """One pass of the network a tile and prompt; the outputs stitched.
 
         Args:
             canvas: where the tiles lie.
             z: of every tile, from `encode`.
             text: the prompts.
-            timestep: index into ᾱ, what the UNet is told.
+            timestep: the level of noise, what the network is told.
             cut: how far the pass goes, None for as far as it can; all below is of what it gives.
             noise: whether z is noised to the timestep, by the bundle's fixed noise.
-            features: whether features, the encoder's too, are returned.
+            features: whether features, the encoder's too, and aligned maps are returned.
             logits: whether those of the prompts' class tokens are returned.
             probabilities: softmax the logits over the tokens of all prompts first.
             self_attention: whether self-attention is returned; of one tile and one prompt.
@@ -147,8 +161,8 @@ class Network:
             mirrored: whether z is of mirrored tiles; all that is returned is turned back.
             progress: called with (passes done, passes in all).
         """
-        cut, prompts, device = cut or self.unet.longest, text.prompts, self.device
-        levels = (*cut.features, *cut.encoder) if features else ()
+        cut, prompts, device = cut or self.passes.longest, text.prompts, self.device
+        levels = (*cut.features, *cut.encoder, *cut.aligned) if features else ()
         layers = cut.attention if logits and prompts.classes else ()
         # The class tokens of each prompt; prompts follow one another, so their maps join in order.
         positions = [
@@ -170,24 +184,26 @@ class Network:
         among: list[Array] = []
         asking: dict[str, list[Array]] = {}
         if queries:
-            asking = {a.queries: [] for a in cut.attention}
+            asking = {a.queries: [] for a in cut.attention if a.channels}
         # With probabilities a tile's prompts are read together, else one by one.
         held: dict[str, list[Array]] = {a.name: [] for a in layers}
         together = len(positions) if probabilities else 1
         shared = device.upload(prompts.shared)
         z_t = self._noised(canvas, z, timestep) if noise else z
         wanted = [*grids, *maps, *own_layers, *asking]
-        unet, rows, xp = self.unet.session(cut), self._unet_rows, device.xp
+        session, rows, xp = self.passes.session(cut), self._pass_rows, device.xp
         for group in rows.groups(len(pairs), self._most(canvas)):
             with rows.attempt(group):
                 feeds = {
-                    contract.SAMPLE: xp.stack([z_t[pairs[i][0]] for i in group]),
-                    contract.TIMESTEP: xp.full(len(group), timestep, dtype="int64"),
-                    contract.ENCODER_HIDDEN_STATES: xp.stack(
-                        [text.hidden[pairs[i][1]] for i in group]
-                    ),
+                    name: xp.stack([values[pairs[i][1]] for i in group])
+                    for name, values in text.inputs.items()
+                    if name in session.inputs
                 }
-                outputs = unet.infer(feeds, wanted)
+                sees = contract.IMAGE if self.manifest.latent is None else contract.SAMPLE
+                feeds[sees] = xp.stack([z_t[pairs[i][0]] for i in group])
+                if self.manifest.noise is not None:
+                    feeds[contract.TIMESTEP] = xp.full(len(group), timestep, dtype="int64")
+                outputs = session.infer(feeds, wanted)
                 outputs = _turned(outputs, canvas, cut) if mirrored else outputs
             if rows.short:
                 device.free()
@@ -222,10 +238,13 @@ class Network:
             ]
             stitched.append(device.xp.concatenate(by_head, axis=1))
         seen = {f.name: Grid(grids[f.name].result(), canvas.extent) for f in levels}
-        encoder = tuple(seen.pop(f.name) for f in cut.encoder if f in levels)
+        encoder, aligned = (
+            tuple(seen.pop(f.name) for f in kind if f in levels)
+            for kind in (cut.encoder, cut.aligned)
+        )
         asked = tuple(xp.stack(found) for found in asking.values())
         paired = tuple(zip(among[::2], among[1::2], strict=True))
-        return Seen(tuple(seen.values()), encoder, tuple(stitched), paired, asked)
+        return Seen(tuple(seen.values()), encoder, aligned, tuple(stitched), paired, asked)
 
     def attend(
         self,
@@ -244,14 +263,15 @@ class Network:
             probabilities: softmax the logits over the tokens of all prompts first.
             cut: how far the pass went, None for as far as it can.
         """
-        cut, prompts, device = cut or self.unet.longest, text.prompts, self.device
-        by_layer = zip(self.manifest.attention, self.words.keys(text), strict=True)
-        keys = [its_keys for layer, its_keys in by_layer if layer in cut.attention]
+        cut, prompts, device = cut or self.passes.longest, text.prompts, self.device
+        by_layer = zip(self.manifest.late, self.words.keys(text), strict=True)
+        layers = [layer for layer in cut.attention if layer.channels]
+        keys = [its_keys for layer, its_keys in by_layer if layer in layers]
         prompt, position = device.upload(prompts.prompt), device.upload(prompts.position)
         own = [device.upload(prompts.position[prompts.prompt == p]) for p in range(len(keys[0]))]
         shared = device.upload(prompts.shared)
         seen = []
-        for layer, of_layer, its_keys in zip(cut.attention, queries, keys, strict=True):
+        for layer, of_layer, its_keys in zip(layers, queries, keys, strict=True):
             cells = [side // layer.stride for side in canvas.tile]
             stitched = Stitcher(
                 canvas, layer.stride, layer.heads * len(prompts.owner), xp=device.xp
@@ -272,14 +292,17 @@ class Network:
         return tuple(seen)
 
     def _noised(self, canvas: Canvas, z: Array, timestep: int) -> Array:
-        """z_t = √ᾱ_t z + √(1 − ᾱ_t) ε of every tile; ε depends on the place on the canvas alone."""
-        alpha, factor = self.manifest.alphas_cumprod[timestep], self.manifest.vae_factor
+        """z_t = a z + b ε of every tile; ε depends on the place on the canvas alone."""
+        if self.noise is None or self.manifest.noise is None:
+            return z
+        of_z, of_noise = self.manifest.noise.shares(timestep)
+        factor = self.manifest.factor
         rows, columns = (side // factor for side in canvas.size)
         xp, noise = self.device.xp, self.noise
         times = (1, math.ceil(rows / noise.shape[1]), math.ceil(columns / noise.shape[2]))
         repeated = xp.tile(noise, times)
         under = xp.stack([canvas.crop(repeated, origin, factor) for origin in canvas.origins])
-        z_t: Array = math.sqrt(alpha) * z + math.sqrt(1 - alpha) * under
+        z_t: Array = of_z * z + of_noise * under
         return z_t
 
     def _most(self, canvas: Canvas) -> int:
@@ -288,7 +311,7 @@ class Network:
 
     def close(self) -> None:
         """Give back what the graphs take."""
-        for graphs in (self.vae, self.unet, self.words):
+        for graphs in (*self._to_latents, self.passes, self.words):
             graphs.close()
         self.device.free()
 
@@ -327,6 +350,7 @@ def averaged(one: Seen, other: Seen) -> Seen:
     return Seen(
         grids(one.features, other.features),
         grids(one.encoder, other.encoder),
+        grids(one.aligned, other.aligned),
         mean(one.logits, other.logits),
         tuple(
             (array_module(q).concatenate([q, r]), array_module(k).concatenate([k, n]))

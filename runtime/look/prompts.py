@@ -41,6 +41,7 @@ class Prompts:
         prompt: (tokens,) int64, the prompt each class token is in.
         position: (tokens,) int64, where in that prompt it is.
         owner: (tokens,) int64, the class it belongs to.
+        begins: places before a prompt's first token of its own.
     """
 
     classes: tuple[str, ...]
@@ -50,13 +51,21 @@ class Prompts:
     prompt: NDArray[np.int64]
     position: NDArray[np.int64]
     owner: NDArray[np.int64]
+    begins: int = 1
 
     @property
     def shared(self) -> NDArray[np.bool_]:
         """(prompts, max_length): where what every prompt has is: begin, end and padding."""
-        places = np.arange(self.input_ids.shape[1])
-        shared: NDArray[np.bool_] = (places == 0) | (places > self.lengths[:, None])
+        places = np.arange(self.input_ids.shape[1]) - self.begins
+        shared: NDArray[np.bool_] = (places < 0) | (places >= self.lengths[:, None])
         return shared
+
+    @staticmethod
+    def none() -> Prompts:
+        """The one prompt of a model without words, of no token."""
+        none = np.zeros(0, dtype=np.int64)
+        ids = np.zeros((1, 0), dtype=np.int64)
+        return Prompts((), ("",), ids, np.zeros(1, np.int64), none, none, none, begins=0)
 
 
 class PromptTokenizer:
@@ -81,29 +90,40 @@ class PromptTokenizer:
 
     def empty(self) -> Prompts:
         """The empty prompt: one text, no class."""
-        none = np.zeros(0, dtype=np.int64)
-        return Prompts((), ("",), self._frame([[]]), np.zeros(1, np.int64), none, none, none)
+        none, length = np.zeros(0, dtype=np.int64), np.zeros(1, np.int64)
+        return Prompts((), ("",), self.ids([""]), length, none, none, none, self.spec.begins)
 
-    def encode(self, classes: Sequence[ClassName]) -> Prompts:
-        """Tokenize a list of classes.
+    def ids(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Begin, tokens, end, padding of texts that fit: (texts, max_length)."""
+        return self._frame([[token for token, _ in self._tokens(text)] for text in texts])
+
+    def excess(self, text: str) -> int:
+        """Tokens of a text beyond what a prompt holds."""
+        return max(0, len(self._tokens(text)) - self.spec.room)
+
+    def encode(
+        self, classes: Sequence[ClassName], others: Sequence[PromptTokenizer] = ()
+    ) -> Prompts:
+        """Tokenize a list of classes, into prompts that fit other tokenizers as well.
 
         Raises:
             PromptError: no class, an empty or repeated name, or one longer than a prompt.
         """
         phrases = _phrases(classes)
-        room = self.spec.max_length - 2  # begin and end
+        every = (self, *others)
         groups: list[list[tuple[int, str]]] = []
         for owner, name in phrases:
-            count = len(self._tokens(name))
-            if count == 0:
+            if not self._tokens(name):
                 raise PromptError(f"class name {name!r} has no token; use letters or digits")
-            if count > room:
-                raise PromptError(
-                    f"class name {name[:40]!r}… takes {count} tokens and a prompt holds {room}; "
-                    "shorten it"
-                )
+            for one in every:
+                if excess := one.excess(name):
+                    room = one.spec.room
+                    raise PromptError(
+                        f"class name {name[:40]!r}… takes {room + excess} tokens and a prompt "
+                        f"holds {room}; shorten it"
+                    )
             joined = JOINT.join([*(n for _, n in groups[-1]), name]) if groups else ""
-            if groups and len(self._tokens(joined)) <= room:
+            if groups and not any(one.excess(joined) for one in every):
                 groups[-1].append((owner, name))
             else:
                 groups.append([(owner, name)])
@@ -124,14 +144,14 @@ class PromptTokenizer:
                 for place, (_, (begin, end)) in enumerate(tokens):
                     if start <= begin and end <= start + len(name):
                         prompt.append(index)
-                        position.append(place + 1)  # after the begin token
+                        position.append(place + self.spec.begins)
                         owners.append(owner)
             texts.append(text)
             rows.append([token for token, _ in tokens])
         ids = self._frame(rows)
         columns = ([len(row) for row in rows], prompt, position, owners)
         as_array = [np.array(column, dtype=np.int64) for column in columns]
-        return Prompts(classes, tuple(texts), ids, *as_array)
+        return Prompts(classes, tuple(texts), ids, *as_array, self.spec.begins)
 
     def _tokens(self, text: str) -> list[tuple[int, tuple[int, int]]]:
         """Ids and character offsets, without begin and end."""
@@ -141,8 +161,9 @@ class PromptTokenizer:
     def _frame(self, rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:
         """Begin, tokens, end, padding: (prompts, max_length)."""
         ids = np.full((len(rows), self.spec.max_length), self.spec.pad, dtype=np.int64)
+        begin = [self.spec.bos] if self.spec.begins else []
         for index, row in enumerate(rows):
-            framed = [self.spec.bos, *row, self.spec.eos]
+            framed = [*begin, *row, self.spec.eos]
             ids[index, : len(framed)] = framed
         return ids
 

@@ -95,9 +95,9 @@ class Taps:
         manifest, least = network.manifest, network.backend.least
         self.network, self.image = network, image
         self.canvas = tiles.plan(
-            self.size, manifest.native_size, manifest.size_multiple, max_size, least
+            self.size, manifest.image.native_size, manifest.image.size_multiple, max_size, least
         )
-        self.square = tiles.squash(self.size, manifest.native_size)
+        self.square = tiles.squash(self.size, manifest.image.native_size)
         self._clock, self._progress, self._kept = clock, progress, Kept(most_bytes)
         self._mirror = False
 
@@ -137,19 +137,33 @@ class Taps:
         Raises:
             MdrtError: the encoder's are asked for, and the down blocks have no attention.
         """
-        manifest = self.network.manifest
-        declared = manifest.encoder if encoder else manifest.features
+        manifest, kind = self.network.manifest, "encoder" if encoder else "features"
+        declared: Sequence[FeatureOutput] = getattr(manifest, kind)
         if not declared:
             raise MdrtError(
                 f"features is 'encoder', and {manifest.model_id} has no attention in its down "
                 "blocks; expected 'decoder'"
             )
-        found: tuple[Grid, ...] | None = self._kept.get(self._of_features(encoder, timestep, text))
-        if found is None:
-            cut = self.network.unet.choose([output.name for output in declared])
-            seen = self._pass(self.canvas, self._latents(self.canvas), cut, timestep, text)
-            found = seen.encoder if encoder else seen.features
+        found = self._grids(kind, declared, timestep, text)
         return _of_strides(declared, found, None if encoder else strides)
+
+    def aligned(self, kind: str) -> Grid:
+        """The map of a kind in the space of the first text's pooled embedding, of the picture
+        without noise.
+
+        Raises:
+            MdrtError: the bundle gives out none of that kind.
+        """
+        declared = self.network.manifest.aligned
+        found = self._grids("aligned", declared, 0, self.empty) if declared else ()
+        for output, grid in zip(declared, found, strict=True):
+            if output.name.startswith(f"{kind}_s"):
+                return grid
+        given = ", ".join(output.name for output in declared) or "none"
+        raise MdrtError(
+            f"{self.network.manifest.model_id} has no map {kind} in the space of its words; it has "
+            f"{given}"
+        )
 
     def logits(
         self,
@@ -166,7 +180,7 @@ class Taps:
 
         Args:
             canvas: `canvas` or `square`.
-            timestep: index into ᾱ, what the network is told.
+            timestep: the level of noise, what the network is told.
             text: names.
             strides: image pixels per cell.
             probabilities: softmax over the tokens of all prompts.
@@ -178,7 +192,7 @@ class Taps:
         """
         declared = self.network.manifest.attention
         read = _of_strides(declared, declared, strides)
-        giving = self.network.unet.giving([a.queries if late else a.name for a in read])
+        giving = self.network.passes.giving([a.queries if late else a.name for a in read])
         key = ("logits", self._mirror, canvas, timestep, text.key, probabilities, noise, late)
         cut, found = self._known(key, giving)
         if found is None and late:
@@ -192,7 +206,8 @@ class Taps:
             z, asked = self._latents(canvas), {"noise": noise, "probabilities": probabilities}
             found = self._pass(canvas, z, cut, timestep, text, **asked).logits
             self._kept.put((*key, cut), found)
-        return _of_strides(cut.attention, found, strides)
+        given = [a for a in cut.attention if a.channels] if late else cut.attention
+        return _of_strides(given, found, strides)
 
     def cross_attention(
         self, timestep: int, text: EncodedText, *, late: bool = False
@@ -200,16 +215,19 @@ class Taps:
         """Every cross-attention layer, of the picture as one square.
 
         Args:
-            timestep: index into ᾱ, what the network is told.
+            timestep: the level of noise, what the network is told.
             text: names.
             late: whether the empty prompt drives the pass, not the names' prompts.
         """
-        declared, words = self.network.manifest.attention, self.network.words
-        giving = self.network.unet.giving([layer.queries for layer in declared])
+        declared, words = self.network.manifest.with_values, self.network.words
+        giving = self.network.passes.giving([layer.queries for layer in declared])
         drives = self.empty if late else text
-        _, queries = self._queries(self.square, giving, timestep, drives)
+        cut, queries = self._queries(self.square, giving, timestep, drives)
+        given = zip((a for a in cut.attention if a.channels), queries, strict=True)
+        queries = tuple(q for a, q in given if a in declared)
         with self.stage("text"):
-            keys, values = words.keys(text), words.values(text)
+            every = zip(self.network.manifest.late, words.keys(text), strict=True)
+            keys, values = [k for a, k in every if a in declared], words.values(text)
         xp = self.network.device.xp
         layers = zip(declared, queries, keys, values, strict=True)
         return [
@@ -224,7 +242,7 @@ class Taps:
         bundle gives out), of the picture as one square and the empty prompt."""
         declared = self.network.manifest.self_attention
         read = _of_strides(declared, declared, strides)
-        giving = self.network.unet.giving([layer.queries for layer in read])
+        giving = self.network.passes.giving([layer.queries for layer in read])
         key = ("self-attention", self._mirror, timestep, noise)
         cut, found = self._known(key, giving)
         if found is None:
@@ -280,14 +298,21 @@ class Taps:
                 )
                 seen = found if seen is None else averaged(seen, found)
         assert seen is not None
-        for encoder, grids in ((True, seen.encoder), (False, seen.features)):
-            if grids:
-                self._kept.put(self._of_features(encoder, timestep, text), grids)
+        for kind in ("features", "encoder", "aligned"):
+            if grids := getattr(seen, kind):
+                self._kept.put((kind, self._mirror, timestep, text.key), grids)
         return seen
 
-    def _of_features(self, encoder: bool, timestep: int, text: EncodedText) -> tuple[Hashable, ...]:
-        """The key that they are kept under."""
-        return "features", self._mirror, encoder, timestep, text.key
+    def _grids(
+        self, kind: str, declared: Sequence[FeatureOutput], timestep: int, text: EncodedText
+    ) -> tuple[Grid, ...]:
+        """Maps of the picture's tiles, of the kind of outputs that `Seen` calls so."""
+        found: tuple[Grid, ...] | None = self._kept.get((kind, self._mirror, timestep, text.key))
+        if found is None:
+            cut = self.network.passes.choose([output.name for output in declared])
+            seen = self._pass(self.canvas, self._latents(self.canvas), cut, timestep, text)
+            found = getattr(seen, kind)
+        return found
 
     def _queries(
         self,

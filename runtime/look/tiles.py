@@ -9,6 +9,7 @@ the stride is padded on the right and below by mirroring, and never read back.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Final
@@ -65,12 +66,14 @@ class Canvas:
         return canvas[:, y : y + height, x : x + width]
 
 
-def to_network(pixels: Array) -> Array:
-    """What the VAE encoder sees of (tiles, 3, height, width) uint8: the same in float32 from -1
-    to 1, on the same device."""
-    values: Array = array_module(pixels).ascontiguousarray(pixels, dtype="float32")
-    values /= 127.5
-    values -= 1
+def to_network(pixels: Array, mean: Sequence[float], deviation: Sequence[float]) -> Array:
+    """What a graph sees of (tiles, 3, height, width) uint8: (rgb - mean) / deviation of rgb from 0
+    to 1, in float32 on the same device."""
+    xp = array_module(pixels)
+    values: Array = xp.ascontiguousarray(pixels, dtype="float32")
+    spread, shift = (xp.asarray(v, dtype="float32").reshape(3, 1, 1) for v in (deviation, mean))
+    values /= 255 * spread
+    values -= shift / spread
     return values
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...kernels import Array
 from ..bundle import contract
+from ..bundle.contract import TextSpec
 from ..bundle.loading import Bundle
 from ..disk.texts import keep_text, load_text
+from ..errors import PromptError
 from ..pictures.bands import batches
 from ..sessions.backend import Backend
 from ..sessions.base import Session
@@ -36,11 +38,12 @@ KEPT_ABOVE: Final = 1 << 26
 class EncodedText:
     """Prompts and their embeddings, computed once per class list.
 
-    `hidden` is (prompts, max_length, hidden) float32, on the model's device.
+    `inputs` holds what the network takes of them, by its inputs' names: (prompts, …) float32 each,
+    on the model's device; nothing of a model without words.
     """
 
     prompts: Prompts
-    hidden: Array
+    inputs: Mapping[str, Array]
 
     @property
     def key(self) -> Hashable:
@@ -51,7 +54,8 @@ class EncodedText:
 
 
 class Words:
-    """A bundle's tokenizer, text encoder and graph of keys, each opened when it is first needed.
+    """A bundle's tokenizers, text encoders and graphs of keys and of values, each opened when it is
+    first needed.
 
     Attributes:
         nodes: graph → ONNX Runtime's provider → how many nodes it has, where that is not the CPU's.
@@ -61,9 +65,12 @@ class Words:
         self.nodes: dict[str, dict[str, int]] = {}
         self._bundle, self._manifest, self._backend = bundle, bundle.manifest, backend
         with bundle.held():
-            self._tokenizer = PromptTokenizer(bundle.tokenizer, self._manifest.tokenizer)
+            self._tokenizers = [
+                PromptTokenizer(bundle.path / text.tokenizer, text.tokens)
+                for text in self._manifest.texts
+            ]
         self._sessions: dict[str, Session] = {}
-        self._texts: dict[tuple[str, ...], Array] = {}
+        self._texts: dict[tuple[str, ...], dict[str, Array]] = {}
         self._projected: dict[str, tuple[tuple[str, ...], tuple[Array, ...]]] = {}
         self._lock = Lock()  # callers may be threads
 
@@ -76,20 +83,27 @@ class Words:
         """Embeddings of a class list; of the empty prompt for None. Kept for next time.
 
         Raises:
-            PromptError: the class list cannot be a prompt.
-            BundleError: the text encoder is not what the manifest says.
+            PromptError: the class list cannot be a prompt, or the model reads no words.
+            BundleError: a text encoder is not what the manifest says.
         """
-        tokenizer = self._tokenizer
-        prompts = tokenizer.empty() if classes is None else tokenizer.encode(classes)
+        if classes is None and (not self._tokenizers or self._manifest.noise is None):
+            return EncodedText(Prompts.none(), {})  # of a network that no words drive
+        if not self._tokenizers:
+            raise PromptError(
+                f"{self._manifest.model_id} reads no words; ask it for segments, or take an engine "
+                "with a text encoder for names"
+            )
+        first, *others = self._tokenizers
+        prompts = first.empty() if classes is None else first.encode(classes, others)
         with self._lock:
-            hidden = self._texts.get(prompts.texts)
-            if hidden is None:
+            inputs = self._texts.get(prompts.texts)
+            if inputs is None:
                 if len(self._texts) >= KEPT_TEXTS:
                     self._texts.pop(next(iter(self._texts)))
                 with self._backend.device.active():
-                    hidden = self._texts[prompts.texts] = self._embed(prompts.input_ids)
+                    inputs = self._texts[prompts.texts] = self._embed_all(prompts.texts)
         # The same texts can stand for other groupings of synonyms: the embeddings are shared.
-        return EncodedText(prompts, hidden)
+        return EncodedText(prompts, inputs)
 
     def keys(self, text: EncodedText) -> tuple[Array, ...]:
         """K of a text's every token, (prompts, heads, max_length, d) float32 a layer; the last
@@ -98,22 +112,25 @@ class Words:
         Raises:
             BundleError: the graph of keys is not what the manifest says.
         """
-        return self._project("keys", text)
+        layers = self._manifest.late
+        return self._project(contract.KEYS, [layer.keys for layer in layers], text)
 
     def values(self, text: EncodedText) -> tuple[Array, ...]:
         """V of a text's every token through each head's part of the output projection, (prompts,
         heads, max_length, D) float32 a layer; the last text's are kept.
 
         Raises:
-            BundleError: the graph of keys is not what the manifest says.
+            BundleError: the graph of values is not what the manifest says.
         """
-        return self._project("values", text)
+        layers = self._manifest.with_values
+        return self._project(contract.VALUES, [layer.values for layer in layers], text)
 
     def release(self) -> None:
-        """Give back the memory of the text encoder; a class list not yet encoded loads it again."""
-        encoder = self._sessions.pop(contract.TEXT_ENCODER, None)
-        if encoder is not None:
-            encoder.close()
+        """Give back the memory of text encoders; a class list not yet encoded loads them again."""
+        for text in self._manifest.texts:
+            encoder = self._sessions.pop(text.graph, None)
+            if encoder is not None:
+                encoder.close()
         self._backend.device.free()
 
     def close(self) -> None:
@@ -125,7 +142,7 @@ class Words:
         self._projected.clear()
 
     def session(self, graph: str) -> Session:
-        """The text encoder or the graph of keys, opened."""
+        """A text encoder or the graph of keys or of values, opened."""
         if graph not in self._sessions:
             session = self._backend.open(self._backend.files[graph])
             check_axes(self._bundle, graph, session)
@@ -134,41 +151,58 @@ class Words:
             self._sessions[graph] = session
         return self._sessions[graph]
 
-    def _embed(self, input_ids: NDArray[np.int64]) -> Array:
-        """(prompts, max_length, hidden) of (prompts, max_length) token ids."""
-        device, digest = self._backend.device, self._digest(input_ids)
-        shape = (*input_ids.shape, self._manifest.text.hidden)
-        if digest is not None:
-            known = load_text(digest)
-            if known is not None and known.shape == shape and known.dtype == np.float32:
-                return device.upload(known)
-        ids, parts = device.upload(input_ids), []
-        encoder = self.session(contract.TEXT_ENCODER)
-        for group in batches(len(ids), self._rows):
-            outputs = encoder.infer({contract.INPUT_IDS: ids[group.start : group.stop]})
-            parts.append(outputs[contract.ENCODER_HIDDEN_STATES].copy())  # a buffer filled anew
-        hidden: Array = device.xp.concatenate(parts)
-        if digest is not None:
-            keep_text(digest, *device.download(hidden)())
-        return hidden
+    def _embed_all(self, texts: Sequence[str]) -> dict[str, Array]:
+        """What the network takes of texts, by its inputs' names."""
+        inputs: dict[str, Array] = {}
+        for index, spec in enumerate(self._manifest.texts):
+            states, *pooled = self._embed(spec, self._tokenizers[index].ids(texts))
+            inputs[contract.states_name(index)] = states
+            if pooled:
+                inputs[contract.pooled_name(index)] = pooled[0]
+        return inputs
 
-    def _project(self, part: Literal["keys", "values"], text: EncodedText) -> tuple[Array, ...]:
+    def _embed(self, spec: TextSpec, input_ids: NDArray[np.int64]) -> list[Array]:
+        """(prompts, max_length, hidden) of (prompts, max_length) token ids; and (prompts, pooled)
+        of an encoder that has it."""
+        shapes = {contract.ENCODER_HIDDEN_STATES: (*input_ids.shape, spec.hidden)}
+        if spec.pooled:
+            shapes[contract.POOLED] = (len(input_ids), spec.pooled)
+        device = self._backend.device
+        digests = {name: self._digest(spec, name, input_ids) for name in shapes}
+        known = [_known(digests[name], shape) for name, shape in shapes.items()]
+        kept = [values for values in known if values is not None]
+        if len(kept) == len(shapes):
+            return [device.upload(values) for values in kept]
+        ids, encoder = device.upload(input_ids), self.session(spec.graph)
+        parts: dict[str, list[Array]] = {name: [] for name in shapes}
+        for group in batches(len(ids), self._rows):
+            outputs = encoder.infer({contract.INPUT_IDS: ids[group.start : group.stop]}, [*shapes])
+            for name, computed in parts.items():
+                computed.append(outputs[name].copy())  # a buffer filled anew
+        found = [device.xp.concatenate(computed) for computed in parts.values()]
+        for digest, values in zip(digests.values(), found, strict=True):
+            if digest is not None:
+                keep_text(digest, *device.download(values)())
+        return found
+
+    def _project(self, graph: str, names: Sequence[str], text: EncodedText) -> tuple[Array, ...]:
         """(prompts, …) of every layer's part; computed anew where the last text was another."""
         with self._lock:
-            texts, found = self._projected.get(part, ((), ()))
+            texts, found = self._projected.get(graph, ((), ()))
             if texts == text.prompts.texts:
                 return found
-            names = [getattr(layer, part) for layer in self._manifest.attention]
             with self._backend.device.active():
-                graph, hidden = self.session(contract.KEYS), text.hidden
+                session = self.session(graph)
                 parts: list[list[Array]] = [[] for _ in names]
-                for group in batches(len(hidden), self._rows):
-                    feeds = {contract.ENCODER_HIDDEN_STATES: hidden[group.start : group.stop]}
-                    outputs = graph.infer(feeds, names)
+                for group in batches(len(text.prompts.texts), self._rows):
+                    feeds = {
+                        name: text.inputs[name][group.start : group.stop] for name in session.inputs
+                    }
+                    outputs = session.infer(feeds, names)
                     for name, computed in zip(names, parts, strict=True):
                         computed.append(outputs[name].copy())
                 found = tuple(map(self._backend.device.xp.concatenate, parts))
-            self._projected[part] = text.prompts.texts, found
+            self._projected[graph] = text.prompts.texts, found
             return found
 
     @property
@@ -176,15 +210,22 @@ class Words:
         """Prompts of a batch."""
         return min(self._backend.rows or MOST_PROMPTS, MOST_PROMPTS)
 
-    def _digest(self, input_ids: NDArray[np.int64]) -> str | None:
+    def _digest(self, spec: TextSpec, output: str, input_ids: NDArray[np.int64]) -> str | None:
         """Of all that embeddings depend on: the text encoder's files, what runs it, the tokens.
         None where it is small."""
-        stem = contract.TEXT_ENCODER.removesuffix("onnx")
+        stem = spec.graph.removesuffix("onnx")
         files = {n: record for n, record in self._manifest.files.items() if n.startswith(stem)}
         if sum(record.bytes for record in files.values()) < KEPT_ABOVE:
             return None
         digest = hashlib.sha256(self._backend.name.encode())
         for name in sorted(files):
             digest.update(f"{name} {files[name].sha256} ".encode())
-        digest.update(f"{input_ids.shape} ".encode() + input_ids.tobytes())
+        digest.update(f"{output} {input_ids.shape} ".encode() + input_ids.tobytes())
         return digest.hexdigest()
+
+
+def _known(digest: str | None, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
+    """What the disk keeps under a digest; None if that is nothing of this shape."""
+    known = None if digest is None else load_text(digest)
+    fits = known is not None and known.shape == shape and known.dtype == np.float32
+    return known if fits else None

@@ -61,7 +61,7 @@ def choose_backend(
             asked = f"operators {operators}" if provider is None else f"provider {provider}"
             raise ProviderError(
                 f"{asked} is for ONNX Runtime, and {bundle.path} was opened by its engine "
-                f"{plan_name('unet')}; leave it out, or open {bundle.unet}"
+                f"{plan_name(bundle.manifest.network)}; leave it out, or open {bundle.network}"
             )
         return _engines(bundle, cuda_graphs)
     provider = provider or "cpu"
@@ -106,7 +106,7 @@ def _engines(bundle: Bundle, cuda_graphs: bool) -> Backend:
 
 
 def _check_native(bundle: Bundle, record: PlanRecord, size: Range) -> None:
-    native = bundle.manifest.native_size
+    native = bundle.manifest.image.native_size
     if not size.min <= native <= size.max:
         raise BundleError(
             f"the engines of {bundle.path} take pictures of {size} pixels a side, and the model "

@@ -239,7 +239,7 @@ def open_gpu() -> Gpu:
     except api.CUDARuntimeError as error:
         raise ProviderError(
             f"CuPy {cupy.__version__} finds no GPU ({error}); check that `nvidia-smi` lists one, "
-            "or use provider cpu with the bundle's unet.onnx",
+            "or use provider cpu with the bundle's ONNX graphs",
             provider="cpu",
         ) from error
     return Gpu(cupy)

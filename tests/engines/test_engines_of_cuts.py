@@ -24,7 +24,7 @@ needs_compiler = pytest.mark.skipif(
 
 
 def opened(segmenter: mdrt.Segmenter) -> list[str]:
-    return [session.path.name for session in segmenter.network.unet.sessions]
+    return [session.path.name for session in segmenter.network.passes.sessions]
 
 
 @needs_compiler

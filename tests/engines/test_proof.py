@@ -18,16 +18,19 @@ from mdrt.export.engines.builder import Engine
 from mdrt.export.engines.options import EngineOptions
 from mdrt.export.engines.profiles import parse_profiles
 from mdrt.export.engines.proof import find_gpu, prove_engine
-from mdrt.runtime.bundle import contract
+from mdrt.runtime.bundle.cuts import graph_names
 from mdrt.runtime.bundle.loading import load_bundle
 from mdrt.runtime.bundle.plan import BuildOptions, Kernels, Proof, check_plans, plan_name
 from mdrt.runtime.errors import EngineError
+from mdrt.runtime.segmenter import EMBEDDED
 from mdrt.runtime.sessions.library import Library
+
+GRAPHS = [g for g in graph_names(load_bundle(EMBEDDED).manifest) if g != "unet.encoder.onnx"]
 
 PROFILE = parse_profiles(["batch=1:2:3", "size=128:256:256"])
 
 
-def prove(bundle: Path, graph: str = contract.UNET, **changes: object) -> Proof:
+def prove(bundle: Path, graph: str = "unet.onnx", **changes: object) -> Proof:
     tensorrt.write_engines(bundle, profile=PROFILE)
     checked = load_bundle(bundle)
     record = replace(check_plans(bundle, checked.manifest)[graph], **changes)  # type: ignore[arg-type]
@@ -36,7 +39,7 @@ def prove(bundle: Path, graph: str = contract.UNET, **changes: object) -> Proof:
     return prove_engine(checked, bundle / plan_name(graph), record, gpu)
 
 
-@pytest.mark.parametrize("graph", contract.GRAPHS)
+@pytest.mark.parametrize("graph", GRAPHS)
 def test_an_engine_that_is_its_graph(gpu: ModuleType, bundle: Path, graph: str) -> None:
     proof = prove(bundle, graph)
     assert proof.gpu
@@ -99,7 +102,7 @@ def test_without_a_gpu_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 def builder(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Library:
     """A builder that writes the stand-in's engines."""
     tensorrt.write_engines(bundle, profile=PROFILE, compute_capabilities=("8.9",))
-    plans = {graph: (bundle / plan_name(graph)).read_bytes() for graph in contract.GRAPHS}
+    plans = {graph: (bundle / plan_name(graph)).read_bytes() for graph in GRAPHS}
     for path in bundle.glob("*.plan*"):
         path.unlink()
 
@@ -120,13 +123,13 @@ def build(bundle: Path, builder: Library) -> None:
         said = json.loads((bundle / f"{plan_name(graph)}.json").read_text())["proof"]
         assert said["gpu"] == record.proof.gpu
         assert said["reason"] == record.proof.reason
-    gpu = records[contract.UNET].proof.gpu
+    gpu = records["unet.onnx"].proof.gpu
     assert (f"proved on {gpu}" if gpu else "not proved, only built") in caption
 
 
 def test_a_build_ends_with_proof(gpu: ModuleType, bundle: Path, builder: Library) -> None:
     build(bundle, builder)
-    assert load_bundle(bundle / "unet.plan").plans[contract.UNET].proof.gpu
+    assert load_bundle(bundle / "unet.plan").plans["unet.onnx"].proof.gpu
 
 
 def test_a_build_that_is_not_proved_says_so(

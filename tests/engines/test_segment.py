@@ -162,7 +162,7 @@ def test_inputs_that_do_not_fit_at_once_are_put_together_in_parts(
     segmenter = mdrt.Segmenter(bundle / "unet.plan")
     expected = segmenter(wide, NAMES)
     manifest = segmenter.manifest
-    hidden = manifest.tokenizer.max_length, manifest.text.hidden
+    hidden = manifest.texts[0].tokens.max_length, manifest.texts[0].hidden
     real, refused = gpu.stack, []
 
     def stack(arrays: list[Any]) -> Any:

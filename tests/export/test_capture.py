@@ -10,9 +10,9 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from mdrt.export.attention import text_keys
-from mdrt.export.capture import capture
+from mdrt.export.backbones.unet.capture import capture
+from mdrt.export.backbones.unet.probe import Selection, probe, select
 from mdrt.export.precision import lowered
-from mdrt.export.probe import Selection, probe, select
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def pair(
 ) -> tuple[Reference, Segmenter, NDArray[np.uint8]]:
     """Reference and segmenter of one model, and a picture of its native size."""
     reference, segmenter = load(request.param)
-    return reference, segmenter, render(11, size=segmenter.manifest.native_size).image
+    return reference, segmenter, render(11, size=segmenter.manifest.image.native_size).image
 
 
 @pytest.mark.parametrize("mode", ["paper", "released"])
@@ -88,7 +88,7 @@ def test_unnamed_segments_are_the_references(load, model, method, k, seed):
     scene can have optima within 1e-5 of each other that differ in up to 0.5 % of the pixels.
     """
     reference, segmenter = load(model)
-    image = render(seed, size=segmenter.manifest.native_size).image
+    image = render(seed, size=segmenter.manifest.image.native_size).image
     ours = {
         mode: segmenter(image, segments=k, head=method, **vars(HEADS[method].options(mode=mode)))
         for mode in ("paper", "released")

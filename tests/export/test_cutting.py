@@ -79,7 +79,7 @@ def test_a_head_that_leaves_fine_layers_alone_stops_before_them(fine: ExportRepo
     segmenter = mdrt.Segmenter(fine.path)
 
     def graphs() -> list[str]:
-        return [session.path.name for session in segmenter.network.unet.sessions]
+        return [session.path.name for session in segmenter.network.passes.sessions]
 
     look = segmenter.look(image)
     for words in ("driven", "late"):

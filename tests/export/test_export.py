@@ -55,39 +55,39 @@ def test_bundle_is_whole_and_proved(report: str, request: pytest.FixtureRequest)
         assert {shape[0] for shape in row.shapes} == {1, 2}
         assert len({shape[2:] for shape in row.shapes}) >= 2
     noise = loaded.noise()
-    cells = loaded.manifest.native_size // loaded.manifest.vae_factor
-    assert noise.shape == (loaded.manifest.latent_channels, cells, cells)
+    cells = loaded.manifest.image.native_size // loaded.manifest.latent.factor
+    assert noise.shape == (loaded.manifest.latent.channels, cells, cells)
     assert not list(made.path.parent.glob(f".{made.path.name}*"))
 
 
 def test_sd1_manifest(sd1_report: ExportReport) -> None:
     manifest = sd1_report.manifest
     assert manifest.model_id == "sd1"
-    assert (manifest.vae_factor, manifest.latent_channels) == (8, 4)
-    assert (manifest.size_multiple, manifest.native_size) == (64, 128)
-    assert manifest.prediction_type == "epsilon"
-    assert len(manifest.alphas_cumprod) == 1000
-    assert manifest.alphas_cumprod[0] == pytest.approx(1 - 0.00085, rel=1e-6)
+    assert (manifest.latent.factor, manifest.latent.channels) == (8, 4)
+    assert (manifest.image.size_multiple, manifest.image.native_size) == (64, 128)
+    assert manifest.noise.prediction_type == "epsilon"
+    assert len(manifest.noise.levels) == 1000
+    assert manifest.noise.levels[0] == pytest.approx(1 - 0.00085, rel=1e-6)
     assert [(f.stride, f.channels) for f in manifest.features] == [(64, 128), (32, 96), (16, 64)]
     assert [a.layer.rsplit(".transformer_blocks")[0] for a in manifest.attention] == SD1_ATTENTION
     assert [a.stride for a in manifest.attention] == [64] + [32] * 5
     assert {a.heads for a in manifest.attention} == {8}
-    assert manifest.tokenizer.pad == manifest.tokenizer.eos
+    assert manifest.texts[0].tokens.pad == manifest.texts[0].tokens.eos
 
 
 def test_sd2_manifest(sd2_report: ExportReport) -> None:
     manifest = sd2_report.manifest
-    assert manifest.prediction_type == "v_prediction"
+    assert manifest.noise.prediction_type == "v_prediction"
     assert manifest.recommended == {"maskdiffusion": {"pooling": "softmax", "timestep": 40}}
     assert manifest.classes == ("sky", "traffic light")
     assert manifest.synonyms == ("signal",)
-    assert manifest.scaling_factor == 1.0  # a TAESD's
-    assert manifest.tokenizer.pad != manifest.tokenizer.eos
+    assert manifest.latent.scaling == 1.0  # a TAESD's
+    assert manifest.texts[0].tokens.pad != manifest.texts[0].tokens.eos
 
 
 def test_odd_manifest(odd_report: ExportReport) -> None:
     manifest = odd_report.manifest
-    assert (manifest.vae_factor, manifest.size_multiple) == (2, 8)
+    assert (manifest.latent.factor, manifest.image.size_multiple) == (2, 8)
     assert [(f.stride, f.channels) for f in manifest.features] == [(8, 112), (4, 80)]
     assert len(manifest.attention) == 14
 

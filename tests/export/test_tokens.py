@@ -34,7 +34,7 @@ def test_parity(report: str, prompt: str, request: pytest.FixtureRequest) -> Non
     model = request.getfixturevalue(report.removesuffix("_report"))
     original = CLIPTokenizerFast.from_pretrained(model / "tokenizer")
     exported = tokenizers.Tokenizer.from_file(str(made.path / "tokenizer" / "tokenizer.json"))
-    spec = made.manifest.tokenizer
+    spec = made.manifest.texts[0].tokens
     ids = exported.encode(prompt).ids
     assert ids == original(prompt).input_ids
     assert (ids[0], ids[-1]) == (spec.bos, spec.eos)

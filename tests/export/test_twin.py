@@ -107,7 +107,7 @@ def test_the_twin_has_its_cuts_too(wide: ExportReport) -> None:
     assert all(row.passed for row in rows)
     with mdrt.Segmenter(wide.path, operators="winograd") as segmenter:
         segmenter(np.zeros((64, 64, 3), np.uint8), segments=2, features="encoder")
-        names = [session.path.name for session in segmenter.network.unet.sessions]
+        names = [session.path.name for session in segmenter.network.passes.sessions]
     assert names == ["unet.winograd.onnx", "unet.encoder.winograd.onnx"]
 
 

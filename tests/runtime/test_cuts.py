@@ -120,7 +120,7 @@ def test_a_pass_that_went_further_serves_the_encoder_too(
 
 def test_a_cut_is_opened_when_a_head_first_asks(picture: NDArray[np.uint8]) -> None:
     with mdrt.Segmenter() as segmenter:
-        unet = segmenter.network.unet
+        unet = segmenter.network.passes
 
         def opened() -> list[str]:
             return [session.path.name for session in unet.sessions]

@@ -28,7 +28,7 @@ def runs(segmenter: mdrt.Segmenter, monkeypatch: pytest.MonkeyPatch) -> Runs:
     network = segmenter.network
     for name, session in (
         ("vae", network.vae),
-        ("unet", network.unet.session(network.unet.longest)),
+        ("unet", network.passes.session(network.passes.longest)),
     ):
         infer = session.infer
 

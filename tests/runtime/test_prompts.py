@@ -18,8 +18,9 @@ from mdrt.runtime.look.prompts import (
 from mdrt.runtime.segmenter import EMBEDDED
 
 BUNDLE = load_bundle(EMBEDDED)
-TOKENIZER = PromptTokenizer(BUNDLE.tokenizer, BUNDLE.manifest.tokenizer)
-RAW = Tokenizer.from_file(str(BUNDLE.tokenizer))
+TEXT = BUNDLE.manifest.texts[0]
+TOKENIZER = PromptTokenizer(BUNDLE.path / TEXT.tokenizer, TEXT.tokens)
+RAW = Tokenizer.from_file(str(BUNDLE.path / BUNDLE.manifest.texts[0].tokenizer))
 
 
 def tokens_of(text):
@@ -48,7 +49,7 @@ def test_each_class_owns_exactly_the_tokens_of_its_name(names):
 @given(st.lists(NAMES, min_size=1, max_size=60, unique_by=str.lower))
 def test_prompts_are_framed_and_never_too_long(names):
     prompts = TOKENIZER.encode(names)
-    spec = BUNDLE.manifest.tokenizer
+    spec = BUNDLE.manifest.texts[0].tokens
     assert prompts.input_ids.shape == (len(prompts.texts), spec.max_length)
     for text, row in zip(prompts.texts, prompts.input_ids, strict=True):
         ids = tokens_of(text)
@@ -111,7 +112,7 @@ def test_an_empty_background_is_named(background):
 @pytest.mark.parametrize("name", ["<|endoftext|>", "<|startoftext|>", "a <|endoftext|> b"])
 def test_special_tokens_in_names_are_text(name):
     prompts = TOKENIZER.encode(["sky", name, "water"])
-    spec = BUNDLE.manifest.tokenizer
+    spec = BUNDLE.manifest.texts[0].tokens
     row = prompts.input_ids[0].tolist()
     tokens = len(prompts.owner)
     assert row.count(spec.bos) == 1
@@ -195,4 +196,4 @@ def test_a_broken_tokenizer_is_named(tmp_path):
     path = tmp_path / "tokenizer.json"
     path.write_text("{}")
     with pytest.raises(BundleError, match="no tokenizer"):
-        PromptTokenizer(path, BUNDLE.manifest.tokenizer)
+        PromptTokenizer(path, BUNDLE.manifest.texts[0].tokens)

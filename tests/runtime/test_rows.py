@@ -84,7 +84,7 @@ def test_inputs_for_which_memory_does_not_suffice_are_put_together_in_parts(
         return real(arrays)
 
     manifest = segmenter.manifest
-    hidden = manifest.tokenizer.max_length, manifest.text.hidden
+    hidden = manifest.texts[0].tokens.max_length, manifest.texts[0].hidden
     real, limit = np.stack, 1
     monkeypatch.setattr(np, "stack", stack)
     found = segmenter(picture, ["sky", "tree"], mode="paper")

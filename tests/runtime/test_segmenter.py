@@ -98,7 +98,7 @@ def test_released_attention_sees_no_noise(segmenter, picture, monkeypatch):
 
 def test_released_maps_lie_on_the_official_grid(segmenter, picture):
     wide = np.concatenate([picture, picture], axis=1)
-    side = segmenter.manifest.native_size // 16
+    side = segmenter.manifest.image.native_size // 16
     for image in (picture, wide):
         result = segmenter(image, NAMES, mode="released")
         assert result.weights.size == (side, side)
@@ -160,7 +160,7 @@ def test_no_seams_on_a_smooth_gradient(segmenter):
     # Scores are piecewise linear between cell centres, so borders are compared cell by cell.
     cells = steps[: len(steps) // 16 * 16].reshape(-1, 16).max(axis=1)
     manifest = segmenter.manifest
-    canvas = tiles.plan((256, 640), manifest.native_size, manifest.size_multiple)
+    canvas = tiles.plan((256, 640), manifest.image.native_size, manifest.image.size_multiple)
     starts = {x for _, x in canvas.origins}
     edges = starts | {x + canvas.tile[1] for x in starts}
     borders = [edge // 16 for edge in sorted(edges - {0, 640})]
@@ -181,10 +181,10 @@ def test_probabilities_of_several_prompts_are_one_softmax(segmenter, picture, mo
     text = network.words.encode([*CLASSES, *(f"thing {letter}" for letter in "abcdefgh")])
     prompts = text.prompts
     assert len(prompts.texts) > 1
-    canvas = tiles.plan((256, 300), manifest.native_size, manifest.size_multiple)
+    canvas = tiles.plan((256, 300), manifest.image.native_size, manifest.image.size_multiple)
     z = network.encode(np.asarray(Image.fromarray(picture).resize((300, 256))), canvas)
     layer = manifest.attention[1]
-    unet = network.unet.session(network.unet.longest)
+    unet = network.passes.session(network.passes.longest)
     raw = []
     for hidden in text.hidden:
         feeds = {
@@ -216,7 +216,7 @@ def test_text_is_encoded_once(segmenter, picture, monkeypatch):
     segmenter(picture, ("sky", "road"))
     calls = []
     monkeypatch.setattr(
-        segmenter.network.words.session(contract.TEXT_ENCODER),
+        segmenter.network.words.session(contract.text_encoder_name(0)),
         "infer",
         lambda feeds: calls.append(1),
     )
@@ -367,7 +367,7 @@ def test_overflow_is_an_error_not_a_mask(segmenter, picture):
 
 
 def test_session_checks_names_types_and_shapes(segmenter, tmp_path):
-    session = segmenter.network.words.session(contract.TEXT_ENCODER)
+    session = segmenter.network.words.session(contract.text_encoder_name(0))
     with pytest.raises(MdrtError, match="input_ids was not given"):
         session.infer({})
     with pytest.raises(MdrtError, match="ids is no input"):
@@ -437,7 +437,7 @@ def test_affinity_power_is_a_power_between_cells(segmenter, picture):
         for affinity, power in (("grid", 1.0), ("cells", 1.0), ("cells", 1.000001), ("cells", 4.0))
     )
     assert plain.weights.size == kernels.AFFINITY_SIZE
-    side = segmenter.manifest.native_size // 16
+    side = segmenter.manifest.image.native_size // 16
     assert max(cells.weights.size) == max(sharp.weights.size) == side  # the network's own cells
     assert (cells.labels != nearly.labels).mean() < 1e-3  # nothing jumps at 1
     assert (sharp.labels != plain.labels).any()
@@ -463,7 +463,10 @@ def test_attention_is_the_share_of_the_maps(segmenter, picture):
         for share in (0.0, 0.4, 1.0)
     )
     assert (both.labels != cosines.labels).any()
-    fine = 4 * segmenter.manifest.native_size // 16, 4 * segmenter.manifest.native_size // 16
+    fine = (
+        4 * segmenter.manifest.image.native_size // 16,
+        4 * segmenter.manifest.image.native_size // 16,
+    )
     own = kernels.resize(Grid(kernels.resize(maps.weights, fine)), (256, 256))
     np.testing.assert_allclose(maps.scores, own, atol=1e-5)
     assert (maps.labels == own.argmax(axis=0)).all()

@@ -51,7 +51,7 @@ def test_a_known_list_opens_no_text_encoder(cache, opened, picture):
 
 @pytest.mark.parametrize("damage", [b"", b"no array", None, "shape", "type"])
 def test_what_is_damaged_is_computed_again(cache, opened, damage):
-    wanted = mdrt.Segmenter().prepare(NAMES).hidden
+    wanted = mdrt.Segmenter().prepare(NAMES).inputs[contract.ENCODER_HIDDEN_STATES]
     (path,) = cache.iterdir()
     if damage is None:
         path.write_bytes(path.read_bytes()[:-7])
@@ -60,7 +60,9 @@ def test_what_is_damaged_is_computed_again(cache, opened, damage):
     else:
         np.save(path, wanted[:, 1:] if damage == "shape" else wanted.astype("float64"))
     opened.clear()
-    np.testing.assert_array_equal(mdrt.Segmenter().prepare(NAMES).hidden, wanted)
+    np.testing.assert_array_equal(
+        mdrt.Segmenter().prepare(NAMES).inputs[contract.ENCODER_HIDDEN_STATES], wanted
+    )
     assert "text_encoder.onnx" in opened
 
 
@@ -71,8 +73,8 @@ def test_another_text_encoder_is_another_list(cache):
     ids = np.zeros((1, 40), np.int64)
     digests = {side._digest(ids), side._digest(ids + 1), side._digest(ids.reshape(2, 20))}
     files = dict(segmenter.manifest.files)
-    record = files[contract.TEXT_ENCODER]
-    files[contract.TEXT_ENCODER] = contract.FileRecord("0" * 64, record.bytes)
+    record = files[contract.text_encoder_name(0)]
+    files[contract.text_encoder_name(0)] = contract.FileRecord("0" * 64, record.bytes)
     object.__setattr__(segmenter.manifest, "files", files)
     digests.add(side._digest(ids))
     assert len(digests) == 4

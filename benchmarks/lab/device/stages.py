@@ -144,7 +144,11 @@ def main(
     """
     segmenter = Segmenter(engine, provider=provider, cuda_graphs=cuda_graphs)
     task = Task(
-        str(engine), None, size or segmenter.manifest.native_size, CITYSCAPES[:count], cache=""
+        str(engine),
+        None,
+        size or segmenter.manifest.image.native_size,
+        CITYSCAPES[:count],
+        cache="",
     )
     report = measure(segmenter, task, pictures, warmup)
     if as_json:

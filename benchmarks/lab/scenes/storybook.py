@@ -33,9 +33,9 @@ TURNED: Final = ".T"
 """After the name of a borrowed weight that the graph holds transposed."""
 
 PARTS: Final[Mapping[str, tuple[str, str]]] = {
-    "unet": ("diffusion_pytorch_model.safetensors", contract.UNET),
+    "unet": ("diffusion_pytorch_model.safetensors", "unet.onnx"),
     "vae": ("diffusion_pytorch_model.safetensors", contract.VAE_ENCODER),
-    "text_encoder": ("model.safetensors", contract.TEXT_ENCODER),
+    "text_encoder": ("model.safetensors", contract.text_encoder_name(0)),
 }
 """Part of a pipeline → the file of its weights, and the graph that was made of it."""
 
@@ -74,7 +74,8 @@ def write_pipeline(folder: Path, bundle: Path, source: Path = SOURCE) -> None:
         borrowed: dict[str, str] = json.loads(opened.metadata()["borrowed"])
     with staged(folder, overwrite=False) as aside:
         shutil.copytree(source, aside, dirs_exist_ok=True, ignore=shutil.ignore_patterns(REST))
-        shutil.copyfile(bundle / contract.TOKENIZER, aside / contract.TOKENIZER)
+        tokenizer = contract.tokenizer_name(0)
+        shutil.copyfile(bundle / tokenizer, aside / tokenizer)
         for part, (file, graph) in PARTS.items():
             held = _constants(bundle / graph)
             weights = _of_part(part, rest)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .attention import Float32SoftmaxProcessor, split_heads
+from ...attention import Float32SoftmaxProcessor, split_heads
 from .probe import Selection
 
 
@@ -32,22 +32,15 @@ class Capture:
         """Keep a tensor of the pass under way."""
         self._tensors[name] = tensor
 
-    def run(
-        self, sample: torch.Tensor, timestep: torch.Tensor, encoder_hidden_states: torch.Tensor
-    ) -> tuple[torch.Tensor, ...]:
-        """One pass.
-
-        Args:
-            sample: (batch, channels, h, w).
-            timestep: (batch,) int64.
-            encoder_hidden_states: (batch, tokens, width).
+    def run(self, *inputs: Any, **conditions: Any) -> tuple[torch.Tensor, ...]:
+        """One pass of what the UNet takes, the first a sample (batch, channels, h, w).
 
         Returns:
             The selection's tensors in its order, float32.
         """
-        self._sides = sample.shape[2:]
+        self._sides = inputs[0].shape[2:]
         try:
-            self._unet(sample, timestep, encoder_hidden_states)
+            self._unet(*inputs, **conditions)
             return tuple(self._tensors[name].float() for name in self._names)
         finally:
             self._tensors = {}

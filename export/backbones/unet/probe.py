@@ -10,13 +10,13 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 
-from ..runtime.bundle.contract import (
+from ....runtime.bundle.contract import (
     AttentionOutput,
     FeatureOutput,
     encoder_name,
@@ -25,10 +25,21 @@ from ..runtime.bundle.contract import (
     output_names,
     self_attention_name,
 )
-from ..runtime.errors import ExportError
-from .refusal import refusing
+from ....runtime.errors import ExportError
+from ...refusal import refusing
 
-_PROMPT_TOKENS = 7  # any length: strides and channels do not depend on it
+NETWORK: Final = "unet.onnx"
+SIZES: Final = 6
+"""Original height and width, a crop's top and left, and its height and width."""
+
+_REFUSED: Final = (
+    ("class_embed_type", "a class or a noise level of its own"),
+    ("num_class_embeds", "a class or the noise level of a low-resolution picture"),
+    ("encoder_hid_dim_type", "embeddings that another network projects"),
+    ("time_cond_proj_dim", "an embedding of the guidance scale"),
+    ("dual_cross_attention", "two attentions, over a text and a picture"),
+)
+_PROMPT_TOKENS: Final = 7  # any length: strides and channels do not depend on it
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,8 @@ class Selection:
     self_attention: tuple[AttentionOutput, ...]
     encoder: tuple[FeatureOutput, ...]
     encoder_layers: tuple[AttentionLayer, ...]
+    aligned: tuple[FeatureOutput, ...] = ()
+    network: str = NETWORK
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -97,7 +110,7 @@ def probe(config: Mapping[str, Any]) -> Structure:
     """
     with refusing("the UNet's configuration cannot be built"), torch.device("meta"):
         unet = UNet2DConditionModel.from_config(dict(config)).eval()
-    _check_conditioning(unet.config)
+    check_inputs(unet.config)
     with refusing("the UNet's configuration cannot be run"):
         return _walk(unet)
 
@@ -138,6 +151,7 @@ def _walk(unet: Any) -> Structure:
             torch.empty(1, unet.config.in_channels, side, side),
             torch.zeros(1, dtype=torch.int64),
             torch.empty(1, _PROMPT_TOKENS, context_width(unet.config)),
+            added_cond_kwargs=_added(unet.config),
         )
     return Structure(
         int(unet.config.in_channels),
@@ -148,6 +162,15 @@ def _walk(unet: Any) -> Structure:
         tuple(up_blocks),
         down_factor,
     )
+
+
+def _added(config: Any) -> dict[str, torch.Tensor]:
+    """A pooled text and sizes, of a UNet that takes them."""
+    if config["addition_embed_type"] is None:
+        return {}
+    sizes = SIZES * config["addition_time_embed_dim"]
+    pooled = config["projection_class_embeddings_input_dim"] - sizes
+    return {"text_embeds": torch.empty(1, pooled), "time_ids": torch.empty(1, SIZES)}
 
 
 def _encoder(self_attention: Sequence[AttentionLayer]) -> AttentionLayer | None:
@@ -239,18 +262,21 @@ def _check_strides(
             raise ExportError(f"{kind} stride {stride} has nothing at it; {offer}", **option)
 
 
-def _check_conditioning(config: Any) -> None:
-    """Refuse UNets that need more than a latent, a timestep and a text embedding."""
-    for key in (
-        "class_embed_type",
-        "addition_embed_type",
-        "encoder_hid_dim_type",
-        "time_cond_proj_dim",
-        "num_class_embeds",
-        "dual_cross_attention",
-    ):
+def check_inputs(config: Any) -> None:
+    """Refuse UNets that need what a picture and a prompt cannot give.
+
+    Raises:
+        ExportError: names the input.
+    """
+    for key, needs in _REFUSED:
         if config.get(key) not in (None, False):
             raise ExportError(
-                f"the UNet needs extra conditioning ({key} = {config[key]}); expected one that "
-                "takes a latent, a timestep and a text embedding, as Stable Diffusion 1.x and 2.x"
+                f"the UNet needs extra conditioning ({key} = {config[key]}): {needs}; expected one "
+                "that takes a latent, a timestep and the embeddings of a text"
             )
+    added = config.get("addition_embed_type")
+    if added not in (None, "text_time"):
+        raise ExportError(
+            f"the UNet needs extra conditioning (addition_embed_type = {added}); expected none, or "
+            "text_time: a pooled text and sizes, as Stable Diffusion XL"
+        )

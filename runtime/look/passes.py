@@ -1,4 +1,4 @@
-"""The UNet and its cuts, each opened when it is first needed."""
+"""The cuts of a network, each opened when it is first needed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ..sessions.base import Session
 from .axes import check_axes
 
 
-class Unet:
-    """The cuts of a bundle's UNet that can be run here.
+class Passes:
+    """The cuts of a bundle's network that can be run here.
 
     The longest is opened at once, so that what is wrong with a bundle is said when it is loaded;
     a shorter one when a head reads no more than it gives.

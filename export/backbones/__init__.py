@@ -1,0 +1,23 @@
+"""Families of models, one package or file each: what a model offers, and how its parts become
+graphs. The rest of the exporter and the runtime name none of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..components import open_pipeline
+from ..options import ExportOptions
+from .base import Backbone
+from .unet import UNet
+
+
+def open_backbone(model: str | Path, options: ExportOptions) -> Backbone:
+    """Find a model and the family that it is of.
+
+    Raises:
+        ExportError: there is none, or it is of no family that can be exported.
+    """
+    return UNet(open_pipeline(model, options.vae), options)
+
+
+__all__ = ["Backbone", "open_backbone"]
