@@ -63,19 +63,20 @@ class Reference:
         path = Path(pipeline)
         index = json.loads((path / "model_index.json").read_text())
 
-        def load(part: str) -> Any:
+        def load(part: str, **options: Any) -> Any:
             library, name = index[part]
             kind = getattr({"diffusers": diffusers, "transformers": transformers}[library], name)
-            return kind.from_pretrained(path / part)
+            return kind.from_pretrained(path / part, **options)
 
         def load_vae(folder: Path) -> Any:
             folder = folder if (folder / "config.json").is_file() else folder / "vae"
             kind = json.loads((folder / "config.json").read_text())["_class_name"]
-            return getattr(diffusers, kind).from_pretrained(folder)
+            return getattr(diffusers, kind).from_pretrained(folder, **weights)
 
-        self.unet = load("unet").float().eval()
-        self.vae = (load("vae") if vae is None else load_vae(Path(vae))).float().eval()
-        self.text_encoder = load("text_encoder").float().eval()
+        weights = {"use_safetensors": True}  # a pickle is a program
+        self.unet = load("unet", **weights).float().eval()
+        self.vae = (load("vae", **weights) if vae is None else load_vae(Path(vae))).float().eval()
+        self.text_encoder = load("text_encoder", **weights).float().eval()
         self.tokenizer, self.scheduler = load("tokenizer"), load("scheduler")
         self.feature_strides = tuple(feature_strides)
         self.attention_strides = tuple(attention_strides)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,8 +14,11 @@ import transformers
 
 from ..runtime.bundle.contract import PREDICTION_TYPES
 from ..runtime.errors import ExportError
-from .quiet import quiet
-from .refusal import one_line, refusing
+from .checkpoint import CONFIGS, Checkpoint, open_checkpoint
+from .hub import CLIP, fetch_files, fetch_pipeline, is_hub_id
+from .lora import Lora, open_lora
+from .pickles import PICKLES, refuse_pickle, weights_variant
+from .refusal import refusing
 
 _VAES: Final = ("AutoencoderKL", "AutoencoderTiny")
 _ACCEPTED: Final = {
@@ -28,15 +30,25 @@ _ACCEPTED: Final = {
 _TEXT_ENCODER: Final = "text_encoder"
 _TOKENIZER: Final = "tokenizer"
 _VOCABULARIES: Final = (("tokenizer.json",), ("vocab.json", "merges.txt"))
-_HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
+_SPECIAL: Final = ("bos_token", "eos_token", "unk_token", "pad_token", "model_max_length")
 
 
 @dataclass(frozen=True)
 class Pipeline:
     """A diffusers pipeline on disk; nothing is loaded until asked for.
 
-    `vae_path` is the VAE's own directory, which need not lie in the pipeline's; `classes` are
-    those of its other parts.
+    Attributes:
+        path: the pipeline's directory; of a one-file checkpoint, its configuration's.
+        model_id: what the bundle is called after.
+        vae_path: the VAE's own directory, which need not lie in the pipeline's.
+        vae_class: its class.
+        classes: those of the other parts.
+        vocabulary: the directory with the tokenizers' vocabulary where it is not their own; None
+            of a one-file checkpoint that must look for one.
+        checkpoints: the files that hold the weights of a part, by the part's name; the others'
+            lie in their directories.
+        variant: of the weights in directories, as fp16; None takes what is there.
+        loras: what is merged into every part as it is loaded.
     """
 
     path: Path
@@ -44,6 +56,10 @@ class Pipeline:
     vae_path: Path
     vae_class: str
     classes: Mapping[str, str]
+    vocabulary: Path | None = None
+    checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict)
+    variant: str | None = None
+    loras: tuple[Lora, ...] = ()
 
     @property
     def text_encoders(self) -> int:
@@ -55,24 +71,28 @@ class Pipeline:
         return self.classes[_part(_TEXT_ENCODER, index)]
 
     def config(self, part: str) -> dict[str, Any]:
-        """A part's configuration, as its file has it."""
-        return read_json(self.path / part / "config.json")
+        """A part's configuration, as its file has it, and what a checkpoint says of it."""
+        checkpoint = self.checkpoints.get(part)
+        said = {} if checkpoint is None else checkpoint.config(part)
+        return read_json(self.path / part / "config.json") | said
 
     def vae_config(self) -> dict[str, Any]:
         return read_json(self.vae_path / "config.json")
 
     def load(self, part: str, kind: Any) -> Any:
         """A part, of a class of diffusers' or transformers'."""
-        return self._load(kind, self.path / part)
+        return self._load(part, kind, self.path / part, self.config(part))
 
     def vae(self) -> Any:
-        return self._load(getattr(diffusers, self.vae_class), self.vae_path)
+        kind = getattr(diffusers, self.vae_class)
+        return self._load("vae", kind, self.vae_path, self.vae_config())
 
     def text_encoder(self, index: int) -> Any:
         """A text encoder, with attention written out so that it can be traced."""
         kind = getattr(transformers, self.text_class(index))
-        folder = self.path / _part(_TEXT_ENCODER, index)
-        return self._load(kind, folder, attn_implementation="eager")
+        part = _part(_TEXT_ENCODER, index)
+        config = self.text_config(index)
+        return self._load(part, kind, self.path / part, config, attn_implementation="eager")
 
     def text_config(self, index: int) -> Any:
         """A text encoder's configuration, with transformers' defaults."""
@@ -86,15 +106,22 @@ class Pipeline:
         Raises:
             ExportError: its files are missing or damaged.
         """
-        folder = self.path / _part(_TOKENIZER, index)
+        own = self.path / _part(_TOKENIZER, index)
+        folder = self.vocabulary or own
+        if folder == own and _TEXT_ENCODER in self.checkpoints and not has_vocabulary(own):
+            folder = fetch_vocabulary()
         # without any file transformers makes a vocabulary of two tokens, and says nothing
-        if not any(all((folder / name).is_file() for name in names) for names in _VOCABULARIES):
+        if not has_vocabulary(folder):
             raise ExportError(
                 f"{folder} has no vocabulary; expected "
                 f"{', or '.join(' and '.join(names) for names in _VOCABULARIES)}"
             )
+        special: dict[str, Any] = {}
+        if folder != own and (own / "tokenizer_config.json").is_file():
+            config = read_json(own / "tokenizer_config.json")  # models pad differently
+            special = {name: config[name] for name in _SPECIAL if name in config}
         with refusing(f"{folder} cannot be loaded as a CLIP tokenizer"):
-            return transformers.CLIPTokenizerFast.from_pretrained(folder)
+            return transformers.CLIPTokenizerFast.from_pretrained(folder, **special)
 
     def schedule(self) -> tuple[tuple[float, ...], str]:
         """ᾱ_t of every training timestep in float64, and the prediction type.
@@ -113,53 +140,156 @@ class Pipeline:
             betas = diffusers.DDPMScheduler.from_config(config).betas.double()
         return tuple(torch.cumprod(1.0 - betas, 0).tolist()), kind
 
-    def _load(self, kind: Any, path: Path, **options: Any) -> Any:
-        plain = ("*model.safetensors", "*model.bin", "*model.safetensors.index.json")
-        variant = None if any(any(path.glob(name)) for name in plain) else _variant(path)
-        with refusing(f"{path} cannot be loaded as {kind.__name__}"):
-            model, found = kind.from_pretrained(
-                path, variant=variant, output_loading_info=True, **options
-            )
-        if missing := sorted(found["missing_keys"]):  # the libraries make them up at random
+    def _load(self, part: str, kind: Any, path: Path, config: Any, **options: Any) -> Any:
+        checkpoint = self.checkpoints.get(part)
+        if checkpoint is not None:
+            source = checkpoint.path
+            model, missing = checkpoint.load(part, kind, config, **options)
+        else:
+            source = path
+            variant = weights_variant(path, self.variant)
+            with refusing(f"{path} cannot be loaded as {kind.__name__}"):
+                model, found = kind.from_pretrained(
+                    path,
+                    variant=variant,
+                    use_safetensors=True,
+                    local_files_only=True,
+                    output_loading_info=True,
+                    **options,
+                )
+            missing = sorted(found["missing_keys"])  # the libraries make them up at random
+        if missing:
             raise ExportError(
-                f"{path} lacks {len(missing)} of {kind.__name__}'s weights, the first "
-                f"{missing[0]}; its files are damaged, or config.json is another model's"
+                f"{source} lacks {len(missing)} of {kind.__name__}'s weights, the first "
+                f"{missing[0]}; its files are damaged, or its configuration is another model's"
             )
-        return model.float().eval().requires_grad_(False)
+        model = model.float()
+        for lora in self.loras:
+            lora.merge(part, model)
+        return model.eval().requires_grad_(False)
 
 
-def open_pipeline(model: str | Path, vae: Path | None = None) -> Pipeline:
-    """Find a pipeline: a directory, or a hub id that is fetched (or found in the cache).
+def open_pipeline(
+    model: str | Path,
+    vae: str | Path | None = None,
+    *,
+    tokenizer: Path | None = None,
+    config: Path | None = None,
+    loras: Sequence[str] = (),
+    variant: str | None = None,
+    revision: str | None = None,
+) -> Pipeline:
+    """Find a pipeline: a directory, a one-file checkpoint, or a hub id that is fetched (or found
+    in the cache).
+
+    Args:
+        model: which.
+        vae: another VAE's directory, one file or hub id.
+        tokenizer: a directory with another vocabulary; a one-file checkpoint has none.
+        config: the configuration of a one-file checkpoint of a family that is not known: a
+            diffusers pipeline's directory, which needs no weights.
+        loras: what to merge, each `FILE` or `FILE:scale`.
+        variant: of the weights in directories and on the hub, as fp16.
+        revision: of a hub id: a branch, tag or commit.
 
     Raises:
-        ExportError: nothing there, no network, no pipeline, or components of another kind.
+        ExportError: nothing there, no network, no pipeline, a pickle, or components of another
+            kind.
     """
     path = Path(model)
-    if not path.exists() and isinstance(model, str) and _HUB_ID.fullmatch(model):
-        path = _fetch(model)
-        model_id = model
+    if revision is not None and not is_hub_id(model):
+        raise ExportError(f"revision {revision} is of a hub id, and {path} is none")
+    checkpoint = None
+    if is_hub_id(model):
+        model_id, path = str(model), fetch_pipeline(str(model), variant, revision)
+    elif path.is_file():
+        checkpoint = open_checkpoint(path)
+        model_id, path = path.stem, config or CONFIGS / checkpoint.family()
     else:
         model_id = path.resolve().name
+    if checkpoint is None and config is not None:
+        raise ExportError(f"{path} has a configuration of its own; --config is for one file")
     if not path.is_dir():
-        found = "is a file" if path.exists() else "does not exist"
-        raise ExportError(f"{path} {found}; expected a diffusers pipeline directory or a hub id")
+        if path.suffix.lower() in PICKLES:
+            refuse_pickle(path)
+        raise ExportError(
+            f"{path} does not exist; expected a diffusers pipeline directory, a .safetensors "
+            "checkpoint or a hub id"
+        )
     if not (path / "model_index.json").is_file():
         raise ExportError(
-            f"{path} has no model_index.json; expected a diffusers pipeline directory "
-            "(a single .safetensors checkpoint is converted by diffusers' own scripts)"
+            f"{path} has no model_index.json; expected a diffusers pipeline directory, or a "
+            ".safetensors checkpoint's own name"
         )
     index = read_json(path / "model_index.json")
     classes = {part: _checked_class(index, part) for part in _parts(index)}
+    opened = tuple(open_lora(text) for text in loras)
+    for lora in opened:
+        if strange := set(lora.pairs) - set(index):
+            raise ExportError(f"LoRA {lora.path} changes the {strange.pop()}, which {model} lacks")
+    weighty = [part for part in classes if not part.startswith(_TOKENIZER)]
+    checkpoints = {} if checkpoint is None else dict.fromkeys(weighty, checkpoint)
+    vae_path, vae_class, vae_file = _find_vae(path, index, vae)
+    if vae_file is not None:
+        checkpoints["vae"] = vae_file
+    elif vae is None and checkpoint is not None:
+        checkpoints["vae"] = checkpoint
+    for part, holder in checkpoints.items():
+        if not holder.holds(part):
+            raise ExportError(f"{holder.path} has no {part.replace('_', ' ')}")
+    return Pipeline(
+        path,
+        "+".join([model_id, *(lora.name for lora in opened)]),
+        vae_path,
+        vae_class,
+        classes,
+        tokenizer,
+        checkpoints,
+        variant,
+        opened,
+    )
+
+
+def _find_vae(
+    path: Path, index: Mapping[str, Any], vae: str | Path | None
+) -> tuple[Path, str, Checkpoint | None]:
+    """The directory with the VAE's configuration, its class, and its own file if it has one."""
     if vae is None:
-        vae_path, vae_class = path / "vae", _checked_class(index, "vae")
+        return path / "vae", _checked_class(index, "vae"), None
+    if is_hub_id(vae):
+        folder = fetch_files(str(vae), "config.json", "diffusion_pytorch_model.safetensors")
+    elif Path(vae).is_file():
+        return path / "vae", _checked_class(index, "vae"), open_checkpoint(Path(vae))
+    elif Path(vae).is_dir():
+        folder = Path(vae) if (Path(vae) / "config.json").is_file() else Path(vae) / "vae"
     else:
-        if not vae.is_dir():
-            found = "is a file" if vae.exists() else "does not exist"
-            raise ExportError(f"VAE {vae} {found}, expected the directory of a diffusers VAE")
-        vae_path = vae if (vae / "config.json").is_file() else vae / "vae"
-        vae_class = str(read_json(vae_path / "config.json").get("_class_name"))
-        _check_class("vae", vae_class)
-    return Pipeline(path, model_id, vae_path, vae_class, classes)
+        raise ExportError(
+            f"VAE {vae} does not exist, expected the directory of a diffusers VAE, its one file or "
+            "a hub id"
+        )
+    kind = str(read_json(folder / "config.json").get("_class_name"))
+    _check_class("vae", kind)
+    return folder, kind, None
+
+
+def has_vocabulary(folder: Path) -> bool:
+    """Whether a CLIP tokenizer's vocabulary lies in `folder`."""
+    return any(all((folder / name).is_file() for name in names) for names in _VOCABULARIES)
+
+
+def fetch_vocabulary() -> Path:
+    """CLIP's vocabulary, from the hub or its cache.
+
+    Raises:
+        ExportError: it is in neither.
+    """
+    try:
+        return fetch_files(CLIP, *(name for names in _VOCABULARIES[1:] for name in names))
+    except ExportError as error:
+        raise ExportError(
+            "a checkpoint in one file has no tokenizer: give --tokenizer, the directory of any "
+            f"CLIP's (vocab.json and merges.txt), since {error}"
+        ) from error
 
 
 def _part(kind: str, index: int) -> str:
@@ -211,23 +341,3 @@ def _check_class(part: str, name: str) -> None:
             f"the pipeline's {part} is a {name}; expected {' or '.join(_accepted(part))} "
             "(Stable Diffusion 1.x, 2.x or XL)"
         )
-
-
-def _variant(path: Path) -> str | None:
-    """The variant of a component that comes in one only, as `model.fp16.safetensors`."""
-    found = sorted({file.suffixes[0][1:] for file in path.glob("*model.*.safetensors")})
-    return found[0] if found else None
-
-
-def _fetch(model_id: str) -> Path:
-    try:
-        with quiet():
-            fetched = diffusers.DiffusionPipeline.download(
-                model_id, safety_checker=None, feature_extractor=None
-            )
-    except Exception as error:  # the hub raises from httpx, requests and itself
-        raise ExportError(
-            f"{model_id} is neither a directory here nor could it be fetched from the hub "
-            f"({type(error).__name__}: {one_line(error)}); check the network or give a directory"
-        ) from error
-    return Path(fetched)

@@ -32,7 +32,12 @@ class ExportOptions:
         weights: "fp16" stores weights in half and widens them at load, so that
             files halve and arithmetic stays float32; only with fp32 precision.
         opset: ONNX opset version; None takes the lowest that serves the precision.
-        vae: a VAE's directory to use instead of the pipeline's own, as a TAESD's.
+        vae: a VAE's directory, file or hub id to use instead of the pipeline's own, as a TAESD's.
+        loras: LoRA files to merge, each `FILE` or `FILE:scale`.
+        tokenizer: a directory with another vocabulary; a one-file checkpoint has none.
+        config: a diffusers pipeline's directory with the configuration of a one-file checkpoint.
+        variant: of the weights in directories and on the hub, as fp16.
+        revision: of a hub id.
         recommended: what the manifest recommends to the runtime, by head and by the head's
             settings.
         classes: the names a closed-vocabulary model knows, a class's synonyms after its name;
@@ -46,7 +51,12 @@ class ExportOptions:
     precision: str = "fp32"
     weights: str = "same"
     opset: int | None = None
-    vae: Path | None = None
+    vae: str | None = None
+    loras: tuple[str, ...] = ()
+    tokenizer: Path | None = None
+    config: Path | None = None
+    variant: str | None = None
+    revision: str | None = None
     recommended: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     classes: tuple[tuple[str, ...], ...] = ()
     overwrite: bool = False

@@ -185,3 +185,10 @@ def save_odd(directory: Path, **options: Any) -> Path:
         attention_head_dim=4,
     )
     return save_pipeline(directory, unet, **{"seed": 3, "vae_levels": 2} | options)
+
+
+def load_part(pipeline: Any, part: str) -> Any:
+    """A part of an opened pipeline by its name."""
+    if part == "unet":
+        return pipeline.load("unet", UNet2DConditionModel)
+    return pipeline.vae() if part == "vae" else getattr(pipeline, part)(0)

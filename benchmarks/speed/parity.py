@@ -77,7 +77,7 @@ def _as_exported(manifest: Manifest, vae: str | None) -> ExportOptions:
         tuple(dict.fromkeys(output.stride for output in outputs))
         for outputs in (manifest.features, manifest.attention, manifest.self_attention)
     )
-    return ExportOptions(*strides, vae=None if vae is None else Path(vae))
+    return ExportOptions(*strides, vae=vae)
 
 
 def _check_same(backbone: Backbone, manifest: Manifest, task: Task) -> None:

@@ -17,7 +17,16 @@ def open_backbone(model: str | Path, options: ExportOptions) -> Backbone:
     Raises:
         ExportError: there is none, or it is of no family that can be exported.
     """
-    return UNet(open_pipeline(model, options.vae), options)
+    pipeline = open_pipeline(
+        model,
+        options.vae,
+        tokenizer=options.tokenizer,
+        config=options.config,
+        loras=options.loras,
+        variant=options.variant,
+        revision=options.revision,
+    )
+    return UNet(pipeline, options)
 
 
 __all__ = ["Backbone", "open_backbone"]

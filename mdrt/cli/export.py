@@ -56,13 +56,24 @@ GONE: Final[Mapping[str, str]] = {
 @click.command("export", cls=Command, gone=GONE, extra="export")
 @click.argument("model")
 @group(
-    "What heads may read",
+    "The model",
+    option("--vae", metavar="DIR|FILE|ID", help="Another VAE, as a TAESD's."),
     option(
-        "--feature-strides",
-        default="64,32,16",
-        show_default=True,
-        help="Image pixels per cell of the features to return.",
+        "--lora",
+        "loras",
+        multiple=True,
+        metavar="FILE[:SCALE]",
+        help="Merge a LoRA, of kohya's or diffusers' format; may be repeated.",
     ),
+    option(
+        "--tokenizer",
+        type=PATH,
+        metavar="DIR",
+        help="A CLIP's vocabulary, for a checkpoint in one file.  [default: the hub's]",
+    ),
+)
+@group(
+    "What heads may read",
     option(
         "--attention-strides",
         default="64,32",
@@ -92,7 +103,6 @@ GONE: Final[Mapping[str, str]] = {
         show_default=True,
         help="fp16: store weights in half and compute in float32.",
     ),
-    option("--vae", type=PATH, help="Another VAE's directory, as a TAESD's."),
 )
 @group(
     "What it tells",
@@ -102,13 +112,6 @@ GONE: Final[Mapping[str, str]] = {
         metavar="FILE.toml",
         help="Settings that the bundle recommends, a table for each head, as `mdrt heads` lists "
         "them.  [default: none, the paper's]",
-    ),
-    option(
-        "--classes",
-        default="",
-        metavar="NAMES|@FILE",
-        help="Names a closed-vocabulary model knows: comma-separated, or @FILE, a text with one a "
-        "line and commas between synonyms (a name that ends in .txt needs no @).",
     ),
 )
 @group(
@@ -125,6 +128,28 @@ GONE: Final[Mapping[str, str]] = {
     json_option,
 )
 @experts(
+    option("--variant", metavar="NAME", help="Of the weights in a directory or on the hub: fp16."),
+    option("--revision", metavar="NAME", help="Branch, tag or commit of a hub id."),
+    option(
+        "--config",
+        type=PATH,
+        metavar="DIR",
+        help="A diffusers pipeline's directory with the configuration of a checkpoint in one file; "
+        "those of Stable Diffusion 1.x, 2.x and XL are known.",
+    ),
+    option(
+        "--feature-strides",
+        default="64,32,16",
+        show_default=True,
+        help="Image pixels per cell of the features to return.",
+    ),
+    option(
+        "--classes",
+        default="",
+        metavar="NAMES|@FILE",
+        help="Names a closed-vocabulary model knows: comma-separated, or @FILE, a text with one a "
+        "line and commas between synonyms (a name that ends in .txt needs no @).",
+    ),
     option(
         "--opset",
         type=click.IntRange(*OPSETS),
@@ -135,27 +160,33 @@ GONE: Final[Mapping[str, str]] = {
 )
 def export_command(
     model: str,
-    feature_strides: str,
+    vae: str | None,
+    loras: tuple[str, ...],
+    tokenizer: Path | None,
     attention_strides: str,
     self_attention_strides: str,
     precision: str,
     weights: str,
-    vae: Path | None,
     recommend: Path | None,
-    classes: str,
     out: Path,
     overwrite: bool,
     trt: str | None,
     as_json: bool,
+    variant: str | None,
+    revision: str | None,
+    config: Path | None,
+    feature_strides: str,
+    classes: str,
     opset: int | None,
     profiles: tuple[str, ...],
 ) -> None:
-    """Turn MODEL, a diffusers pipeline directory or hub id, into a bundle.
+    """Turn MODEL, a .safetensors checkpoint, diffusers directory or hub id, into a bundle.
 
-    Every graph is proved against PyTorch before the bundle appears.
+    Every graph is proved against PyTorch before the bundle appears. Pickles are refused.
 
     \b
     mdrt export stable-diffusion-v1-5/stable-diffusion-v1-5 --out sd15
+    mdrt export model.safetensors --lora style.safetensors:0.8 --out style
     mdrt export ./pipeline --out small --weights fp16 --recommend best.toml
     """
     options = ExportOptions(
@@ -166,6 +197,11 @@ def export_command(
         weights=weights,
         opset=opset,
         vae=vae,
+        loras=loras,
+        tokenizer=tokenizer,
+        config=config,
+        variant=variant,
+        revision=revision,
         recommended={} if recommend is None else _tables(recommend),
         classes=_names(classes),
         overwrite=overwrite,

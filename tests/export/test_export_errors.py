@@ -293,7 +293,7 @@ def test_terminate_leaves_no_bundle(output: Path, monkeypatch: pytest.MonkeyPatc
         os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("mdrt.export.exporter.open_pipeline", terminate)
+    monkeypatch.setattr("mdrt.export.exporter.open_backbone", terminate)
     result = CliRunner().invoke(main, ["export", "some/model", "-o", str(output)])
     assert result.exit_code == 128 + signal.SIGTERM
     assert result.stderr.strip() == "Error: terminated"
