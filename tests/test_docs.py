@@ -70,6 +70,16 @@ NOT_RUN: Final = (
         "tests/export/test_export_command.py",
     ),
     NotRun(
+        r"mdrt export .* --out (dreamshaper(-offline)?|styled|sharper|sd15-of-half)",
+        "an export takes most of a minute, and one is run",
+        "tests/export/test_checkpoint.py",
+    ),
+    NotRun(
+        r"weights = torch\.load\(.*",
+        "there is no model to convert",
+        "tests/export/test_pickles.py",
+    ),
+    NotRun(
         r".*unet(\.\w+)?\.plan.*",
         "engines run on a GPU",
         "tests/engines/test_segment.py",  # on a stand-in; on a GPU test_on_gpu.py
