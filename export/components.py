@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import diffusers
-import torch
 import transformers
 
-from ..runtime.bundle.contract import PREDICTION_TYPES
 from ..runtime.errors import ExportError
 from .checkpoint import CONFIGS, Checkpoint, open_checkpoint
 from .hub import CLIP, fetch_files, fetch_pipeline, is_hub_id
@@ -70,11 +68,11 @@ class Pipeline:
         """The class of a text encoder, counted from 0."""
         return self.classes[_part(_TEXT_ENCODER, index)]
 
-    def config(self, part: str) -> dict[str, Any]:
+    def config(self, part: str, file: str = "config.json") -> dict[str, Any]:
         """A part's configuration, as its file has it, and what a checkpoint says of it."""
         checkpoint = self.checkpoints.get(part)
         said = {} if checkpoint is None else checkpoint.config(part)
-        return read_json(self.path / part / "config.json") | said
+        return read_json(self.path / part / file) | said
 
     def vae_config(self) -> dict[str, Any]:
         return read_json(self.vae_path / "config.json")
@@ -122,23 +120,6 @@ class Pipeline:
             special = {name: config[name] for name in _SPECIAL if name in config}
         with refusing(f"{folder} cannot be loaded as a CLIP tokenizer"):
             return transformers.CLIPTokenizerFast.from_pretrained(folder, **special)
-
-    def schedule(self) -> tuple[tuple[float, ...], str]:
-        """ᾱ_t of every training timestep in float64, and the prediction type.
-
-        Raises:
-            ExportError: the noise schedule or the prediction type is of an unknown kind.
-        """
-        config = read_json(self.path / "scheduler" / "scheduler_config.json")
-        kind = config.get("prediction_type", "epsilon")
-        if kind not in PREDICTION_TYPES:
-            raise ExportError(
-                f"the scheduler's prediction_type is {kind!r}; expected one of "
-                f"{', '.join(PREDICTION_TYPES)} (Stable Diffusion 1.x, 2.x or XL)"
-            )
-        with refusing("the scheduler's noise schedule is unknown"):
-            betas = diffusers.DDPMScheduler.from_config(config).betas.double()
-        return tuple(torch.cumprod(1.0 - betas, 0).tolist()), kind
 
     def _load(self, part: str, kind: Any, path: Path, config: Any, **options: Any) -> Any:
         checkpoint = self.checkpoints.get(part)

@@ -22,9 +22,10 @@ class ExportOptions:
     """Options of one export.
 
     Attributes:
-        feature_strides: image pixels per cell of the features to return; the
-            paper's sizes 8, 16, 32 at 512² (Table 6).
-        attention_strides: the same for cross-attention logits: sizes 8, 16 (Table 5).
+        feature_strides: image pixels per cell of the features to return; None: the paper's 64,
+            32, 16 (sizes 8, 16, 32 at 512², Table 6), those that the model has.
+        attention_strides: the same for cross-attention logits; None: 64 and 32 likewise (sizes 8,
+            16, Table 5).
         self_attention_strides: the same for self-attention's queries and keys, which heads refined
             and diffseg read; none by default.
         precision: what the graphs compute in; norms, softmax, logits and
@@ -45,8 +46,8 @@ class ExportOptions:
         overwrite: replace an existing bundle.
     """
 
-    feature_strides: tuple[int, ...] = (64, 32, 16)
-    attention_strides: tuple[int, ...] = (64, 32)
+    feature_strides: tuple[int, ...] | None = None
+    attention_strides: tuple[int, ...] | None = None
     self_attention_strides: tuple[int, ...] = ()
     precision: str = "fp32"
     weights: str = "same"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from tokenizers import pre_tokenizers
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 WORDS = ("sky", "grass", "traffic", "light", "person", "tree", "a", "photo", "of", "and", "car")
 MAX_LENGTH = 77  # CLIP's own
@@ -111,6 +111,65 @@ def save_pipeline(
         "vae": ["diffusers", "AutoencoderTiny" if tiny_vae else "AutoencoderKL"],
     }
     (directory / "model_index.json").write_text(json.dumps(index))
+    return directory
+
+
+def save_xl(
+    directory: Path,
+    unet: dict[str, Any] | None = None,
+    scheduler: dict[str, Any] | None = None,
+    vae: dict[str, Any] | None = None,
+    seed: int = 4,
+) -> Path:
+    """An SDXL-shaped pipeline: three levels, the first without attention, two text encoders of
+    which the second projects a pooled embedding and pads with "!", and sizes as conditions.
+
+    Args:
+        unet: changes to its configuration.
+        scheduler: another scheduler's configuration.
+        vae: entries of the VAE's configuration that no constructor needs, as `latents_mean`.
+    """
+    config = sd1_unet(
+        block_out_channels=(32, 32, 64),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 1, 2),
+        attention_head_dim=(2, 4, 8),
+        use_linear_projection=True,
+        layers_per_block=1,
+        cross_attention_dim=HIDDEN + 2 * HIDDEN,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=48 + 6 * 8,
+    )
+    save_pipeline(directory, config | (unet or {}), seed=seed)
+    vocabulary = save_tokenizer(directory / "tokenizer_2", pad_token="!")
+    text = CLIPTextConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=2 * HIDDEN,
+        intermediate_size=2 * HIDDEN,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=MAX_LENGTH,
+        projection_dim=48,
+        hidden_act="gelu",
+        bos_token_id=vocabulary["<|startoftext|>"],
+        eos_token_id=vocabulary["<|endoftext|>"],
+        pad_token_id=vocabulary["!"],
+    )
+    CLIPTextModelWithProjection(text).save_pretrained(directory / "text_encoder_2")
+    if scheduler is not None:
+        (directory / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
+    if vae is not None:
+        path = directory / "vae" / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | vae))
+    path = directory / "model_index.json"
+    index = json.loads(path.read_text()) | {
+        "_class_name": "StableDiffusionXLPipeline",
+        "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+        "tokenizer_2": ["transformers", "CLIPTokenizer"],
+    }
+    path.write_text(json.dumps(index))
     return directory
 
 

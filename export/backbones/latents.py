@@ -17,8 +17,9 @@ from ..refusal import refusing
 _PROBE: Final = 512  # pixels; costs nothing on the meta device
 
 
-def latent_spec(pipeline: Pipeline) -> LatentSpec:
-    """What the VAE's configuration says of its latents, and a run on the meta device.
+def latent_spec(pipeline: Pipeline, deviation: float = 1.0) -> LatentSpec:
+    """What the VAE's configuration says of its latents, and a run on the meta device; `deviation`
+    is what the scaled ones have where the network's have 1.
 
     Raises:
         ExportError: the configuration cannot be built, or scales by no number.
@@ -36,4 +37,6 @@ def latent_spec(pipeline: Pipeline) -> LatentSpec:
             f"the VAE's scaling_factor is {scaling} and its shift_factor {shift}; "
             "expected a positive number, and a number or null"
         )
-    return LatentSpec(_PROBE // int(latent.shape[2]), int(latent.shape[1]), scaling, shift)
+    return LatentSpec(
+        _PROBE // int(latent.shape[2]), int(latent.shape[1]), scaling / deviation, shift
+    )

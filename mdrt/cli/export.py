@@ -76,9 +76,8 @@ GONE: Final[Mapping[str, str]] = {
     "What heads may read",
     option(
         "--attention-strides",
-        default="64,32",
-        show_default=True,
-        help="Image pixels per cell of the cross-attention layers to return.",
+        help="Image pixels per cell of the cross-attention layers to return.  [default: those of "
+        "64,32]",
     ),
     option(
         "--self-attention-strides",
@@ -139,9 +138,8 @@ GONE: Final[Mapping[str, str]] = {
     ),
     option(
         "--feature-strides",
-        default="64,32,16",
-        show_default=True,
-        help="Image pixels per cell of the features to return.",
+        help="Image pixels per cell of the features to return.  [default: those of 64,32,16 that "
+        "the model has]",
     ),
     option(
         "--classes",
@@ -163,7 +161,7 @@ def export_command(
     vae: str | None,
     loras: tuple[str, ...],
     tokenizer: Path | None,
-    attention_strides: str,
+    attention_strides: str | None,
     self_attention_strides: str,
     precision: str,
     weights: str,
@@ -175,7 +173,7 @@ def export_command(
     variant: str | None,
     revision: str | None,
     config: Path | None,
-    feature_strides: str,
+    feature_strides: str | None,
     classes: str,
     opset: int | None,
     profiles: tuple[str, ...],
@@ -190,8 +188,8 @@ def export_command(
     mdrt export ./pipeline --out small --weights fp16 --recommend best.toml
     """
     options = ExportOptions(
-        feature_strides=_strides(feature_strides),
-        attention_strides=_strides(attention_strides),
+        feature_strides=None if feature_strides is None else _strides(feature_strides),
+        attention_strides=None if attention_strides is None else _strides(attention_strides),
         self_attention_strides=_strides(self_attention_strides) if self_attention_strides else (),
         precision=precision,
         weights=weights,

@@ -144,7 +144,11 @@ class Taps:
                 f"features is 'encoder', and {manifest.model_id} has no attention in its down "
                 "blocks; expected 'decoder'"
             )
-        found = self._grids(kind, declared, timestep, text)
+        found = self._seen(kind, timestep, text)
+        if found is None:
+            cut = self.network.passes.choose([output.name for output in declared])
+            seen = self._pass(self.canvas, self._latents(self.canvas), cut, timestep, text)
+            found = getattr(seen, kind)
         return _of_strides(declared, found, None if encoder else strides)
 
     def aligned(self, kind: str) -> Grid:
@@ -155,15 +159,18 @@ class Taps:
             MdrtError: the bundle gives out none of that kind.
         """
         declared = self.network.manifest.aligned
-        found = self._grids("aligned", declared, 0, self.empty) if declared else ()
-        for output, grid in zip(declared, found, strict=True):
-            if output.name.startswith(f"{kind}_s"):
-                return grid
-        given = ", ".join(output.name for output in declared) or "none"
-        raise MdrtError(
-            f"{self.network.manifest.model_id} has no map {kind} in the space of its words; it has "
-            f"{given}"
-        )
+        names = [output.name.partition("_s")[0] for output in declared]
+        if kind not in names:
+            raise MdrtError(
+                f"{self.network.manifest.model_id} has no map {kind} in the space of its words; it "
+                f"has {', '.join(names) or 'none'}"
+            )
+        text = self.empty
+        found = self._seen("aligned", 0, text)
+        if found is None:
+            cut = self.network.passes.choose([output.name for output in declared])
+            found = self._pass(self.canvas, self._latents(self.canvas), cut, 0, text).aligned
+        return found[names.index(kind)]
 
     def logits(
         self,
@@ -303,15 +310,10 @@ class Taps:
                 self._kept.put((kind, self._mirror, timestep, text.key), grids)
         return seen
 
-    def _grids(
-        self, kind: str, declared: Sequence[FeatureOutput], timestep: int, text: EncodedText
-    ) -> tuple[Grid, ...]:
-        """Maps of the picture's tiles, of the kind of outputs that `Seen` calls so."""
+    def _seen(self, kind: str, timestep: int, text: EncodedText) -> tuple[Grid, ...] | None:
+        """Maps of the picture's tiles that are kept, of the kind of outputs that `Seen` calls
+        so."""
         found: tuple[Grid, ...] | None = self._kept.get((kind, self._mirror, timestep, text.key))
-        if found is None:
-            cut = self.network.passes.choose([output.name for output in declared])
-            seen = self._pass(self.canvas, self._latents(self.canvas), cut, timestep, text)
-            found = getattr(seen, kind)
         return found
 
     def _queries(

@@ -86,7 +86,7 @@ def fp16(tmp_path_factory: pytest.TempPathFactory, storybook: Path) -> tuple[Pat
 
 
 def records(bundle: Path) -> Mapping[str, PlanRecord]:
-    return check_plans(bundle, load_bundle(bundle).manifest)
+    return check_plans(bundle, load_bundle(bundle).manifest, "unet.plan")
 
 
 def test_a_plan_and_a_sidecar_beside_each_graph(fp32: Path) -> None:

@@ -94,7 +94,7 @@ def test_built_for_real(bundle: Path) -> None:
         "unet.encoder.plan",
         "unet.encoder.plan.json",
     }
-    records = check_plans(bundle, load_bundle(bundle).manifest)
+    records = check_plans(bundle, load_bundle(bundle).manifest, "unet.plan")
     encoder, whole = records["unet.encoder.onnx"], records["unet.onnx"]
     assert encoder.sources.keys() == {"unet.encoder.onnx", "unet.onnx.data"}
     assert encoder.shapes == whole.shapes

@@ -33,7 +33,7 @@ PROFILE = parse_profiles(["batch=1:2:3", "size=128:256:256"])
 def prove(bundle: Path, graph: str = "unet.onnx", **changes: object) -> Proof:
     tensorrt.write_engines(bundle, profile=PROFILE)
     checked = load_bundle(bundle)
-    record = replace(check_plans(bundle, checked.manifest)[graph], **changes)  # type: ignore[arg-type]
+    record = replace(check_plans(bundle, checked.manifest, "unet.plan")[graph], **changes)  # type: ignore[arg-type]
     gpu = find_gpu(record.compute_capabilities)
     assert not isinstance(gpu, str)
     return prove_engine(checked, bundle / plan_name(graph), record, gpu)

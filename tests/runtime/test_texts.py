@@ -71,13 +71,18 @@ def test_another_text_encoder_is_another_list(cache):
     segmenter = mdrt.Segmenter()
     side = segmenter.network.words
     ids = np.zeros((1, 40), np.int64)
-    digests = {side._digest(ids), side._digest(ids + 1), side._digest(ids.reshape(2, 20))}
+    (text,) = segmenter.manifest.texts
+
+    def digest(ids, output="encoder_hidden_states"):
+        return side._digest(text, output, ids)
+
+    digests = {digest(ids), digest(ids + 1), digest(ids.reshape(2, 20)), digest(ids, "pooled")}
     files = dict(segmenter.manifest.files)
     record = files[contract.text_encoder_name(0)]
     files[contract.text_encoder_name(0)] = contract.FileRecord("0" * 64, record.bytes)
     object.__setattr__(segmenter.manifest, "files", files)
-    digests.add(side._digest(ids))
-    assert len(digests) == 4
+    digests.add(digest(ids))
+    assert len(digests) == 5
 
 
 def test_a_cache_that_cannot_be_written_changes_nothing(cache, monkeypatch):

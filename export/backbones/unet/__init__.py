@@ -17,6 +17,7 @@ from ...options import ExportOptions
 from ...proof import Case, Example
 from ...text_encoders import TextPart, text_parts
 from ..latents import latent_spec
+from ..noise import read_schedule
 from .capture import capture
 from .conditioning import conditioning
 from .examples import unet_examples, words_examples
@@ -40,7 +41,9 @@ class UNet:
         self.pipeline, self.model_id = pipeline, pipeline.model_id
         config = pipeline.config("unet")
         self.structure: Structure = probe(config)
-        self.latent = latent_spec(pipeline)
+        schedule = read_schedule(pipeline)
+        self.noise = schedule.noise
+        self.latent = latent_spec(pipeline, schedule.deviation)
         self.selection = select(
             self.structure,
             self.latent.factor,
@@ -50,9 +53,9 @@ class UNet:
         )
         self.texts: Sequence[TextPart] = text_parts(pipeline, pooled=_takes_pooled(config))
         specs = [text.spec for text in self.texts]
-        self.conditioning = conditioning(self.structure, config, self.latent, specs)
-        levels, kind = pipeline.schedule()
-        self.noise = contract.NoiseSpec("diffusion", levels, kind)
+        self.conditioning = conditioning(
+            self.structure, config, self.latent, specs, schedule.timesteps
+        )
         cells = _native_cells(config, self.structure.down_factor)
         self.image = _image(
             cells * self.latent.factor, self.latent.factor * self.structure.down_factor

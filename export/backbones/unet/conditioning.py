@@ -28,6 +28,7 @@ class Conditioning:
         factor: pixels a cell.
         texts: the network's inputs for texts → the shape of a row of each.
         sized: whether it takes pooled texts, and sizes of the picture and of a crop of it.
+        timesteps: what the UNet is told at each level of noise; empty for the level's number.
     """
 
     channels: int
@@ -35,6 +36,7 @@ class Conditioning:
     factor: int
     texts: Mapping[str, tuple[int, ...]]
     sized: bool
+    timesteps: tuple[float, ...]
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -48,7 +50,11 @@ class Conditioning:
 
 
 def conditioning(
-    structure: Structure, config: Any, latent: LatentSpec, texts: Sequence[TextSpec]
+    structure: Structure,
+    config: Any,
+    latent: LatentSpec,
+    texts: Sequence[TextSpec],
+    timesteps: tuple[float, ...] = (),
 ) -> Conditioning:
     """What a UNet takes, of a VAE's latents and of text encoders.
 
@@ -86,4 +92,4 @@ def conditioning(
                 f"its text encoders and {SIZES} sizes of {config['addition_time_embed_dim']} each "
                 "(a refiner, which takes an aesthetic score, cannot be exported: export its base)"
             )
-    return Conditioning(latent.channels, further, latent.factor, inputs, sized)
+    return Conditioning(latent.channels, further, latent.factor, inputs, sized, timesteps)

@@ -45,8 +45,11 @@ def unet_examples(
         further = torch.zeros(case.batch, conditioning.further, *cells)
         states = torch.cat([texts[name] for name in conditioning.states], dim=-1)
         whole = torch.cat([sample, further], dim=1)
+        told = timestep
+        if conditioning.timesteps:
+            told = torch.tensor([conditioning.timesteps[t] for t in timestep.tolist()])
         with torch.no_grad(), _observed(unet, selection) as outputs:
-            unet(whole, timestep, states, added_cond_kwargs=added)
+            unet(whole, told, states, added_cond_kwargs=added)
         for output in selection.encoder:
             grid = (case.height // output.stride, case.width // output.stride)
             outputs[output.name] = _as_map(outputs[output.name], grid)

@@ -39,6 +39,8 @@ _REFUSED: Final = (
     ("time_cond_proj_dim", "an embedding of the guidance scale"),
     ("dual_cross_attention", "two attentions, over a text and a picture"),
 )
+_FEATURES: Final = (64, 32, 16)  # sizes 8, 16, 32 at 512² (Table 6)
+_ATTENTION: Final = (64, 32)  # sizes 8, 16 (Table 5)
 _PROMPT_TOKENS: Final = 7  # any length: strides and channels do not depend on it
 
 
@@ -188,11 +190,12 @@ def context_width(config: Any) -> int:
 def select(
     structure: Structure,
     vae_factor: int,
-    feature_strides: Sequence[int],
-    attention_strides: Sequence[int],
+    feature_strides: Sequence[int] | None = None,
+    attention_strides: Sequence[int] | None = None,
     self_attention_strides: Sequence[int] = (),
 ) -> Selection:
-    """Choose outputs by stride, in image pixels per cell.
+    """Choose outputs by stride, in image pixels per cell; for None those of the paper's that the
+    UNet has.
 
     Raises:
         ExportError: nothing stands at a requested stride; lists the strides that exist.
@@ -207,6 +210,10 @@ def select(
         "attention": {s for _, s in layers},
         "self-attention": {s for _, s in own_layers},
     }
+    if feature_strides is None:
+        feature_strides = _usual(_FEATURES, offered["feature"])
+    if attention_strides is None:
+        attention_strides = _usual(_ATTENTION, offered["attention"])
     _check_strides("feature", feature_strides, offered)
     _check_strides("attention", attention_strides, offered)
     if self_attention_strides:
@@ -240,6 +247,11 @@ def _outputs(
         for wanted in strides
         for index, layer in enumerate(at for at, stride in layers if stride == wanted)
     )
+
+
+def _usual(wanted: Sequence[int], offered: Collection[int]) -> Sequence[int]:
+    """Those of the paper's strides that there are, else the coarsest that there is."""
+    return [stride for stride in wanted if stride in offered] or sorted(offered)[-1:]
 
 
 def _check_strides(

@@ -29,6 +29,7 @@ class CutUNet(nn.Module):  # type: ignore[misc]
         self.captured = captured
         self.dtype = dtype
         self.conditioning = conditioning
+        self.register_buffer("timesteps", torch.tensor(conditioning.timesteps), persistent=False)
 
     def forward(
         self,
@@ -39,6 +40,8 @@ class CutUNet(nn.Module):  # type: ignore[misc]
         pooled_2: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, ...]:
         states = joined(encoder_hidden_states, encoder_hidden_states_2).to(self.dtype)
+        if len(self.timesteps):
+            timestep = self.timesteps[timestep]
         added = {}
         if self.conditioning.sized:
             assert pooled_2 is not None
