@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import diffusers
 import numpy as np
@@ -42,6 +42,13 @@ class Observation:
 
     features: list[Tensor]
     logits: list[Tensor]
+
+
+class Embedded(NamedTuple):
+    """A prompt as the UNet takes it: (1, max_length, width), and (1, pooled) or None."""
+
+    states: Tensor
+    pooled: Tensor | None
 
 
 class Reference:
@@ -76,8 +83,14 @@ class Reference:
         weights = {"use_safetensors": True}  # a pickle is a program
         self.unet = load("unet", **weights).float().eval()
         self.vae = (load("vae", **weights) if vae is None else load_vae(Path(vae))).float().eval()
-        self.text_encoder = load("text_encoder", **weights).float().eval()
-        self.tokenizer, self.scheduler = load("tokenizer"), load("scheduler")
+        self.scheduler = load("scheduler")
+        pairs = [(f"text_encoder{n}", f"tokenizer{n}") for n in ("", "_2")]
+        self.texts = [
+            (load(encoder, **weights).float().eval(), load(tokenizer))
+            for encoder, tokenizer in pairs
+            if encoder in index
+        ]
+        self.tokenizer = self.texts[0][1]
         self.feature_strides = tuple(feature_strides)
         self.attention_strides = tuple(attention_strides)
         self.dtype = dtype
@@ -231,12 +244,18 @@ class Reference:
         return seen
 
     @torch.no_grad()
-    def embed(self, prompt: str) -> Tensor:
-        """(1, max_length, hidden)."""
-        length = self.tokenizer.model_max_length
-        encoded = self.tokenizer(prompt, padding="max_length", max_length=length)
-        states: Tensor = self.text_encoder(torch.tensor([encoded.input_ids])).last_hidden_state
-        return states
+    def embed(self, prompt: str) -> Embedded:
+        """One text encoder's last states; or, of two, the last but one of each side by side, and
+        what the second projects, as Stable Diffusion XL takes them."""
+        several, states, pooled = len(self.texts) > 1, [], None
+        for encoder, tokenizer in self.texts:
+            length = tokenizer.model_max_length
+            encoded = tokenizer(prompt, padding="max_length", max_length=length)
+            ids = torch.tensor([encoded.input_ids])
+            found = encoder(ids, output_hidden_states=True)
+            states.append(found.hidden_states[-2] if several else found.last_hidden_state)
+            pooled = found.text_embeds if several and hasattr(found, "text_embeds") else None
+        return Embedded(torch.cat(states, dim=2), pooled)
 
     @torch.no_grad()
     def encode(self, image: npt.NDArray[np.uint8]) -> Tensor:
@@ -244,19 +263,53 @@ class Reference:
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
         encoded = self.vae.encode(pixels)
         mean = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mean
-        shift = self.vae.config.get("shift_factor") or 0.0
-        latent: Tensor = (mean - shift) * self.vae.config.scaling_factor
-        return latent
+        config = self.vae.config
+        if config.get("latents_mean") is not None:
+            own = (torch.tensor(config[f"latents_{of}"])[:, None, None] for of in ("mean", "std"))
+            shift, deviation = own
+        else:
+            shift, deviation = torch.tensor(config.get("shift_factor") or 0.0), torch.tensor(1.0)
+        latent: Tensor = (mean - shift) * config.scaling_factor / deviation
+        return latent / self._latent_deviation()
+
+    def _latent_deviation(self) -> float:
+        """EDM's σ_d, what scaled latents have where those that enter the UNet have 1."""
+        return float(self.scheduler.config.get("sigma_data") or 1.0)
+
+    def _sigma(self, t: int) -> Tensor:
+        """EDM's noise level, counted from the least."""
+        self.scheduler.set_timesteps(self.scheduler.config.num_train_timesteps)
+        sigma: Tensor = self.scheduler.sigmas.double()[:-1].flip(0)[t]
+        return sigma
 
     def noised(self, latent: Tensor, noise: Tensor, t: int) -> Tensor:
-        """z_t = √ᾱ_t z + √(1 − ᾱ_t) ε."""
-        alpha = torch.cumprod(1 - self.scheduler.betas.double(), 0)[t]
+        """z_t = √ᾱ_t z + √(1 − ᾱ_t) ε; of EDM as its scheduler preconditions z + σ ε."""
         rows, columns = (torch.arange(n) for n in latent.shape[2:])
         repeated = noise[:, rows % noise.shape[1]][:, :, columns % noise.shape[2]]
+        if "sigma_data" in self.scheduler.config:
+            sigma = self._sigma(t)
+            noisy = latent * self._latent_deviation() + sigma * repeated
+            return self.scheduler.precondition_inputs(noisy, sigma).float()
+        alpha = torch.cumprod(1 - self.scheduler.betas.double(), 0)[t]
         return (alpha.sqrt() * latent + (1 - alpha).sqrt() * repeated).float()
 
     @torch.no_grad()
-    def denoise(self, latent: Tensor, t: int, states: Tensor, size: Sequence[int]) -> Observation:
+    def run(self, latent: Tensor, t: int, text: Embedded, size: Sequence[int]) -> None:
+        """One pass of the whole UNet on z_t of a picture of `size` pixels; of one that takes more
+        channels, the others zeros."""
+        told = torch.tensor([t])
+        if "sigma_data" in self.scheduler.config:
+            told = self.scheduler.precondition_noise(self._sigma(t)).float()[None]
+        further = self.unet.config.in_channels - latent.shape[1]
+        whole = torch.nn.functional.pad(latent, (0, 0, 0, 0, 0, further))
+        added = None
+        if text.pooled is not None:
+            sizes = torch.tensor([[*size, 0, 0, *size]], dtype=torch.float32)
+            added = {"text_embeds": text.pooled, "time_ids": sizes}
+        self.unet(whole, told, text.states, added_cond_kwargs=added)
+
+    @torch.no_grad()
+    def denoise(self, latent: Tensor, t: int, text: Embedded, size: Sequence[int]) -> Observation:
         """One pass of the whole UNet on z_t of a picture of `size` pixels, watched by hooks."""
         features: dict[int, Tensor] = {}
         logits: list[tuple[int, Tensor]] = []
@@ -280,7 +333,7 @@ class Reference:
                 if name.endswith("attn2"):  # diffusers' name for cross-attention
                     handle = module.register_forward_pre_hook(on_attention, with_kwargs=True)
                     hooks.callback(handle.remove)
-            self.unet(latent, torch.tensor([t]), states)
+            self.run(latent, t, text, size)
         return Observation(
             [features[stride].to(self.dtype) for stride in self.feature_strides],
             [value.to(self.dtype) for s, value in logits if s in self.attention_strides],

@@ -28,6 +28,7 @@ from .backbones import Backbone, open_backbone
 from .cutting import write_cuts
 from .graphs import Graph, text_graph, vae_graph, write_graph
 from .options import ExportOptions
+from .overflow import Peaks, watched
 from .precision import lowered
 from .refusal import refusing
 from .staging import staged
@@ -112,7 +113,9 @@ class _ExportJob:
         self.progress = progress
         self.rows: list[proof.Row] = []
         self.weight_bytes = 0
-        self.cases = proof.cases(backbone.image.size_multiple, backbone.image.native_size)
+        self.notes: dict[str, str] = {}
+        image = backbone.image
+        self.cases = proof.cases(image.size_multiple, image.native_size, options.precision)
 
     def run(self) -> contract.Manifest:
         """Write every file of the bundle, the manifest last."""
@@ -142,9 +145,12 @@ class _ExportJob:
         self.progress(f"loading the text encoder of {spec.graph}")
         network = self._counted(text.load())
         self.progress(f"{spec.graph}: running PyTorch")
-        with refusing("the text encoder cannot be run"):
+        with (
+            refusing("the text encoder cannot be run"),
+            watched(network, self.options.precision) as peaks,
+        ):
             examples = proof.text_examples(network, spec, text.layer, self.cases)
-        with lowered(network, self.options.precision):
+        with lowered(network, self._fitting(spec.graph, peaks)):
             graph = text_graph(network, spec, text.layer)
             self._write(graph)
         del network, graph
@@ -155,10 +161,13 @@ class _ExportJob:
         self.progress("loading the VAE")
         vae = self._counted(self.backbone.vae())
         self.progress(f"{contract.VAE_ENCODER}: running PyTorch")
-        with refusing("the VAE cannot be run"):
+        with (
+            refusing("the VAE cannot be run"),
+            watched(vae, self.options.precision) as peaks,
+        ):
             examples = proof.vae_examples(vae, self.cases)
         vae.decoder = None  # half the weights, and nothing asks for an image
-        with lowered(vae, self.options.precision) as dtype:
+        with lowered(vae, self._fitting(contract.VAE_ENCODER, peaks)) as dtype:
             graph = vae_graph(vae, dtype, manifest.factor)
             self._write(graph)
         del vae, graph
@@ -179,8 +188,17 @@ class _ExportJob:
         self.progress("loading the network")
         network = self._counted(self.backbone.network())
         self.progress(f"{manifest.network}: running PyTorch")
-        with refusing("the network cannot be run"):
+        with (
+            refusing("the network cannot be run"),
+            watched(network, self.options.precision) as peaks,
+        ):
             examples = self.backbone.examples(network, self.cases)
+        if overflow := peaks.beyond():
+            raise ExportError(
+                f"{manifest.network} cannot compute in float16: {overflow}; bf16 has float32's "
+                "range, for GPUs, and fp32 runs everywhere",
+                precision="bf16",
+            )
         with (
             lowered(network, self.options.precision) as dtype,
             self.backbone.graphs(network, dtype) as graphs,
@@ -194,6 +212,14 @@ class _ExportJob:
         self._twins(manifest.network, manifest, whole)
         for cut, path in write_cuts(self.directory, self.backbone.selection):
             self._prove(path.name, [example.of(cut.outputs) for example in whole])
+
+    def _fitting(self, filename: str, peaks: Peaks) -> str:
+        """The precision of a graph before the network's, small beside it: float32 where a layer
+        would overflow."""
+        if not (overflow := peaks.beyond()):
+            return self.options.precision
+        self.notes[filename] = f"kept in float32: {overflow}"
+        return "fp32"
 
     def _counted(self, network: Any) -> Any:
         self.weight_bytes += sum(p.numel() * p.element_size() for p in network.parameters())
@@ -210,9 +236,10 @@ class _ExportJob:
         """Run the written graph; the model it came from must have been let go by now."""
         gc.collect()
         self.progress(f"proving {filename}")
+        note = self.notes.get(filename, "")
         stored = "fp16 weights" if self.options.weights == "fp16" else self.options.precision
-        tolerance = proof.TOLERANCE[stored]
-        self.rows += proof.prove(self.directory / filename, examples, tolerance)
+        tolerance = proof.TOLERANCE["fp32" if note else stored]
+        self.rows += proof.prove(self.directory / filename, examples, tolerance, note)
         if not all(row.passed for row in self.rows):
             raise ProofError(self.rows)
 

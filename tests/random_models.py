@@ -160,6 +160,7 @@ def save_xl(
     CLIPTextModelWithProjection(text).save_pretrained(directory / "text_encoder_2")
     if scheduler is not None:
         (directory / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
+    kind = "DDIMScheduler" if scheduler is None else scheduler["_class_name"]
     if vae is not None:
         path = directory / "vae" / "config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | vae))
@@ -168,6 +169,7 @@ def save_xl(
         "_class_name": "StableDiffusionXLPipeline",
         "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
         "tokenizer_2": ["transformers", "CLIPTokenizer"],
+        "scheduler": ["diffusers", kind],
     }
     path.write_text(json.dumps(index))
     return directory

@@ -142,9 +142,9 @@ class Official(Torch):
             noised = self.reference.noised(self.reference.encode(image), self.noise, 0)
         with self.stage("unet"), torch.no_grad():
             features = self.reference.denoise(noised, 0, empty, size).features
-            self.reference.unet(latent, torch.tensor([0]), empty)
+            self.reference.run(latent, 0, empty, size)
             logits = self.reference.denoise(latent, 0, states, size).logits
-            self.reference.unet(latent, torch.tensor([0]), empty)
+            self.reference.run(latent, 0, empty, size)
         with self.stage("decode"), torch.no_grad():
             for _ in range(3):
                 self.reference.vae.decode(latent)
