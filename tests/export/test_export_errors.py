@@ -200,11 +200,11 @@ def test_unet_of_other_channels(broken: Path, output: Path) -> None:
 
 
 def test_vae_is_nowhere(sd1: Path, tmp_path: Path, output: Path) -> None:
-    text = message(sd1, output, vae=tmp_path / "nowhere")
+    text = message(sd1, output, vae=str(tmp_path / "nowhere"))
     assert f"VAE {tmp_path / 'nowhere'} does not exist" in text
     assert "nowhere/vae" not in text
     (tmp_path / "file").write_text("")
-    assert "is a file, expected" in message(sd1, output, vae=tmp_path / "file")
+    assert "is no safetensors file" in message(sd1, output, vae=str(tmp_path / "file"))
 
 
 @pytest.mark.parametrize("part", ["unet", "vae"])
@@ -288,7 +288,7 @@ def test_interrupt_leaves_no_bundle(sd1: Path, output: Path) -> None:
 
 
 def test_terminate_leaves_no_bundle(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def terminate(*_arguments: Any) -> None:
+    def terminate(*_arguments: Any, **_options: Any) -> None:
         assert len(list(output.parent.iterdir())) == 1  # the folder that is written aside
         os.kill(os.getpid(), signal.SIGTERM)
 
