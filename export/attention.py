@@ -69,6 +69,63 @@ class Float32SoftmaxProcessor:
         return hidden_states / attn.rescale_output_factor
 
 
+class JointProcessor:
+    """Joint attention of a picture's pixels and words, for diffusers' `Attention` with further
+    projections for words, as Stable Diffusion 3 has it.
+
+    The softmax is float32 whatever the layer's precision. With `observe`, log softmax(QKᵀ/√d) over
+    all keys, of the picture's rows and the first `words` words' columns, is passed to it as (batch,
+    heads, pixels, words) float32. It is QKᵀ/√d less a pixel's log Σ exp, so nothing of the size of
+    all pairs of pixels leaves the layer.
+    """
+
+    def __init__(self, words: int = 0, observe: Observe | None = None) -> None:
+        self._words, self._observe = words, observe
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        attention_mask: None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        pixels, tokens = hidden_states.shape[1], encoder_hidden_states.shape[1]
+        query, key, value = (
+            torch.cat(
+                [_normed(attn, own, hidden_states), _normed(attn, added, encoder_hidden_states)],
+                dim=2,
+            )
+            for own, added in (
+                (("to_q", "norm_q"), ("add_q_proj", "norm_added_q")),
+                (("to_k", "norm_k"), ("add_k_proj", "norm_added_k")),
+                (("to_v", None), ("add_v_proj", None)),
+            )
+        )
+        if self._observe is not None:
+            query, key = query.float(), key.float()
+        logits = _product(query, key, attn.scale)
+        probabilities = logits.softmax(dim=-1)
+        if self._observe is not None:
+            of_picture = logits.narrow(2, 0, pixels)
+            # log Σ exp = max − log of the largest probability, which is at least 1 / keys
+            largest = probabilities.narrow(2, 0, pixels).amax(dim=-1, keepdim=True)
+            total = of_picture.amax(dim=-1, keepdim=True) - largest.log()
+            self._observe(of_picture.narrow(3, pixels, self._words) - total)
+        mixed = (probabilities.to(value.dtype) @ value).transpose(1, 2).flatten(2)
+        picture, words = mixed.narrow(1, 0, pixels), mixed.narrow(1, pixels, tokens)
+        if not attn.context_pre_only:
+            words = attn.to_add_out(words)
+        return attn.to_out[0](picture), words
+
+
+def _normed(attn: Any, names: tuple[str, str | None], states: torch.Tensor) -> torch.Tensor:
+    """A projection by heads, and its norm where the layer has one."""
+    projection, norm = names
+    apart = split_heads(getattr(attn, projection)(states), attn.heads)
+    layer = None if norm is None else getattr(attn, norm)
+    return apart if layer is None else layer(apart)
+
+
 def text_keys(attn: Any, encoder_hidden_states: torch.Tensor) -> torch.Tensor:
     """K of a cross-attention layer, (batch, heads, tokens, d), of text embeddings (batch, tokens,
     width)."""

@@ -21,6 +21,7 @@ from .refusal import refusing
 _VAES: Final = ("AutoencoderKL", "AutoencoderTiny")
 _ACCEPTED: Final = {
     "unet": ("UNet2DConditionModel",),
+    "transformer": ("SD3Transformer2DModel",),
     "vae": _VAES,
     "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
@@ -279,10 +280,13 @@ def _part(kind: str, index: int) -> str:
 
 
 def _parts(index: Mapping[str, Any]) -> list[str]:
-    """The parts that a pipeline must have, and its further text encoders."""
-    further = [name for i in (1, 2) if index.get(name := _part(_TEXT_ENCODER, i), [None])[0]]
+    """The parts that a pipeline must have, and its further text encoders: of a transformer's the
+    CLIPs, since its T5 is done without."""
+    network, most = ("transformer", 2) if "transformer" in index else ("unet", 3)
+    names = [_part(_TEXT_ENCODER, i) for i in range(1, most)]
+    further = [name for name in names if index.get(name, [None])[0]]
     beside = [name.replace(_TEXT_ENCODER, _TOKENIZER) for name in further]
-    return ["unet", _TEXT_ENCODER, _TOKENIZER, *further, *beside]
+    return [network, _TEXT_ENCODER, _TOKENIZER, *further, *beside]
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -305,7 +309,7 @@ def _checked_class(index: Mapping[str, Any], part: str) -> str:
     if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[1], str):
         raise ExportError(
             f"the pipeline has no {part}; expected {' or '.join(_accepted(part))} "
-            "(Stable Diffusion 1.x, 2.x or XL)"
+            "(Stable Diffusion 1.x, 2.x, XL or 3)"
         )
     _check_class(part, entry[1])
     return entry[1]
@@ -320,5 +324,5 @@ def _check_class(part: str, name: str) -> None:
     if name not in _accepted(part):
         raise ExportError(
             f"the pipeline's {part} is a {name}; expected {' or '.join(_accepted(part))} "
-            "(Stable Diffusion 1.x, 2.x or XL)"
+            "(Stable Diffusion 1.x, 2.x, XL or 3)"
         )

@@ -28,6 +28,7 @@ class ExportOptions:
             16, Table 5).
         self_attention_strides: the same for self-attention's queries and keys, which heads refined
             and diffseg read; none by default.
+        blocks: of a transformer, whose joint attention to return; Seg4Diff's by default.
         precision: what the graphs compute in; norms, softmax, logits and
             outputs are float32 always.
         weights: "fp16" stores weights in half and widens them at load, so that
@@ -49,6 +50,7 @@ class ExportOptions:
     feature_strides: tuple[int, ...] | None = None
     attention_strides: tuple[int, ...] | None = None
     self_attention_strides: tuple[int, ...] = ()
+    blocks: tuple[int, ...] = ()
     precision: str = "fp32"
     weights: str = "same"
     opset: int | None = None
@@ -74,6 +76,8 @@ class ExportOptions:
             )
         if self.weights not in WEIGHTS:
             raise ExportError(f"weights {self.weights!r} is unknown; expected {', '.join(WEIGHTS)}")
+        if len(set(self.blocks)) != len(self.blocks) or any(block < 0 for block in self.blocks):
+            raise ExportError(f"blocks {self.blocks} repeat or are negative; expected as in 8,9")
         if self.weights == "fp16" and self.precision != "fp32":
             raise ExportError(
                 f"weights fp16 stores float32 weights in half, but precision {self.precision} "

@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 from diffusers.models.attention_processor import Attention
 
-from .attention import Float32SoftmaxProcessor
+from .attention import Float32SoftmaxProcessor, JointProcessor
 
 DTYPES: Final = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -36,7 +36,8 @@ def lowered(module: Any, precision: str) -> Iterator[torch.dtype]:
                 undo.callback(layer.register_forward_hook(partial(_narrow, dtype)).remove)
             elif isinstance(layer, Attention):
                 undo.callback(layer.set_processor, layer.processor)
-                layer.set_processor(Float32SoftmaxProcessor())
+                joint = getattr(layer, "add_q_proj", None) is not None
+                layer.set_processor(JointProcessor() if joint else Float32SoftmaxProcessor())
         yield dtype
 
 

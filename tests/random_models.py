@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+)
 from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -246,6 +253,71 @@ def save_odd(directory: Path, **options: Any) -> Path:
         attention_head_dim=4,
     )
     return save_pipeline(directory, unet, **{"seed": 3, "vae_levels": 2} | options)
+
+
+def save_sd3(directory: Path, **changes: Any) -> Path:
+    """An SD 3-shaped pipeline: two CLIP text encoders, a T5 that is not there, flow noise; with
+    `changes` of the transformer's configuration."""
+    torch.manual_seed(4)
+    directory.mkdir(parents=True)
+    config = {
+        "sample_size": 8,
+        "patch_size": 2,
+        "in_channels": 4,
+        "out_channels": 4,
+        "num_layers": 3,
+        "attention_head_dim": 8,
+        "num_attention_heads": 4,
+        "caption_projection_dim": 32,
+        "joint_attention_dim": 80,
+        "pooled_projection_dim": 40,
+        "pos_embed_max_size": 12,
+        **changes,
+    }
+    SD3Transformer2DModel(**config).save_pretrained(directory / "transformer")
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        layers_per_block=1,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        shift_factor=0.0609,
+        scaling_factor=1.5305,
+        sample_size=16,
+    )
+    vae.save_pretrained(directory / "vae")
+    for number, width, projected in (("", 32, 16), ("_2", 40, 24)):
+        vocabulary = save_tokenizer(directory / f"tokenizer{number}")
+        text = CLIPTextConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=MAX_LENGTH,
+            projection_dim=projected,
+            bos_token_id=vocabulary["<|startoftext|>"],
+            eos_token_id=vocabulary["<|endoftext|>"],
+            pad_token_id=vocabulary["<|endoftext|>"],
+        )
+        CLIPTextModelWithProjection(text).save_pretrained(directory / f"text_encoder{number}")
+    FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(directory / "scheduler")
+    index = {
+        "_class_name": "StableDiffusion3Pipeline",
+        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModelWithProjection"],
+        "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+        "text_encoder_3": [None, None],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "tokenizer_2": ["transformers", "CLIPTokenizer"],
+        "tokenizer_3": [None, None],
+        "transformer": ["diffusers", "SD3Transformer2DModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    (directory / "model_index.json").write_text(json.dumps(index))
+    return directory
 
 
 def load_part(pipeline: Any, part: str) -> Any:

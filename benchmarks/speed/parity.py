@@ -77,7 +77,8 @@ def _as_exported(manifest: Manifest, vae: str | None) -> ExportOptions:
         tuple(dict.fromkeys(output.stride for output in outputs))
         for outputs in (manifest.features, manifest.attention, manifest.self_attention)
     )
-    return ExportOptions(*strides, vae=vae)
+    blocks = tuple(int(a.layer.split(".")[1]) for a in manifest.attention if a.joint)
+    return ExportOptions(*strides, blocks, vae=vae)
 
 
 def _check_same(backbone: Backbone, manifest: Manifest, task: Task) -> None:

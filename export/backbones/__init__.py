@@ -8,6 +8,7 @@ from pathlib import Path
 from ..components import open_pipeline
 from ..options import ExportOptions
 from .base import Backbone
+from .mmdit import PART, MMDiT
 from .unet import UNet
 
 
@@ -26,7 +27,8 @@ def open_backbone(model: str | Path, options: ExportOptions) -> Backbone:
         variant=options.variant,
         revision=options.revision,
     )
-    return UNet(pipeline, options)
+    family = MMDiT if PART in pipeline.classes else UNet
+    return family(pipeline, options)
 
 
 __all__ = ["Backbone", "open_backbone"]

@@ -137,6 +137,13 @@ GONE: Final[Mapping[str, str]] = {
         "those of Stable Diffusion 1.x, 2.x and XL are known.",
     ),
     option(
+        "--blocks",
+        default="",
+        metavar="INT,…",
+        help="Of Stable Diffusion 3: transformer blocks whose attention to return; features are of "
+        "the last of them.  [default: 9 of 24, as in Seg4Diff]",
+    ),
+    option(
         "--feature-strides",
         help="Image pixels per cell of the features to return.  [default: those of 64,32,16 that "
         "the model has]",
@@ -173,6 +180,7 @@ def export_command(
     variant: str | None,
     revision: str | None,
     config: Path | None,
+    blocks: str,
     feature_strides: str | None,
     classes: str,
     opset: int | None,
@@ -191,6 +199,7 @@ def export_command(
         feature_strides=None if feature_strides is None else _strides(feature_strides),
         attention_strides=None if attention_strides is None else _strides(attention_strides),
         self_attention_strides=_strides(self_attention_strides) if self_attention_strides else (),
+        blocks=_strides(blocks) if blocks else (),
         precision=precision,
         weights=weights,
         opset=opset,

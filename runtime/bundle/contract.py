@@ -189,7 +189,9 @@ class AttentionOutput:
     max_length) float32; a self-attention gives out queries and keys alone.
 
     Words alone do not make the keys of every cross-attention: with `channels` 0 it has logits and
-    neither queries nor keys, and with `width` 0 no values.
+    neither queries nor keys, and with `width` 0 no values. Where words share their softmax with
+    pixels, a `joint` attention, logits are less a pixel's log Σ exp over all keys of both: their
+    exp is what it gives to each word.
     """
 
     name: str
@@ -198,6 +200,7 @@ class AttentionOutput:
     channels: int  # d, of one head's queries and keys
     width: int  # D, of what the layer gives, and each head adds to
     layer: str  # module path inside the network
+    joint: bool = False
 
     def __post_init__(self) -> None:
         _bound(f"attention.{self.name}.heads", self.heads, 1, 1 << 10)

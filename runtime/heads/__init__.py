@@ -17,6 +17,7 @@ from .multicut import MULTICUT
 from .ncut import NCUT
 from .options import Declared, HeadOptions, declared, option
 from .refined import REFINED
+from .seg4diff import SEG4DIFF
 from .spectral import SPECTRAL
 
 HEADS: Final[Mapping[str, Head]] = {
@@ -26,6 +27,7 @@ HEADS: Final[Mapping[str, Head]] = {
         ATTENTION,
         REFINED,
         GOCA,
+        SEG4DIFF,
         SPECTRAL,
         KMEANS,
         NCUT,

@@ -17,11 +17,12 @@ from .options import HeadOptions, Value, complete, declared
 Asked: TypeAlias = EncodedText | int | Literal["auto"]
 """Names, of a named head; how many segments, of an unnamed one."""
 
-Tap: TypeAlias = Literal["features", "logits", "values", "self_attention", "aligned"]
+Tap: TypeAlias = Literal["features", "logits", "joint", "values", "self_attention", "aligned"]
 
 TAPS: Final[Mapping[Tap, str]] = {
     "features": "features",
     "logits": "cross-attention logits",
+    "joint": "joint attention's logits",
     "values": "values of cross-attention",
     "self_attention": "self-attention",
     "aligned": "maps in the space of its words",
@@ -34,6 +35,7 @@ def taps(manifest: Manifest) -> dict[Tap, Sequence[Any]]:
     return {
         "features": manifest.features,
         "logits": manifest.attention,
+        "joint": [layer for layer in manifest.attention if layer.joint],
         "values": manifest.with_values,
         "self_attention": manifest.self_attention,
         "aligned": manifest.aligned,
