@@ -27,6 +27,7 @@ from ... import kernels
 from ...cli.options import engine_option
 from ...kernels import MAX_SEGMENTS, Grid, Method
 from ...kernels.affinity import Affinity, CellAffinity, cosines
+from ...runtime.blas import one_thread
 from ...runtime.errors import DatasetError, MdrtError
 from ...runtime.segmenter import Segmenter
 from ...runtime.sessions.ort import OrtSession
@@ -271,6 +272,9 @@ def main(
     if scenes:
         sets["scenes"] = of_scenes(range(first, first + scenes), engine)
     for name, pictures in sets.items():
-        results = [measure(picture, clusterings, most) for picture in pictures]
+        results = []
+        for picture in pictures:
+            with one_thread():  # as mdrt has it
+                results.append(measure(picture, clusterings, most))
         if results:
             click.echo(f"\n{name}, {len(results)} pictures\n\n{table(results, most)}")

@@ -20,6 +20,7 @@ import click
 
 from ... import kernels
 from ...kernels import Array, Grid
+from ...runtime.blas import one_thread
 from ..metrics import Labels
 from .found_segments import Extractor, Picture, of_tree, score
 
@@ -97,4 +98,6 @@ def main(
     for tree in trees:
         pictures = list(of_tree(tree, split, part, extract))
         if pictures:
-            click.echo(f"\n{tree}, {len(pictures)} pictures\n\n{table(pictures)}")
+            with one_thread():  # as mdrt has it: BLAS's own threads wait for one another
+                rows = table(pictures)
+            click.echo(f"\n{tree}, {len(pictures)} pictures\n\n{rows}")

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from published import diffcut
 
 from mdrt.kernels import Grid, SpectralError, ncut
-from mdrt.kernels.affinity import raised, rescaled
-from mdrt.kernels.autosc import cluster_qr
+from mdrt.kernels.affinity import CellAffinity, raised, rescaled
+from mdrt.kernels.autosc import POWERS, cluster_qr
 from mdrt.kernels.fiedler import second_eigenvector
 from mdrt.kernels.ncut import THRESHOLDS, recursive_cut, threshold_costs
+from mdrt.kernels.segments import MAX_SEGMENTS
+from mdrt.kernels.spectral import TOLERANCE, finite_cosines, spectral_embedding
 
 from .blobs import agreement, blobs, grid
 from .strategies import SEEDS
@@ -77,6 +79,33 @@ def test_second_eigenvector(seed, n, likeness):
     assert abs(vector @ np.sqrt(degrees)) < 1e-8 * degrees.sum()
     assert v[abs(v).argmax()] > 0
     np.testing.assert_array_equal(v, second_eigenvector(weights, degrees))
+
+
+@pytest.mark.parametrize("power", POWERS)
+@given(SEEDS, st.floats(0.2, 1))
+@settings(max_examples=3, deadline=None)
+def test_autosc_sees_a_dense_solvers_eigenvectors_after_few_products(power, seed, noise):
+    """At a photograph's size, however closely the eigenvalues lie together."""
+    cosines, _ = finite_cosines([grid(blobs(seed, 29, 5, noise)[0])])
+    affinity, k = CellAffinity(rescaled(cosines), (29, 29), power), MAX_SEGMENTS + 1
+    matrix = affinity.normalised_matvec(np.eye(affinity.n))
+    products = 0
+
+    def counted(rows):
+        nonlocal products
+        products += 1
+        return rows @ matrix
+
+    affinity.normalised_matvec = counted
+    values, vectors = spectral_embedding(affinity, k)
+    every, dense = np.linalg.eigh(np.eye(affinity.n) - (matrix + matrix.T) / 2)
+    np.testing.assert_allclose(values, every[:k], atol=TOLERANCE)
+    assert np.linalg.norm(matrix @ vectors - vectors * (1 - values), axis=0).max() < 2 * TOLERANCE
+    # What separate eigenvalues' vectors are turned by is the residual over the gap behind them.
+    last = int(np.diff(every[: k + 1]).argmax()) + 1
+    outside = vectors[:, :last] - dense[:, :last] @ (dense[:, :last].T @ vectors[:, :last])
+    assert abs(outside).max() < 2 * TOLERANCE / (every[last] - every[last - 1])
+    assert products <= 16
 
 
 @given(SEEDS, st.integers(2, 40))
