@@ -7,10 +7,12 @@ often.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeAlias
 
-from .grid import Array, array_module
+from .cpu.mean_map import mean_rows
+from .grid import Array, array_module, on_gpu
 from .threads import each_block
 
 Layer: TypeAlias = tuple[Array, Array]
@@ -22,9 +24,10 @@ def mean_map(layers: Sequence[Layer]) -> Array:
     some pixels' queries are given, their rows alone."""
     count, pixels = layers[0][0].shape[1], _pixels(layers)
     whole = array_module(layers[0][0]).empty((count, pixels), dtype="float32")
+    some = _rows(layers)
 
     def keep(rows: slice) -> None:
-        whole[rows] = _block(layers, rows)
+        whole[rows] = some(rows)
 
     each_block(whole, count, pixels, keep)
     return whole  # type: ignore[no-any-return]
@@ -34,9 +37,10 @@ def attend(layers: Sequence[Layer], maps: Array) -> Array:
     """S m of maps (K, N) float32, of which S is never held: (K, N)."""
     pixels = _pixels(layers)
     spread = array_module(maps).empty(maps.shape, dtype="float32")
+    some = _rows(layers)
 
     def multiply(rows: slice) -> None:
-        spread[:, rows] = maps @ _block(layers, rows).T
+        spread[:, rows] = maps @ some(rows).T
 
     each_block(maps, pixels, pixels, multiply)
     return spread  # type: ignore[no-any-return]
@@ -62,8 +66,14 @@ def _pixels(layers: Sequence[Layer]) -> int:
     return int(pixels)
 
 
+def _rows(layers: Sequence[Layer]) -> Callable[[slice], Array]:
+    """What gives some rows of S, from any thread."""
+    compiled = None if on_gpu(layers[0][0]) else mean_rows(layers)
+    return partial(_block, layers) if compiled is None else compiled
+
+
 def _block(layers: Sequence[Layer], rows: slice) -> Array:
-    """Some rows of S."""
+    """Some rows of S, by the arrays' own library."""
     xp = array_module(layers[0][0])
     heads = sum(len(queries) for queries, _ in layers)
     total: Array | None = None

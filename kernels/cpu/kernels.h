@@ -17,9 +17,9 @@
 
 #ifdef __x86_64__
 #define HAS_SETS 1
+#include <immintrin.h>
 #if defined(__clang__) || __GNUC__ >= 11
 #include <cpuid.h>
-#include <immintrin.h>
 #define HAS_TILES 1
 #ifdef __linux__
 #include <sys/syscall.h>
@@ -27,6 +27,13 @@
 #endif
 #endif
 #endif
+
+// Of mean_map.h.
+struct MeanMap {
+  size_t (*packed_size)(size_t keys, size_t depth);
+  void (*pack)(const float* k, size_t keys, size_t depth, float* packed);
+  void (*rows)(const MeanRows&, Scratch&);
+};
 
 // What the headers compile to for one instruction set.
 struct Kernels {
@@ -37,6 +44,7 @@ struct Kernels {
   void (*normalise)(const GroupNorm&, size_t group, float* scale, float* shift);
   void (*activate)(const float* x, size_t area, float scale, float shift, bool silu, float* y);
   void (*gate)(const float* x, const float* bias, size_t rows, size_t width, float* y);
+  const MeanMap* mean_map;  // null where there is none
 };
 
 #define PRAGMA(text) _Pragma(#text)
@@ -48,10 +56,10 @@ struct Kernels {
 #define BEGIN_SET(features) PRAGMA(GCC push_options) PRAGMA(GCC target(features))
 #define END_SET PRAGMA(GCC pop_options)
 #endif
-#define KERNELS(of_filtering)                                              \
+#define KERNELS(of_filtering, of_mean_map)                                 \
   static constexpr Kernels kernels = {                                     \
       of_filtering,  products::run,       products::run,      products::run, \
-      products::normalise, products::activate, products::gate};
+      products::normalise, products::activate, products::gate, of_mean_map};
 
 #ifdef HAS_SETS
 BEGIN_SET("avx512f,avx512vl,avx512dq,avx512bw,fma")
@@ -64,7 +72,9 @@ namespace avx512 {
 #undef ROWS
 #undef VECTORS
 #include "products.h"
-KERNELS(filtering::kernels)
+using namespace products;
+#include "mean_map.h"
+KERNELS(filtering::kernels, &mean::kernels)
 }  // namespace avx512
 END_SET
 #ifdef HAS_TILES
@@ -73,7 +83,7 @@ namespace tiles {
 #define AMX
 #include "products.h"
 #undef AMX
-KERNELS(avx512::filtering::kernels)
+KERNELS(avx512::filtering::kernels, &avx512::mean::kernels)
 }  // namespace tiles
 END_SET
 #endif
@@ -87,7 +97,7 @@ namespace avx2 {
 #undef ROWS
 #undef VECTORS
 #include "products.h"
-KERNELS(filtering::kernels)
+KERNELS(filtering::kernels, nullptr)
 }  // namespace avx2
 END_SET
 #endif
@@ -100,7 +110,7 @@ namespace plain {
 #undef ROWS
 #undef VECTORS
 #include "products.h"
-KERNELS(filtering::kernels)
+KERNELS(filtering::kernels, nullptr)
 }  // namespace plain
 #undef KERNELS
 #undef BEGIN_SET

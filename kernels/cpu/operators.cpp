@@ -24,6 +24,7 @@
 
 #include <mutex>
 
+#include "arrays.h"
 #include "kernels.h"
 #include "ort.h"
 

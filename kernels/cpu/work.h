@@ -54,3 +54,16 @@ struct Attention {
   size_t batch, queries, keys, heads, depth;
   float scale;
 };
+
+// One head: q (rows, depth), and its keys as they are packed.
+struct Head {
+  const float *q, *keys;
+  size_t depth;
+};
+
+// total (rows, keys) = the mean over `count` heads of softmax(q kᵀ), all float32.
+struct MeanRows {
+  const Head* heads;
+  size_t count, rows, keys;
+  float* total;
+};

@@ -1,0 +1,92 @@
+"""What NumPy's arrays are given to, beside the same in float64 and beside NumPy's own way."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mdrt import kernels
+from mdrt.kernels import cpu, self_attention
+from mdrt.kernels.cpu.mean_map import mean_rows
+
+pytestmark = pytest.mark.skipif(cpu.operator_library() is None, reason="built without a compiler")
+
+Layers = list[tuple[NDArray[np.float32], NDArray[np.float32]]]
+
+
+def some_layers(pixels: int, depths: tuple[int, ...], sharp: float = 1.0, seed: int = 0) -> Layers:
+    """Layers of two heads each; logits of about the size `sharp`."""
+    random = np.random.default_rng([seed, pixels])
+    made = []
+    for d in depths:
+        queries, keys = random.standard_normal((2, 2, pixels, d), dtype=np.float32)
+        made.append((queries * np.float32(sharp / d**0.5), keys))
+    return made
+
+
+def in_full(layers: Layers) -> NDArray[np.float64]:
+    """The mean map in float64."""
+    total = []
+    for queries, keys in layers:
+        logits = queries.astype(float) @ keys.astype(float).transpose(0, 2, 1)
+        weights = np.exp(logits - logits.max(axis=2, keepdims=True))
+        total.append(weights / weights.sum(axis=2, keepdims=True))
+    return np.asarray(np.concatenate(total).mean(axis=0))
+
+
+def mean_map_errors() -> list[float]:
+    """The largest of every case; empty where this processor has no such kernel."""
+    cases = [(1, (3,), 1.0), (33, (5, 160), 1.0), (100, (40, 64), 6.0), (1025, (40,), 30.0)]
+    errors = []
+    for pixels, depths, sharp in cases:
+        layers = some_layers(pixels, depths, sharp)
+        rows = mean_rows(layers)
+        if rows is None:
+            return []
+        for some in (slice(0, pixels), slice(pixels // 3, pixels // 3 + 70)):
+            errors.append(float(abs(rows(some) - in_full(layers)[some]).max()))
+    return errors
+
+
+def on_another_processor(simd: str, task: str) -> list[float]:
+    """What a task of this file gives where the instruction set is a slower one: a fresh process."""
+    code = f"import json, test_compiled; print(json.dumps(test_compiled.{task}()))"
+    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    known = os.environ | {"MDRT_SIMD": simd, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    command = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(command, env=known, stdout=-1, check=True, text=True).stdout
+    return list(json.loads(done))
+
+
+def test_mean_maps() -> None:
+    assert max(mean_map_errors(), default=0) < 1e-5
+
+
+def test_mean_maps_of_slower_processors() -> None:
+    """Where there is no AVX-512 they are NumPy's."""
+    assert on_another_processor("avx2", "mean_map_errors") == []
+
+
+def test_mean_maps_of_arrays_as_they_lie() -> None:
+    """Strided queries and keys, as heads cut from a layer are."""
+    ((queries, keys),) = some_layers(65, (12,))
+    apart = [np.repeat(array, 2, axis=2)[:, :, ::2] for array in (queries, keys)]
+    maps = np.random.default_rng(1).random((4, 65), dtype=np.float32)
+    found = kernels.attend([(apart[0], apart[1])], maps)
+    np.testing.assert_array_equal(found, kernels.attend([(queries, keys)], maps))
+
+
+def test_spreading_is_numpys(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = some_layers(400, (40, 40, 8), 3.0)
+    maps = np.random.default_rng(2).random((7, 20, 20), dtype=np.float32)
+    found = [kernels.spread(layers, maps, times) for times in (1, 3)]
+    monkeypatch.setattr(self_attention, "mean_rows", lambda layers: None)
+    for times, by_compiled in zip((1, 3), found, strict=True):
+        np.testing.assert_allclose(by_compiled, kernels.spread(layers, maps, times), atol=1e-5)
