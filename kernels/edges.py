@@ -22,6 +22,7 @@ import numpy as np
 
 from . import cuda
 from .assign import Assignment, score_tiles
+from .cpu.upsampled import edge_labels, has_upsampled
 from .grid import Array, Grid, Size, array_module, label_type, on_gpu
 from .resize import Banded, Stencil
 
@@ -117,6 +118,9 @@ def assign_along_edges(
         return Assignment(labels, best)
     open_to = range(len(scores)) if absent is None else xp.flatnonzero(~absent).tolist()
     for chunk in _chunks(open_to, scores.shape[1:]):
+        if has_upsampled():
+            edge_labels(edges.fit(scores[list(chunk)]), guide.image, list(chunk), labels, best)
+            continue
         for tile, block in _filtered_tiles(edges, scores[list(chunk)]):
             for label, score in zip(chunk, block, strict=True):
                 wins = score > best[tile]

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .grid import Array, Grid, Mode, Size, array_module
+from .cpu.upsampled import has_upsampled, overlap
+from .grid import Array, Grid, Mode, Size, array_module, on_gpu
 from .norms import pixel_norms
 from .resize import Banded, bands, grid_stencils
 
@@ -76,6 +77,8 @@ def _normalised_weights(
     features: Sequence[Grid], weights: Grid, size: Size, norms: Array
 ) -> list[Array]:
     """U_lᵀ (V A / ‖f‖) per level, (classes, h_l, w_l), summed over blocks of output rows."""
+    if has_upsampled() and not on_gpu(weights.values):
+        return [overlap(weights, level, norms) for level in features]
     xp = array_module(weights.values)
     classes = len(weights.values)
     rows, columns = grid_stencils(weights, size)

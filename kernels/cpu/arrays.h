@@ -42,4 +42,15 @@ FOR_NUMPY int mdrt_mean_rows(const MeanRows* m) {
   return arrays::guarded([&] { arrays::kernels().mean_map->rows(*m, *Scratch::shared()); });
 }
 
+// Whether this processor has upsampled.h: 1 or 0.
+FOR_NUMPY int mdrt_has_upsampled() { return arrays::kernels().upsampled != nullptr ? 1 : 0; }
+
+FOR_NUMPY int mdrt_edge_labels(const EdgeLabels* e) {
+  return arrays::guarded([&] { arrays::kernels().upsampled->labels(*e, *Scratch::shared()); });
+}
+
+FOR_NUMPY int mdrt_overlap(const Overlap* o) {
+  return arrays::guarded([&] { arrays::kernels().upsampled->overlap(*o, *Scratch::shared()); });
+}
+
 #undef FOR_NUMPY

@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "runner.h"
 #include "winograd.h"
@@ -35,6 +36,12 @@ struct MeanMap {
   void (*rows)(const MeanRows&, Scratch&);
 };
 
+// Of upsampled.h.
+struct Upsampled {
+  void (*labels)(const EdgeLabels&, Scratch&);
+  void (*overlap)(const Overlap&, Scratch&);
+};
+
 // What the headers compile to for one instruction set.
 struct Kernels {
   winograd::Kernels filtering;
@@ -44,7 +51,8 @@ struct Kernels {
   void (*normalise)(const GroupNorm&, size_t group, float* scale, float* shift);
   void (*activate)(const float* x, size_t area, float scale, float shift, bool silu, float* y);
   void (*gate)(const float* x, const float* bias, size_t rows, size_t width, float* y);
-  const MeanMap* mean_map;  // null where there is none
+  const MeanMap* mean_map;  // null where there is none, as the next
+  const Upsampled* upsampled;
 };
 
 #define PRAGMA(text) _Pragma(#text)
@@ -56,10 +64,11 @@ struct Kernels {
 #define BEGIN_SET(features) PRAGMA(GCC push_options) PRAGMA(GCC target(features))
 #define END_SET PRAGMA(GCC pop_options)
 #endif
-#define KERNELS(of_filtering, of_mean_map)                                 \
+#define KERNELS(of_filtering, of_mean_map, of_upsampled)                   \
   static constexpr Kernels kernels = {                                     \
       of_filtering,  products::run,       products::run,      products::run, \
-      products::normalise, products::activate, products::gate, of_mean_map};
+      products::normalise, products::activate, products::gate,                       \
+      of_mean_map, of_upsampled};
 
 #ifdef HAS_SETS
 BEGIN_SET("avx512f,avx512vl,avx512dq,avx512bw,fma")
@@ -74,7 +83,8 @@ namespace avx512 {
 #include "products.h"
 using namespace products;
 #include "mean_map.h"
-KERNELS(filtering::kernels, &mean::kernels)
+#include "upsampled.h"
+KERNELS(filtering::kernels, &mean::kernels, &upsampled::kernels)
 }  // namespace avx512
 END_SET
 #ifdef HAS_TILES
@@ -83,7 +93,7 @@ namespace tiles {
 #define AMX
 #include "products.h"
 #undef AMX
-KERNELS(avx512::filtering::kernels, &avx512::mean::kernels)
+KERNELS(avx512::filtering::kernels, &avx512::mean::kernels, &avx512::upsampled::kernels)
 }  // namespace tiles
 END_SET
 #endif
@@ -97,7 +107,7 @@ namespace avx2 {
 #undef ROWS
 #undef VECTORS
 #include "products.h"
-KERNELS(filtering::kernels, nullptr)
+KERNELS(filtering::kernels, nullptr, nullptr)
 }  // namespace avx2
 END_SET
 #endif
@@ -110,7 +120,7 @@ namespace plain {
 #undef ROWS
 #undef VECTORS
 #include "products.h"
-KERNELS(filtering::kernels, nullptr)
+KERNELS(filtering::kernels, nullptr, nullptr)
 }  // namespace plain
 #undef KERNELS
 #undef BEGIN_SET

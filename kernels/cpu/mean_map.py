@@ -61,7 +61,8 @@ def mean_rows(layers: Sequence[tuple[Floats, Floats]]) -> Callable[[slice], Floa
         parts = [q[some] for q in queries]
         total = np.empty((len(parts[0]), pixels), np.float32)
         pairs = zip(parts, packed, strict=True)
-        heads = (Head * len(parts))(*((q.ctypes.data, k.ctypes.data, q.shape[1]) for q, k in pairs))
+        each = [Head(q.ctypes.data, k.ctypes.data, q.shape[1]) for q, k in pairs]
+        heads = (Head * len(parts))(*each)
         asked = MeanRows(heads, len(parts), len(total), pixels, total.ctypes.data)
         called(library.mdrt_mean_rows(ctypes.byref(asked)))
         return total

@@ -67,3 +67,33 @@ struct MeanRows {
   size_t count, rows, keys;
   float* total;
 };
+
+// Outputs of a bilinear resize along an axis: output i has its centre at (i + ½) · step − ½, clamped.
+struct Axis {
+  size_t inputs, outputs;
+  double step;
+};
+
+// What up to 16 classes win of the rows from `first` up to `last` of a picture (kernels/edges.py): fits (4,
+// classes, inputs of rows, inputs of columns) float32, the slopes of the three colours, then the
+// offset; image (outputs of rows, outputs of columns, 3); labels, uint16 if `wide` and else uint8, and
+// best hold the winners so far, and get numbers[i] for class i.
+struct EdgeLabels {
+  const float* fits;
+  const uint8_t* image;
+  const int32_t* numbers;
+  void* labels;
+  float* best;
+  size_t classes, wide, first, last;
+  Axis rows, columns;
+};
+
+// totals (classes, cells of the level) = Uᵀ (V maps / norms) of up to 16 classes
+// (kernels/prototypes.py): maps (classes, inputs of rows, inputs of columns), V their resize to the
+// picture, norms as the picture, U the resize of the level; all float32.
+struct Overlap {
+  const float *maps, *norms;
+  float* totals;
+  size_t classes;
+  Axis rows, columns, level_rows, level_columns;
+};

@@ -194,8 +194,18 @@ class HeadOptions:
             object.__setattr__(self, declaration.name, value)
 
 
+_known: dict[type[HeadOptions], tuple[Declared, ...]] = {}
+"""What `declared` found before: it is asked for every picture."""
+
+
 def declared(options: type[HeadOptions]) -> tuple[Declared, ...]:
     """The options of a head, in the order of their declaration."""
+    if options not in _known:
+        _known[options] = _declared(options)
+    return _known[options]
+
+
+def _declared(options: type[HeadOptions]) -> tuple[Declared, ...]:
     hints = typing.get_type_hints(options)
     found = []
     for entry in fields(options):

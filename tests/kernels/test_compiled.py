@@ -10,11 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mdrt import kernels
-from mdrt.kernels import cpu, self_attention
+from mdrt.kernels import Grid, Guide, cpu, self_attention
 from mdrt.kernels.cpu.mean_map import mean_rows
+from mdrt.kernels.cpu.upsampled import has_upsampled, overlap
 
 pytestmark = pytest.mark.skipif(cpu.operator_library() is None, reason="built without a compiler")
 
@@ -90,3 +93,72 @@ def test_spreading_is_numpys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(self_attention, "mean_rows", lambda layers: None)
     for times, by_compiled in zip((1, 3), found, strict=True):
         np.testing.assert_allclose(by_compiled, kernels.spread(layers, maps, times), atol=1e-5)
+
+
+upsampled = pytest.mark.skipif(
+    cpu.operator_library() is None or not has_upsampled(), reason="needs AVX-512"
+)
+
+
+def without_compiled(patch: pytest.MonkeyPatch, module: str) -> None:
+    """A kernel as it is where nothing compiled is."""
+    patch.setattr(sys.modules[f"mdrt.kernels.{module}"], "has_upsampled", lambda: False)
+
+
+@upsampled
+@pytest.mark.parametrize("classes", [1, 14, 16, 17, 40, 300])
+def test_labels_along_edges_are_numpys(classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(classes)
+    image = random.integers(0, 256, (190, 131, 3)).cumsum(axis=1, dtype=np.uint8)
+    small = np.ascontiguousarray(image[::5, ::5].transpose(2, 0, 1) / 255, np.float32)
+    scores = random.standard_normal((classes, *small.shape[1:]), dtype=np.float32)
+    absent = random.random(classes) < 0.3
+    absent[-1] = False
+    guide = Guide(image, small)
+    found = [kernels.assign_along_edges(scores, guide, out) for out in (None, absent)]
+    without_compiled(monkeypatch, "edges")
+    for out, ours in zip((None, absent), found, strict=True):
+        wanted = kernels.assign_along_edges(scores, guide, out)
+        assert ours.labels.dtype == wanted.labels.dtype
+        assert (ours.labels == wanted.labels).mean() >= 0.9999
+        np.testing.assert_allclose(ours.confidence, wanted.confidence, atol=1e-4)
+
+
+@upsampled
+@given(st.integers(0, 2**31), st.integers(1, 35), st.integers(1, 70), st.integers(1, 70))
+@settings(max_examples=20, deadline=None)
+def test_overlaps_are_products_in_full(seed: int, classes: int, height: int, width: int) -> None:
+    """Of grids of which the picture covers a part, too."""
+    random = np.random.default_rng(seed)
+    sides = random.integers(1, 9, 4)
+    shares = random.uniform(0.3, 1, 4)
+    maps = Grid(random.random((classes, *sides[:2]), dtype=np.float32), tuple(shares[:2]))
+    level = Grid(np.ones((1, *sides[2:]), np.float32), tuple(shares[2:]))
+    norms = random.uniform(0.5, 2, (height, width)).astype(np.float32)
+    units = np.eye(level.values.size, dtype=np.float32).reshape(-1, *level.size)
+    up = kernels.resize(Grid(units, level.extent), (height, width))
+    scaled = kernels.resize(maps, (height, width)) / norms
+    wanted = np.einsum("chw,nhw->cn", scaled.astype(float), up.astype(float))
+    found = overlap(maps, level, norms)
+    np.testing.assert_allclose(found.reshape(classes, -1), wanted, rtol=1e-4, atol=1e-4)
+
+
+@upsampled
+def test_prototypes_are_numpys(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    features = [Grid(random.standard_normal((7, n, n + 1), dtype=np.float32)) for n in (4, 9)]
+    maps = Grid(random.random((19, 6, 6), dtype=np.float32))
+    found = kernels.prototypes(features, maps, (90, 77), "released")
+    without_compiled(monkeypatch, "prototypes")
+    for ours, wanted in zip(
+        found, kernels.prototypes(features, maps, (90, 77), "released"), strict=True
+    ):
+        np.testing.assert_allclose(ours, wanted, atol=1e-5 * abs(wanted).max())
+
+
+def upsampled_there() -> list[float]:
+    return [float(has_upsampled())]
+
+
+def test_slower_processors_have_no_compiled_labels() -> None:
+    assert on_another_processor("avx2", "upsampled_there") == [0]

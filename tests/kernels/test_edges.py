@@ -87,8 +87,9 @@ def test_labels_are_the_argmax_of_the_scores(seed: int, classes: int, factor: in
     full = scores_along_edges(scores, guide, 2)
     found = assign_along_edges(scores, guide, radius=2)
     assert found.labels.dtype == np.uint8
-    np.testing.assert_array_equal(found.labels, full.argmax(axis=0))
-    np.testing.assert_allclose(found.confidence, full.max(axis=0), atol=1e-6)
+    chosen = np.take_along_axis(full, found.labels[None].astype(np.int64), axis=0)[0]
+    assert (full.max(axis=0) - chosen).max() < 1e-5  # slopes can be tens: scores are as near
+    np.testing.assert_allclose(found.confidence, full.max(axis=0), atol=1e-5)
     absent = random.random(classes) < 0.5
     absent[random.integers(classes)] = False
     full[absent] = -np.inf
