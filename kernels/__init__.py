@@ -19,7 +19,7 @@ from .attention import Pooling, absent, class_maps, logits, membership, token_so
 from .diffseg import merged_maps
 from .edges import Guide, assign_along_edges, edge_grid, scores_along_edges
 from .found import found
-from .goca import head_weights, joined, layer_map, layer_weights, rescaled
+from .goca import head_weights, joined, largest, layer_map, layer_weights, rescaled
 from .grid import Array, Grid, Mode, Size, array_module, void
 from .kmeans import KMeans, gram_kmeans, kmeans
 from .multicut import multicut
@@ -78,6 +78,7 @@ __all__ = [
     "iterate",
     "joined",
     "kmeans",
+    "largest",
     "layer_map",
     "layer_weights",
     "less_entropy",

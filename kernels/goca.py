@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .attention import logits, token_softmax
 from .grid import Array, array_module
@@ -123,6 +124,14 @@ def rescaled(tokens: Array, membership: Array) -> Array:
     flat = membership @ tokens.reshape(len(tokens), -1)
     maps = flat.reshape(-1, *tokens.shape[1:])
     return blurred(xp.where(total > 0, maps / xp.where(total > 0, total, 1), 0))
+
+
+def largest(maps: Array, first: NDArray[np.int64]) -> Array:
+    """(classes, h, w), the largest of each class's maps; of (maps, h, w) those of a class lie one
+    behind the other, from `first` (classes,) on."""
+    ends = [*first[1:].tolist(), len(maps)]
+    own = zip(first.tolist(), ends, strict=True)
+    return array_module(maps).stack([maps[a:b].max(axis=0) for a, b in own])  # type: ignore[no-any-return]
 
 
 def blurred(maps: Array) -> Array:

@@ -2,7 +2,8 @@
 self-attention.
 
 The published prompt is a caption, and its content tokens are what a map competes with at a pixel;
-here they are the names' own.
+here they are the names' own. The published background is several objects: a class called
+"background" with other names beside has the largest of all its names' maps.
 """
 
 from __future__ import annotations
@@ -14,13 +15,19 @@ from functools import reduce
 from operator import add, mul
 from typing import Final, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ... import kernels
 from ...kernels import Array, Grid
+from ..look.prompts import Prompts
 from ..look.taps import CrossAttention, Taps
 from ..look.words import EncodedText
 from .base import Head, Reading
-from .maps import WORDS_HELP, Words, membership
+from .maps import WORDS_HELP, Words
 from .options import HeadOptions, option
+
+BACKGROUND: Final = "background"
 
 REFERENCE_STRIDE: Final = 16
 """Image pixels per cell of the layer whose queries layers are compared with: up2.1 of SD 1.5."""
@@ -69,12 +76,31 @@ def read(taps: Taps, options: GocaOptions, text: EncodedText) -> Reading:
         token_maps = (_token_maps(taps, options, text, layer) for layer in layers)
         at_side = (kernels.at_side(maps, side) for maps in token_maps)
         tokens = reduce(add, map(mul, weights, at_side))
-        maps = kernels.minmax(kernels.rescaled(tokens, membership(taps, text)))
+        members, first = maps_apart(text.prompts)
+        maps = kernels.minmax(kernels.rescaled(tokens, taps.network.device.upload(members)))
+        maps = kernels.largest(maps, first)
         if len(spreading) > 3:  # SD 1.5's first and last are not among the published ones
             spreading = spreading[1:-1]
         maps = kernels.minmax(kernels.spread(spreading, maps, options.propagations))
         grid = Grid(maps.astype("float32"))
     return Reading([grid], grid)
+
+
+def maps_apart(prompts: Prompts) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """What has a map of its own, every class, and of the background every name: (maps, tokens)
+    rows that sum to 1, the mean over its tokens, a class's one behind the other; and (classes,)
+    the first of each class."""
+    order = np.lexsort((prompts.position, prompts.prompt, prompts.owner))
+    owner, prompt, place = (a[order] for a in (prompts.owner, prompts.prompt, prompts.position))
+    bare = np.array([name.lower() == BACKGROUND for name in prompts.classes])[owner[1:]]
+    # a joint stands between two names: the tokens of one alone follow one another
+    another = bare & ((np.diff(prompt) != 0) | (np.diff(place) != 1))
+    starts = np.concatenate([[True], (np.diff(owner) != 0) | another])
+    number = np.empty(len(order), np.int64)
+    number[order] = np.cumsum(starts) - 1
+    own = kernels.membership(number, int(starts.sum()))
+    first = np.searchsorted(owner[starts], np.arange(len(prompts.classes)))
+    return own / own.sum(axis=1, keepdims=True), first
 
 
 def reference(layers: Sequence[CrossAttention]) -> CrossAttention:

@@ -62,6 +62,20 @@ def test_labels_are_those_of_the_naive_code(look: mdrt.Look, words: str) -> None
     np.testing.assert_allclose(found.confidence, maps.max(axis=0), atol=2e-3)
 
 
+def test_a_background_of_several_objects_has_the_largest_of_their_maps(look: mdrt.Look) -> None:
+    """As if each were a class: the same prompt, so the same pass."""
+    objects = ("background", "grass", "cloud")
+    settings = {"timestep": T, "refine": "none", "propagations": 0, "scores": True}
+    apart = look.segment(["house", *objects, "tree"], "goca", **settings)
+    joined = look.segment(["house", objects, "tree"], "goca", **settings)
+    assert joined.classes == ("house", "background", "tree")
+    cells, own = joined.weights.values, apart.weights.values
+    np.testing.assert_allclose(cells[1], own[1:4].max(axis=0), atol=1e-6)
+    np.testing.assert_allclose(cells[[0, 2]], own[[0, 4]], atol=1e-6)
+    synonyms = look.segment(["house", ("meadow", "grass", "cloud"), "tree"], "goca", **settings)
+    assert not np.allclose(synonyms.weights.values[1], cells[1], atol=1e-3)
+
+
 @pytest.mark.parametrize("words", ["driven", "late"])
 def test_names_of_several_prompts(look: mdrt.Look, words: str) -> None:
     names = [f"{adjective} {name}" for adjective in ("red", "small", "old") for name in CLASSES]
