@@ -467,7 +467,7 @@ class Look:
         network, absent = self._segmenter.network, reading.absent
         with self.taps.stage("assign"):
             assigned, full = label_pixels(
-                self.taps, reading, options.refine, options.threshold, keep
+                self.taps, reading, options.refine, options.void_below, keep
             )
         assert assigned.confidence is not None
         extra = [values for values in (absent, full) if values is not None]
@@ -476,9 +476,9 @@ class Look:
                 assigned.labels, assigned.confidence, reading.weights.values, *extra
             )
         labels, confidence, weights, *rest = wait()
-        if options.threshold and (labels == void(labels)).all():
+        if options.void_below and (labels == void(labels)).all():
             warnings.warn(
-                f"no pixel reaches threshold {options.threshold:g}; the highest score is "
+                f"no pixel reaches threshold {options.void_below:g}; the highest score is "
                 f"{confidence.max():.3f}",
                 MdrtWarning,
                 stacklevel=3,

@@ -115,7 +115,7 @@ def _by_name(
     others = [index for index in prompted if index != background]
     others = others or [index for index in range(len(classes)) if index != background]
     prompted = [*others, background] if sweep.own else others
-    own = vars(options) | {"threshold": 0.0}
+    own = vars(options) | {"background": "none", "threshold": 0.0}
     found = look.segment([classes[index] for index in prompted], head=head, scores=True, **own)
     assert found.scores is not None
     scores = found.scores.copy()
@@ -133,7 +133,13 @@ def predicted(
     is scored has the same names.
     """
     found = look.segment(
-        classes, "maskdiffusion", pooling="softmax", presence=presence, refine="none", threshold=0.0
+        classes,
+        "maskdiffusion",
+        pooling="softmax",
+        presence=presence,
+        refine="none",
+        background="none",
+        threshold=0.0,
     )
     absent = set(found.settings["absent"])
     return [i for i, name in enumerate(found.classes) if name not in absent], found.timings

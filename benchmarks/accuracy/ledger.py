@@ -35,7 +35,8 @@ class Ledger:
         segments: how many an unnamed head was told to find: "present" (from the ground truth),
             "auto", a number; "" of a named head.
         background: what a pixel is that no name fits: "none", "class background" (one of the data
-            set's names), "threshold" (void), or "threshold for class background".
+            set's names), "threshold" or "squared complement" (void), or "threshold for class
+            background".
         threshold: of that rule, None without one.
         chosen_on: what the threshold was chosen on, "" without one.
         bundle: SHA-256 over its every file.
@@ -69,15 +70,18 @@ class Ledger:
             best: the value that the protocol chose, if it chooses one.
         """
         setting, protocol = entry.setting, PROTOCOLS[entry.protocol]
-        named, threshold = setting.kind == "named", setting.options.threshold or None
-        rule = "none" if threshold is None else "threshold"
-        chosen_on = "" if threshold is None else meta.get("chosen_on", NOT_SAID)
+        named, threshold = setting.kind == "named", setting.options.void_below or None
+        complement = setting.options.background == "complement"
+        rule = {"constant": "threshold", "complement": "squared complement"}.get(
+            setting.options.background, "none"
+        )
+        chosen_on = "" if threshold is None or complement else meta.get("chosen_on", NOT_SAID)
         if protocol.sweep is not None:
             word = "offset" if protocol.sweep.own else "threshold"
             rule, threshold = f"{word} for class {BACKGROUND}", best
             chosen_on = EVALUATED_SPLIT
         elif background_of(meta["classes"]) is not None and named:
-            extra = "" if threshold is None else ", threshold"
+            extra = "" if rule == "none" else f", {rule}"
             rule = f"class {BACKGROUND}{extra}"
         return cls(
             meta["dataset"],

@@ -318,7 +318,8 @@ def _notes(
     text: str, names: Sequence[ClassName], background: str | None, given: Mapping[str, Any]
 ) -> list[str]:
     """What may have gone wrong with names, as far as that can be seen."""
-    if len(names) != 1 or background is not None or given.get("threshold"):
+    left_out = given.get("threshold") or given.get("background", "none") != "none"
+    if len(names) != 1 or background is not None or left_out:
         return []
     if class_file(text) is None and os.path.isfile(text):
         return [f"{text!r} is taken as a name; @{text} reads the file"]

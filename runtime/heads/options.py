@@ -22,6 +22,9 @@ Strides: TypeAlias = tuple[int, ...] | None
 Refine: TypeAlias = Literal["none", "guided", "pamr"]
 """What makes boundaries follow the picture's edges: nothing, the guided filter, or PAMR."""
 
+COMPLEMENT: Final = (3 - 5**0.5) / 2
+"""0.382: from 0 to there, (1 − score)² is above the score."""
+
 _KEY: Final = "mdrt"
 _WORDS: Final = {"yes": True, "no": False, "true": True, "false": False, "on": True, "off": False}
 
@@ -180,11 +183,18 @@ class HeadOptions:
         "average all that is read with what the network sees of the picture mirrored, left for "
         "right; twice the time",
     )
+    background: Literal["none", "constant", "complement"] = option(
+        "none",
+        "what a pixel is that no name fits well. none: the best of the names (one of them may be a "
+        "background: --background); constant: void, label 255, where the winning score is below "
+        "threshold; complement: void where the squared complement (1 − score)² is higher, which of "
+        "maps in [0, 1] is a score below 0.382 (iSeg's rule)",
+    )
     threshold: float = option(
         0.0,
-        "pixels whose winning score is below this belong to none of the classes: label 255, void; "
-        "0 leaves out none. Of maps in [0, 1], 0.382 is where a background of the squared "
-        "complement (1 − score)² would win. What scores are worth, a record's confidences tell",
+        "of background constant, which it stands for: pixels whose winning score is below this "
+        "belong to none of the classes; 0 leaves out none. What scores are worth, a record's "
+        "confidences tell",
         least=0,
     )
 
@@ -192,6 +202,19 @@ class HeadOptions:
         for declaration in declared(type(self)):
             value = declaration.check(getattr(self, declaration.name))
             object.__setattr__(self, declaration.name, value)
+        if self.threshold and self.background == "none":
+            object.__setattr__(self, "background", "constant")
+        if (self.background == "constant") != bool(self.threshold):
+            wanted = "above 0" if self.background == "constant" else "0: the rule has its own"
+            raise MdrtError(
+                f"threshold is {self.threshold:g} with background {self.background}, expected "
+                f"{wanted}"
+            )
+
+    @property
+    def void_below(self) -> float:
+        """The winning score below which a pixel is of no class; 0 where none is."""
+        return COMPLEMENT if self.background == "complement" else self.threshold
 
 
 _known: dict[type[HeadOptions], tuple[Declared, ...]] = {}

@@ -61,12 +61,12 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Head:
 def test_options_are_declared_with_types_ranges_and_help() -> None:
     by_name = {d.name: d for d in declared(ToyOptions)}
     assert list(by_name) == [
-        "timestep", "refine", "mirror", "threshold", "shape", "width", "gain", "bright",
-        "feature_strides",
+        "timestep", "refine", "mirror", "background", "threshold", "shape", "width", "gain",
+        "bright", "feature_strides",
     ]  # fmt: skip
     assert [d.type for d in by_name.values()] == [
-        "whole number", "choice", "yes/no", "number", "choice", "whole number", "number", "yes/no",
-        "strides",
+        "whole number", "choice", "yes/no", "choice", "number", "choice", "whole number", "number",
+        "yes/no", "strides",
     ]  # fmt: skip
     assert by_name["width"].range == "whole number from 1 to 8"
     assert by_name["gain"].range == "number above 0 to below 10"
@@ -76,6 +76,18 @@ def test_options_are_declared_with_types_ranges_and_help() -> None:
         for d in declared(head.options):
             assert d.help
             assert d.parse(d.shown(d.default)) == d.default
+
+
+def test_a_threshold_is_a_constant_background() -> None:
+    assert ToyOptions().void_below == 0
+    constant = ToyOptions(threshold=0.3)
+    assert (constant.background, constant.void_below) == ("constant", 0.3)
+    assert ToyOptions(**vars(constant)) == constant
+    level = ToyOptions(background="complement").void_below
+    assert (1 - level) ** 2 == pytest.approx(level)
+    for background, threshold in (("constant", 0.0), ("complement", 0.3)):
+        with pytest.raises(mdrt.MdrtError, match=f"with background {background}, expected"):
+            ToyOptions(background=background, threshold=threshold)
 
 
 def test_texts_become_values() -> None:
@@ -92,6 +104,7 @@ def test_texts_become_values() -> None:
     assert vars(ToyOptions(**values)) == {
         "timestep": 0,
         "mirror": False,
+        "background": "none",
         "threshold": 0.0,
         **values,
     }  # type: ignore[arg-type]
@@ -111,7 +124,7 @@ def test_texts_become_values() -> None:
         (
             "colour",
             "red",
-            "head toy has no setting colour; it has timestep, refine, mirror, threshold",
+            "head toy has no setting colour; it has timestep, refine, mirror, background",
         ),
     ],
 )

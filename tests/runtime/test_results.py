@@ -99,6 +99,16 @@ def test_a_threshold_leaves_pixels_without_a_class(segmenter, picture, head, ref
     assert cut.overlay().width > 256
 
 
+def test_the_squared_complement_leaves_what_it_is_higher_than(segmenter, picture):
+    look = segmenter.look(picture)  # a head whose maps lie in [0, 1], and few names
+    plain = look.segment(["sky", "tree"], "goca", refine="none")
+    cut = look.segment(["sky", "tree"], "goca", refine="none", background="complement")
+    bare = (1 - plain.confidence) ** 2 > plain.confidence
+    assert bare.any()
+    np.testing.assert_array_equal(cut.labels, np.where(bare, 255, plain.labels))
+    assert cut.settings["background"] == "complement"
+
+
 def test_a_threshold_above_every_score_leaves_nothing(segmenter, picture):
     cut = segmenter(picture, NAMES, threshold=1e9)
     assert cut.found == ()

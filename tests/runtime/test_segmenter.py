@@ -297,6 +297,7 @@ def test_settled_options_are_the_bundles_recommendations(segmenter):
         "attention": 0.25,
         "refine": "none",
         "mirror": False,
+        "background": "constant",
         "threshold": 0.5,
         "feature_strides": (16,),
         "attention_strides": None,

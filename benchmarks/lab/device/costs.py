@@ -168,10 +168,17 @@ def _named(case: Workload, xp: ModuleType, whole: bool) -> list[tuple[str, Call]
         fine = kernels.fine_scores(scores, grids, small.shape[1:], weights, 0.35)
         return kernels.assign_along_edges(fine, guide)
 
+    def spread() -> Any:
+        weights = Grid(maps())
+        scores = kernels.score_maps(grids, kernels.prototypes(grids, weights, case.size))
+        fine = kernels.fine_scores(scores, grids, small.shape[1:], weights, 0.35)
+        return kernels.assign([Grid(kernels.pamr(fine, guide.small))], case.size)
+
     heads: list[tuple[str, Call]] = [
         ("maskdiffusion, paper", lambda: head("paper")),
         ("maskdiffusion, released", lambda: head("released")),
-        ("maskdiffusion, refined", refined),
+        ("maskdiffusion, guided", refined),
+        ("maskdiffusion, pamr", spread),
     ]
     if whole:
         return heads
@@ -195,6 +202,7 @@ def _named(case: Workload, xp: ModuleType, whole: bool) -> list[tuple[str, Call]
         ("score maps", lambda: kernels.score_maps(grids, averages)[0].values),
         ("labels and confidences", lambda: kernels.assign(scores, case.size, norms)),
         ("labels along edges", lambda: kernels.assign_along_edges(fine, guide)),
+        ("PAMR", lambda: kernels.pamr(fine, guide.small)),
         *heads,
     ]
 
