@@ -11,6 +11,7 @@ from typing import Final
 
 from ..runtime.errors import MdrtError
 from ..runtime.pictures.output import is_result
+from ..runtime.writers.folder import is_ours
 
 KINDS: Final = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -34,7 +35,8 @@ class Found:
 def find_pictures(arguments: Sequence[str], recursive: bool, out: Path) -> Found:
     """Files as given; a folder stands for the pictures in it, or with `recursive` under it.
 
-    Hidden ones, what is under the folder of the results and what is a result are passed over.
+    Hidden ones, what is under the folder of the results or of a format, and what is a result are
+    passed over.
 
     Raises:
         MdrtError: a folder holds no picture.
@@ -69,6 +71,9 @@ def _files(root: Path, recursive: bool, out: Path) -> Iterator[Path]:
         folders[:] = sorted(
             name
             for name in folders
-            if recursive and name[0] != "." and os.path.realpath(here / name) != results
+            if recursive
+            and name[0] != "."
+            and os.path.realpath(here / name) != results
+            and not is_ours(here / name)
         )
         yield from (here / name for name in sorted(names) if name[0] != ".")

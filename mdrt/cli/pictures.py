@@ -23,10 +23,11 @@ from ..runtime.bundle.contract import ONNXRUNTIME
 from ..runtime.heads import Head
 from ..runtime.look.prompts import ClassName, shown_names
 from ..runtime.pictures.images import read_image
-from ..runtime.pictures.output import printable, read_record, result_files, write_result
+from ..runtime.pictures.output import printable
 from ..runtime.segmentation import SCHEMA, Segmentation
 from ..runtime.segmenter import Segmenter
 from ..runtime.sessions.trace import Trace
+from ..runtime.writers.outputs import Outputs
 from . import Terminated
 from .progress import say
 from .tables import picture_table, print_whole
@@ -49,7 +50,7 @@ class Job:
         segments: how many, of an unnamed head.
         background: the class left uncoloured.
         max_size: longer side in pixels that pictures are reduced to for the network.
-        overlay: whether overlays are written.
+        scores: whether the scores of all classes are kept for what is written.
     """
 
     head: Head
@@ -58,18 +59,7 @@ class Job:
     segments: int | Literal["auto"]
     background: str | None
     max_size: int | None
-    overlay: bool
-
-    def made(self, record: Mapping[str, Any]) -> bool:
-        """Whether a result was made by this very job, as far as its record tells."""
-        used: Any = {"head": self.head.name, "max_size": self.max_size, **self.settings}
-        if self.classes is None:
-            used["segments"] = self.segments
-        elif [entry["name"] for entry in record["classes"]] != list(shown_names(self.classes)):
-            return False
-        settings = record["settings"]
-        same = all(settings.get(name, ...) == value for name, value in _plain(used).items())
-        return same and record["background"] == self.background
+    scores: bool
 
 
 class Batch:
@@ -83,14 +73,14 @@ class Batch:
         self,
         segmenter: Segmenter,
         job: Job,
-        targets: Mapping[Path, Path],
+        outputs: Outputs,
         out: Path,
         progress: Progress,
         form: Form,
         trace: Trace | None,
         telling: Telling,
     ) -> None:
-        self.segmenter, self.job, self.targets, self.out = segmenter, job, targets, out
+        self.segmenter, self.job, self.outputs, self.out = segmenter, job, outputs, out
         self.progress, self.form, self.trace, self.telling = progress, form, trace, telling
         self.failures = self.skipped = self.done = 0
         self.with_class: Counter[str] = Counter()
@@ -99,8 +89,8 @@ class Batch:
 
     def todo(self, skip_existing: bool) -> list[Path]:
         """The pictures to work on: every one, or those that have no such result yet."""
-        every = list(self.targets)
-        found = [path for path in every if not (skip_existing and self._is_there(path))]
+        every = self.outputs.pictures
+        found = [path for path in every if not (skip_existing and self.outputs.hold(path))]
         self.skipped = len(every) - len(found)
         self.progress.update(self.overall, total=len(found), visible=len(found) > 1)
         return found
@@ -108,7 +98,7 @@ class Batch:
     @contextmanager
     def told(self) -> Iterator[None]:
         """Around the work: how it went or, where it is interrupted, how far it came."""
-        start, total = time.perf_counter(), len(self.targets)
+        start, total = time.perf_counter(), len(self.outputs.pictures)
         try:
             yield
         except (KeyboardInterrupt, Terminated):
@@ -140,9 +130,11 @@ class Batch:
                     source=str(path),
                 )
                 if job.classes is not None:
-                    result = look.segment(job.classes, job.head, **job.settings)
+                    result = look.segment(job.classes, job.head, scores=job.scores, **job.settings)
                 else:
-                    result = look.segments(job.segments, job.head, **job.settings)
+                    result = look.segments(
+                        job.segments, job.head, scores=job.scores, **job.settings
+                    )
         finally:
             self.progress.remove_task(task)
         result.timings["image"] = result.timings.get("image", 0.0) + seconds
@@ -155,9 +147,7 @@ class Batch:
             if isinstance(outcome, Exception):
                 raise outcome
             with self._span("write", path):
-                target = self.targets[path]
-                target.parent.mkdir(parents=True, exist_ok=True)
-                record = write_result(target, outcome, self.job.background, self.job.overlay)
+                record = self.outputs.write(path, outcome)
         except Exception as error:  # one picture's surprise must not cost the others
             self.failures += 1
             if self.telling.whole:
@@ -172,34 +162,20 @@ class Batch:
         finally:
             self.progress.advance(self.overall)
 
-    def _is_there(self, path: Path) -> bool:
-        """Whether a picture's result by this job is there, and is newer than the picture."""
-        files = result_files(self.targets[path], self.job.overlay)
-        record = read_record(files["record"])
-        if record is None or record["schema"] != SCHEMA:
-            return False
-        try:
-            made = min(file.stat().st_mtime_ns for file in files.values())
-            newer = made >= path.stat().st_mtime_ns
-        except OSError:  # a file of it is not there
-            return False
-        named = Path(record["image"]).name == printable(path.name)
-        same = record["bundle"] == self.segmenter.manifest.sha256
-        return newer and named and same and self.job.made(record)
-
     def _tell(self, record: Mapping[str, Any], result: Segmentation) -> None:
         self.done += 1
         self.with_class.update(name for name in result.found if name != self.job.background)
         self.counts.append(len(result.found))
         if self.form == "json":
             _print_json(record)
-        elif self.form == "text" and len(self.targets) <= A_FEW:
+        elif self.form == "text" and len(self.outputs.pictures) <= A_FEW:
             _show(record, Console())
 
     def _summary(self, seconds: float) -> None:
         """One line on all pictures."""
         parts = [
-            f"{self.done} of {len(self.targets)} pictures in {seconds:.1f} s, results in {self.out}"
+            f"{self.done} of {len(self.outputs.pictures)} pictures in {seconds:.1f} s, "
+            f"results in {self.out}"
         ]
         if self.counts and self.job.classes is None:
             parts.append(f"{min(self.counts)} to {max(self.counts)} segments a picture")
@@ -226,12 +202,6 @@ def _listed(names: Sequence[str]) -> str:
     """The first eight, and how many more."""
     more = f" and {len(names) - 8} names more" if len(names) > 8 else ""
     return ", ".join(names[:8]) + more
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON gives them back."""
-    plain: dict[str, Any] = json.loads(json.dumps(values))
-    return plain
 
 
 def _print_json(values: Mapping[str, Any]) -> None:

@@ -14,9 +14,10 @@ from ..runtime.bundle.contract import MOST_SEGMENTS, OPERATORS
 from ..runtime.disk.atomic import write_atomically
 from ..runtime.errors import PromptError
 from ..runtime.heads.options import Refine
-from ..runtime.look.prompts import class_file, load_classes, with_background
+from ..runtime.look.prompts import class_file, load_classes, shown_names, with_background
 from ..runtime.overlap import overlap
-from ..runtime.pictures.output import check_targets, choose_targets, output_folder, result_files
+from ..runtime.pictures.output import choose_targets, output_folder
+from ..runtime.writers import FORMATS, PNG
 from .found import find_pictures
 from .groups import Command, experts, group, option
 from .options import (
@@ -104,14 +105,23 @@ class _Segments(click.ParamType):  # type: ignore[type-arg]
     "Results",
     out_option("the results", default=Path("out"), show_default=True),
     option(
+        "--format",
+        "formats",
+        type=click.Choice(list(FORMATS)),
+        multiple=True,
+        default=(PNG,),
+        metavar="NAME",
+        help=f"How labels are written, may be repeated: {', '.join(FORMATS)}.  [default: {PNG}]",
+    ),
+    option(
         "--skip-existing",
         is_flag=True,
         help="Pass over pictures whose results, made the same way, are there already.",
     ),
-    option("--quiet", is_flag=True, help="Tell of warnings and errors only."),
     json_option,
 )
 @experts(
+    option("--quiet", is_flag=True, help="Tell of warnings and errors only."),
     option(
         "--background",
         metavar="NAME",
@@ -175,6 +185,7 @@ def segment_command(
     refine: str | None,
     engine: Path | None,
     out: Path,
+    formats: tuple[str, ...],
     skip_existing: bool,
     quiet: bool,
     as_json: bool,
@@ -192,7 +203,8 @@ def segment_command(
     """Segment pictures (files, or folders of them) into named classes or unnamed segments.
 
     For each picture the output folder receives NAME.png (labels as a palette image of the
-    picture's own size; value = position in the class list), NAME.overlay.png and NAME.json.
+    picture's own size; value = position in the class list), NAME.overlay.png and NAME.json; what
+    other formats write has a folder each.
 
     \b
     mdrt segment beach.jpg --classes "sky, sand, water, person"
@@ -203,6 +215,8 @@ def segment_command(
     from ..runtime.heads import parse
     from ..runtime.segmenter import Segmenter
     from ..runtime.sessions.trace import Trace
+    from ..runtime.writers.base import Run
+    from ..runtime.writers.outputs import Outputs, check_outputs, needs_scores
     from .pictures import Batch, Job
     from .progress import progress_bar, say
 
@@ -217,8 +231,8 @@ def segment_command(
         notes += _notes(classes, names, background, given)
     targets = choose_targets(out, found.pictures)
     listed = None if classes is None else class_file(classes)
-    results = [result_files(target, overlay) for target in targets.values()]
-    check_targets(results, [*targets, *([] if listed is None else [listed])], overwrite)
+    inputs = [*targets, *([] if listed is None else [listed])]
+    check_outputs(formats, out, targets, inputs, overlay, overwrite)
     trace = None if profile is None else Trace()
     segmenter = Segmenter(
         engine,
@@ -253,10 +267,22 @@ def segment_command(
         network.words.release()  # every text is encoded; its weights are not needed again
     for note in notes if not quiet else ():
         say(console, "note", note)
-    job = Job(chosen, vars(options), names, segments, background, max_size, overlay)
+    used = {"head": chosen.name, "max_size": max_size, **vars(options)}
+    run = Run(
+        None if names is None else shown_names(names),
+        background,
+        segmenter.manifest.model_id,
+        segmenter.manifest.sha256,
+        used if names is not None else {**used, "segments": segments},
+    )
+    job = Job(chosen, vars(options), names, segments, background, max_size, needs_scores(formats))
     form: Form = "json" if as_json else "quiet" if quiet else "text"
-    with output_folder(out), progress_bar(console, quiet) as progress:
-        batch = Batch(segmenter, job, targets, out, progress, form, trace, Telling.of_call())
+    with (
+        output_folder(out),
+        progress_bar(console, quiet) as progress,
+        Outputs(formats, out, run, targets, found.pictures, overlay, skip_existing) as outputs,
+    ):
+        batch = Batch(segmenter, job, outputs, out, progress, form, trace, Telling.of_call())
         todo = batch.todo(skip_existing)
         with batch.told():
             overlap(todo, batch.read, batch.segment, batch.finish)

@@ -150,8 +150,10 @@ def write_result(
     result: Segmentation,
     background: str | None = None,
     with_overlay: bool = True,
+    others: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Write labels, overlay and record, see `result_files`; returns the record.
+    """Write labels, overlay and record, see `result_files`; returns the record, which also names
+    `others`, what was written beside them.
 
     The record appears last: where it stands, the pictures it names stand too.
 
@@ -161,7 +163,7 @@ def write_result(
     files = result_files(target, with_overlay)
     # File names need not be UTF-8; a record is.
     written = {kind: printable(path) for kind, path in files.items()}
-    record = result.record(background) | {"files": written}
+    record = result.record(background) | {"files": written | dict(others or {})}
     mark = PngImagePlugin.PngInfo()
     mark.add_text(_MARK, f"mdrt {record['versions']['mdrt']}")
     # run lengths alone: a quarter of the time of Pillow's own choice, and files no larger
