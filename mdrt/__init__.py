@@ -31,6 +31,7 @@ from .runtime.errors import (  # noqa: E402
     UnknownNameWarning,
 )
 from .runtime.pictures.images import read_image  # noqa: E402
+from .runtime.pipeline import pipeline  # noqa: E402
 from .runtime.segmentation import Segmentation  # noqa: E402
 from .runtime.segmenter import Look, Segmenter  # noqa: E402
 
@@ -50,5 +51,6 @@ __all__ = [
     "Segmenter",
     "UnknownNameWarning",
     "__version__",
+    "pipeline",
     "read_image",
 ]

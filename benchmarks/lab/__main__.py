@@ -22,6 +22,7 @@ COMMANDS: Final = {
         ("gallery", "scenes.gallery", "A page of held-out scenes under every head."),
         ("gpu", "device.stages", "Stage by stage on a GPU, by its own events."),
         ("kernels", "kernels_bench", "What comes after the network, beside the naive way."),
+        ("labels", "labels_bench", "Label formats: their speed, and the memory of a long run."),
         ("operators", "operators_bench", "Layers by mdrt's operators and ONNX Runtime's."),
         ("photographs", "photographs", "The unnamed heads on real photographs."),
         ("pipeline", "random_pipeline", "Write a pipeline of real size with random weights."),

@@ -1,0 +1,47 @@
+"""mdrt's own files: label map, overlay and record of each picture, beside one another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..pictures.output import printable, read_record, result_files, write_result
+from ..segmentation import SCHEMA, Segmentation
+from .base import Run
+
+
+class PngOutput:
+    """The results of a run in one folder; each record says what made it, so there is no other
+    memory of the run."""
+
+    def __init__(self, targets: Mapping[Path, Path], run: Run, overlay: bool) -> None:
+        """Of pictures, each with its label map's path without suffix."""
+        self._targets, self._run, self._overlay = targets, run, overlay
+
+    def holds(self, path: Path) -> bool:
+        """Whether a picture's result by this run is there, and is newer than the picture."""
+        files = result_files(self._targets[path], self._overlay)
+        record = read_record(files["record"])
+        if record is None or record["schema"] != SCHEMA:
+            return False
+        try:
+            made = min(file.stat().st_mtime_ns for file in files.values())
+            newer = made >= path.stat().st_mtime_ns
+        except OSError:  # a file of it is not there
+            return False
+        named = Path(record["image"]).name == printable(path.name)
+        return newer and named and self._run.made(record)
+
+    def write(self, path: Path, result: Segmentation, files: Mapping[str, str]) -> dict[str, Any]:
+        """Write a picture's files; returns its record.
+
+        Args:
+            files: what else was written of it, for the record.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
+        target = self._targets[path]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return write_result(target, result, self._run.background, self._overlay, files)
