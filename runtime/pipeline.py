@@ -118,7 +118,7 @@ class ImageSegmentation:
 
 def _is_picture(inputs: object) -> bool:
     """Whether this is one picture, right or wrong, rather than several."""
-    alone = str | bytes | bytearray | memoryview | os.PathLike | np.ndarray | Image.Image
+    alone = (str, bytes, bytearray, memoryview, os.PathLike, np.ndarray, Image.Image)
     return isinstance(inputs, alone) or hasattr(inputs, "read") or not isinstance(inputs, Iterable)
 
 
