@@ -17,6 +17,9 @@ from .telling import DEBUG, Telling
 
 COMMANDS = {
     "segment": Lazy("mdrt.cli.segment", "segment_command", "Segment pictures."),
+    "batch": Lazy(
+        "mdrt.cli.batch", "batch_command", "Segment very many pictures, on one machine or by Ray."
+    ),
     "heads": Lazy("mdrt.cli.heads", "heads_command", "List the methods, and what tunes them."),
     "export": Lazy(
         "mdrt.cli.export",

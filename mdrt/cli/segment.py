@@ -47,7 +47,7 @@ GONE: Final[Mapping[str, str]] = {
 }
 
 
-class _Segments(click.ParamType):  # type: ignore[type-arg]
+class Segments(click.ParamType):  # type: ignore[type-arg]
     name = "auto|K"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> int | Literal["auto"]:
@@ -78,7 +78,7 @@ class _Segments(click.ParamType):  # type: ignore[type-arg]
     option("--unsupervised", is_flag=True, help="Find segments without names."),
     option(
         "--segments",
-        type=_Segments(),
+        type=Segments(),
         default="auto",
         show_default=True,
         help="How many segments without names; auto finds it in the picture.",
@@ -220,9 +220,9 @@ def segment_command(
     from .pictures import Batch, Job
     from .progress import progress_bar, say
 
-    chosen = _head(head, unsupervised, classes)
-    _check_words(chosen, background, segments)
-    given = parse(chosen, _with_refine(settings, refine))
+    chosen = choose_head(head, unsupervised, classes)
+    check_words(chosen, background, segments)
+    given = parse(chosen, with_refine(settings, refine))
     names = None if classes is None else list(load_classes(classes))
     console = Console(stderr=True)
     found = find_pictures(images, recursive, out)
@@ -295,14 +295,14 @@ def segment_command(
         raise click.ClickException(f"{batch.failures} of {len(targets)} pictures failed")
 
 
-def _head(name: str | None, unsupervised: bool, classes: str | None) -> Head:
+def choose_head(name: str | None, unsupervised: bool, classes: str | None) -> Head:
     """The head that was asked for: by its name, else the first of its kind.
 
     Raises:
         click.UsageError: it is of another kind than the other options ask for.
         MdrtError: there is none of this name.
     """
-    from ..runtime.heads import HEADS, find_head
+    from ..runtime.heads import HEADS
 
     if unsupervised and classes is not None:
         raise click.UsageError("--classes and --unsupervised exclude each other")
@@ -324,7 +324,7 @@ def _head(name: str | None, unsupervised: bool, classes: str | None) -> Head:
     return head
 
 
-def _check_words(head: Head, background: str | None, segments: int | Literal["auto"]) -> None:
+def check_words(head: Head, background: str | None, segments: int | Literal["auto"]) -> None:
     """See that the words for names or segments are of a head that takes them.
 
     Raises:
@@ -358,7 +358,7 @@ def _counted() -> bool:
     return source is not click.core.ParameterSource.DEFAULT
 
 
-def _with_refine(settings: Mapping[str, str], refine: str | None) -> Mapping[str, str]:
+def with_refine(settings: Mapping[str, str], refine: str | None) -> Mapping[str, str]:
     """Settings in which `--refine` is one more."""
     if refine is None:
         return settings

@@ -106,18 +106,24 @@ def name_pictures(
     files: set[str] = set()
     named = {}
     for path, target in targets.items():
-        plain = CONTROL.sub("_", printable(target.relative_to(out).as_posix()))
-        key, number = plain, 1
-        while key.lower() in keys:  # file systems that take "A" for "a" would lose one
-            number += 1
-            key = f"{plain}-{number}"
+        key = own_key(printable(target.relative_to(out).as_posix()), keys)
         file = printable((places[path] / path.name).as_posix())
         if file in files:
             file = printable(path)
-        keys.add(key.lower())
         files.add(file)
         named[path] = Picture(key, file, path)
     return named
+
+
+def own_key(name: str, keys: set[str]) -> str:
+    """A key, see `Picture`, that is none of `keys`; it is one of them from here on."""
+    plain = CONTROL.sub("_", name)
+    key, number = plain, 1
+    while key.lower() in keys:  # file systems that take "A" for "a" would lose one
+        number += 1
+        key = f"{plain}-{number}"
+    keys.add(key.lower())
+    return key
 
 
 @dataclass(frozen=True)

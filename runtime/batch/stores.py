@@ -1,0 +1,108 @@
+"""Where shards come to lie: a folder that appears whole, here or in an object store."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from ..disk.atomic import write_atomically
+from ..disk.folders import rename_new
+from ..errors import OutputError
+from .sources import file_system, is_remote
+
+MANIFEST: Final = "manifest.json"
+"""Of a shard: its pictures. Where it is, the shard is whole."""
+
+RUN: Final = "mdrt.json"
+
+
+class Store:
+    """The output of a batch. Small enough to be sent to every worker.
+
+    A shard is written aside and appears at once: here by a rename, in an object store by its
+    manifest, which is uploaded last.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root.rstrip("/")
+        self._remote = is_remote(root)
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """A JSON file; None where there is none."""
+        try:
+            if not self._remote:
+                text = (Path(self.root) / name).read_bytes()
+            else:
+                system, path = file_system(f"{self.root}/{name}")
+                with system.open_input_file(path) as file:
+                    text = file.read()
+        except FileNotFoundError:
+            return None
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+    def write(self, name: str, values: Any) -> None:
+        """Write a JSON file, whole or not at all."""
+        text = (json.dumps(values) + "\n").encode()
+        if not self._remote:
+            path = Path(self.root) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, lambda file: file.write(text))
+            return
+        system, path_there = file_system(f"{self.root}/{name}")
+        with system.open_output_stream(path_there) as file:
+            file.write(text)
+
+    def shards(self) -> Iterator[str]:
+        """The names of shards that may be there."""
+        if not self._remote:
+            with suppress(FileNotFoundError):
+                names = [path.name for path in (Path(self.root) / "shards").iterdir()]
+                yield from sorted(name for name in names if not name.startswith("."))
+            return
+        from pyarrow import fs
+
+        system, path = file_system(f"{self.root}/shards")
+        entries = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
+        yield from sorted(entry.base_name for entry in entries)
+
+    @contextmanager
+    def aside(self, name: str) -> Iterator[Path]:
+        """An empty folder here to write a shard into, gone at the end; see `place`."""
+        beside = None if self._remote else Path(self.root) / "shards"
+        if beside is not None:
+            beside.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=beside) as above:
+            folder = Path(above) / name
+            folder.mkdir()
+            yield folder
+
+    def place(self, folder: Path, name: str) -> None:
+        """Let a shard appear; where another worker was sooner with it, that one's stays.
+
+        Raises:
+            OutputError: something else is there.
+        """
+        if self._remote:
+            self._upload(folder, f"shards/{name}")
+            return
+        target = Path(self.root) / "shards" / name
+        try:
+            rename_new(folder, target)
+        except FileExistsError:
+            if not (target / MANIFEST).is_file():
+                raise OutputError(f"{target} is no shard of mdrt; choose another output") from None
+
+    def _upload(self, folder: Path, name: str) -> None:
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        files.sort(key=lambda path: path == folder / MANIFEST)
+        for path in files:
+            target = f"{self.root}/{name}/{path.relative_to(folder).as_posix()}"
+            system, there = file_system(target)
+            with path.open("rb") as read, system.open_output_stream(there) as write:
+                shutil.copyfileobj(read, write)

@@ -1,0 +1,69 @@
+"""`mdrt batch --ray` on a cluster of three nodes of which one is killed.
+
+Needs the extra ray, about a minute and 2 GB; `pytest -m extras tests/batch`.
+"""
+
+import threading
+import time
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from test_batch import labels_of
+
+from mdrt.cli import main
+
+pytestmark = pytest.mark.extras
+PICTURES = 36
+
+
+@pytest.fixture
+def cluster():
+    utils = pytest.importorskip("ray.cluster_utils", reason="needs the extra ray")
+    import ray
+
+    found = utils.Cluster(
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": 1,
+            "object_store_memory": 100 << 20,
+            "include_dashboard": False,
+        },
+    )
+    try:
+        yield found
+    finally:
+        ray.shutdown()
+        found.shutdown()
+
+
+def test_every_picture_once_though_a_node_is_killed(cluster, picture, tmp_path):
+    album, out = tmp_path / "album", tmp_path / "out"
+    album.mkdir()
+    for number in range(PICTURES):
+        Image.fromarray(picture[number:, number:]).save(album / f"{number:02d}.png")
+    nodes = [cluster.add_node(num_cpus=1, object_store_memory=100 << 20) for _ in range(2)]
+    cluster.wait_for_nodes()
+    killed = []
+
+    def kill():
+        while len(list(out.glob("shards/[0-9]*"))) < 2:
+            time.sleep(0.05)
+        working = len(list(out.glob("shards/.*")))
+        cluster.remove_node(nodes[1], allow_graceful=False)
+        killed.append(working)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    words = ["--classes", "sky, water", "--shard", "3"]
+    ray_words = ["--ray", cluster.address, "--workers", "3", "--cpus", "1"]
+    done = CliRunner().invoke(main, ["batch", str(album), str(out), *words, *ray_words])
+    assert done.exit_code == 0, done.output
+    thread.join(1)
+    assert killed
+    assert f"{PICTURES} of {PICTURES} pictures" in done.stdout
+    alone = CliRunner().invoke(main, ["batch", str(album), str(tmp_path / "one"), *words])
+    assert alone.exit_code == 0, alone.output
+    found = labels_of(out)
+    assert len(found) == PICTURES
+    assert found == labels_of(tmp_path / "one")
