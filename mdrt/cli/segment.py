@@ -302,7 +302,7 @@ def choose_head(name: str | None, unsupervised: bool, classes: str | None) -> He
         click.UsageError: it is of another kind than the other options ask for.
         MdrtError: there is none of this name.
     """
-    from ..runtime.heads import HEADS
+    from ..runtime.heads import HEADS, find_head
 
     if unsupervised and classes is not None:
         raise click.UsageError("--classes and --unsupervised exclude each other")

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from ..disk.atomic import write_atomically
 from ..disk.folders import rename_new
@@ -19,6 +19,9 @@ MANIFEST: Final = "manifest.json"
 """Of a shard: its pictures. Where it is, the shard is whole."""
 
 RUN: Final = "mdrt.json"
+
+_WITHOUT_FOLDERS: Final = {"s3", "gcs", "abfs"}
+"""Object stores, as pyarrow calls them."""
 
 
 class Store:
@@ -54,8 +57,7 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, lambda file: file.write(text))
             return
-        system, path_there = file_system(f"{self.root}/{name}")
-        with system.open_output_stream(path_there) as file:
+        with _create(f"{self.root}/{name}") as file:
             file.write(text)
 
     def shards(self) -> Iterator[str]:
@@ -103,6 +105,14 @@ class Store:
         files.sort(key=lambda path: path == folder / MANIFEST)
         for path in files:
             target = f"{self.root}/{name}/{path.relative_to(folder).as_posix()}"
-            system, there = file_system(target)
-            with path.open("rb") as read, system.open_output_stream(there) as write:
+            with path.open("rb") as read, _create(target) as write:
                 shutil.copyfileobj(read, write)
+
+
+def _create(uri: str) -> BinaryIO:
+    """A file of pyarrow's, open for writing, in folders that are made where there are such."""
+    system, path = file_system(uri)
+    if system.type_name not in _WITHOUT_FOLDERS:
+        system.create_dir(path.rpartition("/")[0], recursive=True)
+    file: BinaryIO = system.open_output_stream(path)
+    return file

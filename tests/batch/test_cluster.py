@@ -17,19 +17,17 @@ pytestmark = pytest.mark.extras
 PICTURES = 36
 
 
+SMALL = {"num_cpus": 1, "object_store_memory": 100 << 20}
+
+
 @pytest.fixture
-def cluster():
+def cluster(monkeypatch):
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")  # where the machine is busy
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     utils = pytest.importorskip("ray.cluster_utils", reason="needs the extra ray")
     import ray
 
-    found = utils.Cluster(
-        initialize_head=True,
-        head_node_args={
-            "num_cpus": 1,
-            "object_store_memory": 100 << 20,
-            "include_dashboard": False,
-        },
-    )
+    found = utils.Cluster(initialize_head=True, head_node_args=SMALL | {"include_dashboard": False})
     try:
         yield found
     finally:
@@ -42,7 +40,7 @@ def test_every_picture_once_though_a_node_is_killed(cluster, picture, tmp_path):
     album.mkdir()
     for number in range(PICTURES):
         Image.fromarray(picture[number:, number:]).save(album / f"{number:02d}.png")
-    nodes = [cluster.add_node(num_cpus=1, object_store_memory=100 << 20) for _ in range(2)]
+    nodes = [cluster.add_node(**SMALL) for _ in range(2)]
     cluster.wait_for_nodes()
     killed = []
 
