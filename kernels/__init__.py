@@ -14,6 +14,7 @@ resizing is linear, so it is applied to a few score maps instead of thousands of
 """
 
 from .affinity import AFFINITY_SIZE, Affinity
+from .aligned import cosines, smoothed, unlikely
 from .assign import Assignment, assign, fine_scores, full_scores, never, score_maps
 from .attention import Pooling, absent, class_maps, logits, membership, token_softmax, won_shares
 from .diffseg import merged_maps
@@ -68,6 +69,7 @@ __all__ = [
     "class_maps",
     "cluster",
     "cluster_weights",
+    "cosines",
     "edge_grid",
     "fine_scores",
     "found",
@@ -98,11 +100,13 @@ __all__ = [
     "score_maps",
     "scores_along_edges",
     "smooth_by_clusters",
+    "smoothed",
     "spectral_embedding",
     "spread",
     "spread_below",
     "sum_to_one",
     "token_softmax",
+    "unlikely",
     "void",
     "won_shares",
 ]
