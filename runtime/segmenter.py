@@ -406,7 +406,8 @@ class Look:
             with self.taps.stage("text"):
                 text = self._segmenter.prepare(classes)
             reading = chosen.read(self.taps.mirrored(options.mirror), options, text)
-            asked = {"prompts": list(text.prompts.texts)}
+            read = text.prompts.texts if chosen.sentences is None else chosen.sentences(options)
+            asked = {"prompts": list(read)}
             return self._label(chosen, options, asked, reading, text.prompts.classes, scores)
 
     def segments(

@@ -131,6 +131,12 @@ def pooled_name(index: int) -> str:
     return _numbered(POOLED, index)
 
 
+MASKCLIP: Final = "maskclip"
+MASKCLIP_KEYS: Final = "maskclip_keys"
+GEM: Final = "gem"
+"""Kinds of maps in the space of pooled texts, of length 1; MaskCLIP's keys, which clean its map,
+are in a space of their own."""
+
 _LOGITS: Final = "logits"
 _SELF: Final = "self"
 
@@ -148,6 +154,11 @@ def logits_name(stride: int, index: int) -> str:
 def self_attention_name(stride: int, index: int) -> str:
     """The name of the `index`-th self-attention layer at `stride`, in execution order."""
     return f"{_SELF}_s{stride}_{index}"
+
+
+def aligned_name(kind: str, stride: int) -> str:
+    """The name of a map of a kind in the space of pooled texts."""
+    return f"{kind}_s{stride}"
 
 
 def encoder_name(stride: int) -> str:

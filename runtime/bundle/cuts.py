@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from .contract import (
+    GEM,
     KEYS,
     VAE_ENCODER,
     VALUES,
@@ -18,6 +19,7 @@ from .contract import (
     FeatureOutput,
     Manifest,
     Outputs,
+    aligned_name,
     output_names,
 )
 
@@ -64,7 +66,8 @@ def cuts(of: Outputs) -> tuple[Cut, ...]:
     """The cuts of a network that gives out `of`, the shortest first and the whole last.
 
     `encoder` ends with the encoder's output. `features` ends with the finest features, for heads
-    that leave finer attention layers alone. Where a cut would be the whole, there is none.
+    that leave finer attention layers alone, and leaves out GEM's map, which costs as much again.
+    Where a cut would be the whole, there is none.
     """
     own = of.network
     whole = Cut(WHOLE, of.features, of.attention, of.self_attention, of.encoder, of.aligned, own)
@@ -77,7 +80,9 @@ def cuts(of: Outputs) -> tuple[Cut, ...]:
             tuple(layer for layer in layers if layer.stride >= finest)
             for layers in (of.attention, of.self_attention)
         )
-        found.append(Cut(FEATURES, of.features, attention, self_attention, of.encoder, (), own))
+        aligned = tuple(o for o in of.aligned if o.name != aligned_name(GEM, o.stride))
+        layers = attention, self_attention, of.encoder
+        found.append(Cut(FEATURES, of.features, *layers, aligned, own))
     return (*(cut for cut in found if cut.outputs != whole.outputs), whole)
 
 

@@ -10,8 +10,10 @@ from ..errors import MdrtError
 from .attention import ATTENTION
 from .base import TAPS, Head, Reading, did_you_mean, parse, taps
 from .diffseg import DIFFSEG
+from .gem import GEM
 from .goca import GOCA
 from .kmeans import KMEANS
+from .maskclip import MASKCLIP
 from .maskdiffusion import MASKDIFFUSION
 from .multicut import MULTICUT
 from .ncut import NCUT
@@ -28,6 +30,8 @@ HEADS: Final[Mapping[str, Head]] = {
         REFINED,
         GOCA,
         SEG4DIFF,
+        MASKCLIP,
+        GEM,
         SPECTRAL,
         KMEANS,
         NCUT,

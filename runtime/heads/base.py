@@ -78,6 +78,8 @@ class Head:
         read: the method itself.
         counts: of an unnamed head, whether it can be told how many segments to find.
         wordless: whether with its options it reads a pass that the empty prompt drives.
+        sentences: what it reads every name in by itself, {} in its place; None where all names are
+            one prompt.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Head:
     read: Callable[[Taps, Any, Any], Reading]
     counts: bool = True
     wordless: Callable[[Any], bool] = lambda options: True
+    sentences: Callable[[Any], Sequence[str]] | None = None
 
     def lacks(self, manifest: Manifest) -> str:
         """The tap that it needs and a bundle does not give out; "" if there is none."""

@@ -34,7 +34,7 @@ class Prompts:
     """Tokenized class names.
 
     Attributes:
-        classes: the name shown for each class.
+        names: of each class, its synonyms; the first is shown.
         texts: one text a prompt.
         input_ids: (prompts, max_length) int64.
         lengths: (prompts,) int64, tokens between begin and end.
@@ -44,7 +44,7 @@ class Prompts:
         begins: places before a prompt's first token of its own.
     """
 
-    classes: tuple[str, ...]
+    names: tuple[tuple[str, ...], ...]
     texts: tuple[str, ...]
     input_ids: NDArray[np.int64]
     lengths: NDArray[np.int64]
@@ -52,6 +52,11 @@ class Prompts:
     position: NDArray[np.int64]
     owner: NDArray[np.int64]
     begins: int = 1
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The name shown for each class."""
+        return tuple(names[0] for names in self.names)
 
     @property
     def shared(self) -> NDArray[np.bool_]:
@@ -127,10 +132,10 @@ class PromptTokenizer:
                 groups[-1].append((owner, name))
             else:
                 groups.append([(owner, name)])
-        return self._assemble(shown_names(classes), groups)
+        return self._assemble(tuple(map(synonyms, classes)), groups)
 
     def _assemble(
-        self, classes: tuple[str, ...], groups: Sequence[Sequence[tuple[int, str]]]
+        self, names: tuple[tuple[str, ...], ...], groups: Sequence[Sequence[tuple[int, str]]]
     ) -> Prompts:
         texts, rows = [], []
         prompt: list[int] = []
@@ -151,7 +156,7 @@ class PromptTokenizer:
         ids = self._frame(rows)
         columns = ([len(row) for row in rows], prompt, position, owners)
         as_array = [np.array(column, dtype=np.int64) for column in columns]
-        return Prompts(classes, tuple(texts), ids, *as_array, self.spec.begins)
+        return Prompts(names, tuple(texts), ids, *as_array, self.spec.begins)
 
     def _tokens(self, text: str) -> list[tuple[int, tuple[int, int]]]:
         """Ids and character offsets, without begin and end."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ... import kernels
 from ...kernels import Array, Grid, Size
-from ..bundle.contract import AttentionOutput, FeatureOutput
+from ..bundle.contract import AttentionOutput, FeatureOutput, aligned_name
 from ..bundle.cuts import Cut
 from ..errors import MdrtError
 from . import tiles
@@ -158,19 +158,25 @@ class Taps:
         Raises:
             MdrtError: the bundle gives out none of that kind.
         """
-        declared = self.network.manifest.aligned
-        names = [output.name.partition("_s")[0] for output in declared]
-        if kind not in names:
+        manifest, text = self.network.manifest, self.empty
+        names = [o.name for o in manifest.aligned if o.name == aligned_name(kind, o.stride)]
+        if not names:
+            given = ", ".join(output.name for output in manifest.aligned) or "none"
             raise MdrtError(
-                f"{self.network.manifest.model_id} has no map {kind} in the space of its words; it "
-                f"has {', '.join(names) or 'none'}"
+                f"{manifest.model_id} has no map {kind} in the space of its words; it has {given}"
             )
-        text = self.empty
-        found = self._seen("aligned", 0, text)
+        found: Grid | None = self._kept.get((names[0], self._mirror, 0, text.key))
         if found is None:
-            cut = self.network.passes.choose([output.name for output in declared])
-            found = self._pass(self.canvas, self._latents(self.canvas), cut, 0, text).aligned
-        return found[names.index(kind)]
+            cut = self.network.passes.choose(names)
+            seen = self._pass(self.canvas, self._latents(self.canvas), cut, 0, text)
+            found = seen.aligned[[output.name for output in cut.aligned].index(names[0])]
+        return found
+
+    def embeddings(self, text: EncodedText, templates: Sequence[str]) -> Array:
+        """What aligned maps are compared with: (classes, pooled) float32 of length 1, see
+        `Words.embeddings`."""
+        with self.stage("text"):
+            return self.network.words.embeddings(text.prompts.names, templates)
 
     def logits(
         self,
@@ -305,9 +311,11 @@ class Taps:
                 )
                 seen = found if seen is None else averaged(seen, found)
         assert seen is not None
-        for kind in ("features", "encoder", "aligned"):
-            if grids := getattr(seen, kind):
-                self._kept.put((kind, self._mirror, timestep, text.key), grids)
+        kept: dict[str, Any] = {"features": seen.features, "encoder": seen.encoder}
+        kept |= zip((output.name for output in cut.aligned), seen.aligned, strict=False)
+        for name, grids in kept.items():
+            if grids:
+                self._kept.put((name, self._mirror, timestep, text.key), grids)
         return seen
 
     def _seen(self, kind: str, timestep: int, text: EncodedText) -> tuple[Grid, ...] | None:

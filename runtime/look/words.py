@@ -72,6 +72,7 @@ class Words:
         self._sessions: dict[str, Session] = {}
         self._texts: dict[tuple[str, ...], dict[str, Array]] = {}
         self._projected: dict[str, tuple[tuple[str, ...], tuple[Array, ...]]] = {}
+        self._sentences: dict[tuple[str, tuple[str, ...]], NDArray[np.float32]] = {}
         self._lock = Lock()  # callers may be threads
 
     @property
@@ -95,6 +96,8 @@ class Words:
             )
         first, *others = self._tokenizers
         prompts = first.empty() if classes is None else first.encode(classes, others)
+        if self._manifest.noise is None:
+            return EncodedText(prompts, {})
         with self._lock:
             inputs = self._texts.get(prompts.texts)
             if inputs is None:
@@ -104,6 +107,34 @@ class Words:
                     inputs = self._texts[prompts.texts] = self._embed_all(prompts.texts)
         # The same texts can stand for other groupings of synonyms: the embeddings are shared.
         return EncodedText(prompts, inputs)
+
+    def embeddings(self, classes: Sequence[Sequence[str]], templates: Sequence[str]) -> Array:
+        """The pooled embedding of every class, the mean over its synonyms and over the sentences
+        that each is read in, all of length 1. Those of a name are kept for next time.
+
+        Args:
+            classes: the names of each.
+            templates: sentences with {} in the place of a name.
+
+        Returns:
+            (classes, pooled) float32 of length 1, on the model's device.
+
+        Raises:
+            PromptError: a name is too long for a sentence.
+            BundleError: the text encoder is not what the manifest says.
+        """
+        names = dict.fromkeys(name for synonyms in classes for name in synonyms)
+        templates = tuple(templates)
+        with self._lock:
+            missing = [name for name in names if (name, templates) not in self._sentences]
+            with self._backend.device.active():
+                for name, mean in zip(missing, self._means(missing, templates), strict=True):
+                    self._sentences[name, templates] = mean
+            means = [
+                np.mean([self._sentences[name, templates] for name in synonyms], axis=0)
+                for synonyms in classes
+            ]
+        return self._backend.device.upload(_unit(np.stack(means)))
 
     def keys(self, text: EncodedText) -> tuple[Array, ...]:
         """K of a text's every token, (prompts, heads, max_length, d) float32 a layer; the last
@@ -139,6 +170,7 @@ class Words:
             session.close()
         self._sessions.clear()
         self._texts.clear()
+        self._sentences.clear()
         self._projected.clear()
 
     def session(self, graph: str) -> Session:
@@ -185,6 +217,39 @@ class Words:
                 keep_text(digest, *device.download(values)())
         return found
 
+    def _means(self, names: Sequence[str], templates: Sequence[str]) -> list[NDArray[np.float32]]:
+        """The mean embedding (pooled,) of each name's sentences, of length 1 each."""
+        spec, tokenizer = self._manifest.texts[0], self._tokenizers[0]
+        sentences = [[template.format(name) for template in templates] for name in names]
+        for name, own in zip(names, sentences, strict=True):
+            if any(map(tokenizer.excess, own)):
+                raise PromptError(f"class name {name[:40]!r}… is too long for a prompt; shorten it")
+        ids = [tokenizer.ids(own) for own in sentences]
+        digests = [self._digest(spec, "mean", own) for own in ids]
+        found = [_known(digest, (spec.pooled,)) for digest in digests]
+        unknown = [i for i, values in enumerate(found) if values is None]
+        if unknown:
+            pooled = _unit(self._pooled(spec, np.concatenate([ids[i] for i in unknown])))
+            for i, vectors in zip(unknown, np.split(pooled, len(unknown)), strict=True):
+                mean = found[i] = vectors.mean(axis=0)
+                if (digest := digests[i]) is not None:
+                    keep_text(digest, mean)
+        return [values for values in found if values is not None]
+
+    def _pooled(self, spec: TextSpec, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(prompts, pooled) of (prompts, max_length) token ids, which are cut after the last end
+        where the graph takes any length."""
+        encoder, device, parts = self.session(spec.graph), self._backend.device, []
+        if isinstance(encoder, OrtSession) and encoder.inputs[contract.INPUT_IDS].shape[1] is None:
+            last = int((input_ids == spec.tokens.eos).argmax(axis=1).max())
+            input_ids = input_ids[:, : last + 1]
+        ids = device.upload(np.ascontiguousarray(input_ids))
+        for group in batches(len(ids), self._rows):
+            feeds = {contract.INPUT_IDS: ids[group.start : group.stop]}
+            parts.append(encoder.infer(feeds, [contract.POOLED])[contract.POOLED].copy())
+        (pooled,) = device.download(device.xp.concatenate(parts))()
+        return pooled
+
     def _project(self, graph: str, names: Sequence[str], text: EncodedText) -> tuple[Array, ...]:
         """(prompts, …) of every layer's part; computed anew where the last text was another."""
         with self._lock:
@@ -222,6 +287,13 @@ class Words:
             digest.update(f"{name} {files[name].sha256} ".encode())
         digest.update(f"{output} {input_ids.shape} ".encode() + input_ids.tobytes())
         return digest.hexdigest()
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, d), each of length 1."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    scaled: NDArray[np.float32] = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return scaled
 
 
 def _known(digest: str | None, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
