@@ -34,7 +34,7 @@ def attention(graph: Any) -> Iterator[AttentionPattern]:
             continue
         logits = node.inputs[0].producer()
         mixed = only_use(node.outputs[0], "MatMul")
-        swapped = mixed and only_use(mixed.outputs[0], "Transpose")
+        swapped = mixed and only_use(_unshaped(mixed.outputs[0]), "Transpose")
         joined = swapped and only_use(swapped.outputs[0], "Reshape")
         alone = only_use(node.inputs[0], "Softmax") is node
         if not alone or logits is None or logits.op_type != "MatMul" or joined is None:
@@ -42,6 +42,12 @@ def attention(graph: Any) -> Iterator[AttentionPattern]:
         heads = mixed.outputs[0].shape[1]
         (query, of_q), (key, of_k), (value, _) = map(_projection, (*logits.inputs, mixed.inputs[1]))
         yield AttentionPattern(query, key, value, joined.outputs[0], heads, of_q * of_k)
+
+
+def _unshaped(value: Any) -> Any:
+    """A value, or what a Reshape makes of it that changes nothing."""
+    same = only_use(value, "Reshape")
+    return value if same is None or same.outputs[0].shape != value.shape else same.outputs[0]
 
 
 def _projection(value: Any) -> tuple[Any, float]:

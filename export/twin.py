@@ -49,13 +49,16 @@ def write_twins(path: Path, sizes: Mapping[str, Sequence[int]]) -> list[Path]:
         sizes: every input's shape at the size the model was trained on.
 
     Returns:
-        Their paths; none where no convolution is large enough.
+        Their paths; none where no convolution is large enough, or nothing of a graph without
+        convolutions to filter, a transformer's, is replaced.
     """
     cells = _output_cells(path, sizes)
     written = []
     for operators, rewrite in _TWINS.items():
         model = ir.load(path)
-        if not rewrite(model.graph, cells):
+        convolves = any(map(_is_filter, model.graph))
+        filtered = rewrite(model.graph, cells)
+        if not (filtered if convolves else any(node.domain for node in model.graph)):
             return []
         model.opset_imports.update({contract.OPERATOR_DOMAIN: 1, _FUSED_DOMAIN: 1})
         RemoveUnusedNodesPass()(model)
@@ -94,7 +97,7 @@ def _filter_minimally(graph: Any, cells: Mapping[str, int]) -> int:
     """Replace large convolutions with stride and padding 1; returns their number."""
     replaced = 0
     for node in list(graph):
-        if node.op_type != "Conv" or not _is_large(node, cells):
+        if not _is_filter(node) or not _is_large(node, cells):
             continue
         geometry = _geometry(node)
         if geometry is not None and set(geometry.values()) == {1}:  # the stride and every pad
@@ -126,11 +129,17 @@ def _geometry(node: Any) -> dict[str, int] | None:
     return {"stride": stride} | pads
 
 
-def _is_large(node: Any, cells: Mapping[str, int]) -> bool:
-    """Whether a Conv has enough to do for minimal filtering to pay."""
-    weight, size = node.inputs[1], cells.get(node.outputs[0].name or "", 0)
-    if weight.shape is None or tuple(weight.shape)[2:] != (3, 3):
+def _is_filter(node: Any) -> bool:
+    """Whether a node is a 3×3 convolution."""
+    if node.op_type != "Conv":
         return False
+    shape = node.inputs[1].shape
+    return shape is not None and tuple(shape)[2:] == (3, 3)
+
+
+def _is_large(node: Any, cells: Mapping[str, int]) -> bool:
+    """Whether a 3×3 convolution has enough to do for minimal filtering to pay."""
+    weight, size = node.inputs[1], cells.get(node.outputs[0].name or "", 0)
     channels = min(tuple(weight.shape)[:2])
     return size >= _LEAST_CELLS and channels >= _LEAST_CHANNELS and channels * size >= _LEAST_VALUES
 
