@@ -109,18 +109,11 @@ class Pipeline:
         folder = self.vocabulary or own
         if folder == own and _TEXT_ENCODER in self.checkpoints and not has_vocabulary(own):
             folder = fetch_vocabulary()
-        # without any file transformers makes a vocabulary of two tokens, and says nothing
-        if not has_vocabulary(folder):
-            raise ExportError(
-                f"{folder} has no vocabulary; expected "
-                f"{', or '.join(' and '.join(names) for names in _VOCABULARIES)}"
-            )
         special: dict[str, Any] = {}
         if folder != own and (own / "tokenizer_config.json").is_file():
             config = read_json(own / "tokenizer_config.json")  # models pad differently
             special = {name: config[name] for name in _SPECIAL if name in config}
-        with refusing(f"{folder} cannot be loaded as a CLIP tokenizer"):
-            return transformers.CLIPTokenizerFast.from_pretrained(folder, **special)
+        return load_tokenizer(folder, **special)
 
     def _load(self, part: str, kind: Any, path: Path, config: Any, **options: Any) -> Any:
         checkpoint = self.checkpoints.get(part)
@@ -287,6 +280,22 @@ def _parts(index: Mapping[str, Any]) -> list[str]:
     further = [name for name in names if index.get(name, [None])[0]]
     beside = [name.replace(_TEXT_ENCODER, _TOKENIZER) for name in further]
     return [network, _TEXT_ENCODER, _TOKENIZER, *further, *beside]
+
+
+def load_tokenizer(folder: Path, **special: Any) -> Any:
+    """A CLIP tokenizer as transformers reads it, with what `special` says instead of its files.
+
+    Raises:
+        ExportError: its files are missing or damaged.
+    """
+    # without any file transformers makes a vocabulary of two tokens, and says nothing
+    if not has_vocabulary(folder):
+        raise ExportError(
+            f"{folder} has no vocabulary; expected "
+            f"{', or '.join(' and '.join(names) for names in _VOCABULARIES)}"
+        )
+    with refusing(f"{folder} cannot be loaded as a CLIP tokenizer"):
+        return transformers.CLIPTokenizerFast.from_pretrained(folder, **special)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -25,14 +25,14 @@ from ..runtime.errors import ExportError
 from ..runtime.sessions.onnx_runtime import onnx_runtime
 from . import proof
 from .backbones import Backbone, open_backbone
+from .backbones.base import TextPart
 from .cutting import write_cuts
-from .graphs import Graph, text_graph, vae_graph, write_graph
+from .graphs import Graph, GraphFile, text_graph, vae_graph, write_graph
 from .options import ExportOptions
 from .overflow import Peaks, watched
 from .precision import lowered
 from .refusal import refusing
 from .staging import staged
-from .text_encoders import TextPart
 from .tokens import write_tokenizer
 from .twin import write_twins
 
@@ -149,9 +149,9 @@ class _ExportJob:
             refusing("the text encoder cannot be run"),
             watched(network, self.options.precision) as peaks,
         ):
-            examples = proof.text_examples(network, spec, text.layer, self.cases)
+            examples = proof.text_examples(network, spec, text.layer, self.cases, text.any_length)
         with lowered(network, self._fitting(spec.graph, peaks)):
-            graph = text_graph(network, spec, text.layer)
+            graph = text_graph(network, spec, text.layer, text.any_length)
             self._write(graph)
         del network, graph
         self._prove(spec.graph, examples)
@@ -225,12 +225,15 @@ class _ExportJob:
         self.weight_bytes += sum(p.numel() * p.element_size() for p in network.parameters())
         return network
 
-    def _write(self, graph: Graph) -> None:
+    def _write(self, graph: Graph | GraphFile) -> None:
+        path = self.directory / graph.filename
+        if isinstance(graph, GraphFile):
+            self.progress(f"writing {graph.filename}")
+            graph.write(path)
+            return
         self.progress(f"tracing {graph.filename}")
         float16_weights = self.options.weights == "fp16"
-        write_graph(
-            graph, self.directory / graph.filename, self.options.opset_version, float16_weights
-        )
+        write_graph(graph, path, self.options.opset_version, float16_weights)
 
     def _prove(self, filename: str, examples: Sequence[proof.Example]) -> None:
         """Run the written graph; the model it came from must have been let go by now."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +38,14 @@ class Graph:
     dynamic: Mapping[str, Mapping[int, Any]]
     outputs: Mapping[str, tuple[int, ...]]
     shared: bool = False
+
+
+@dataclass(frozen=True)
+class GraphFile:
+    """A graph that is there already: its name in the bundle, and what writes it to a path."""
+
+    filename: str
+    write: Callable[[Path], None]
 
 
 class VaeEncoder(nn.Module):  # type: ignore[misc]
@@ -96,15 +104,20 @@ def vae_graph(vae: Any, dtype: torch.dtype, factor: int) -> Graph:
     )
 
 
-def text_graph(text_encoder: Any, spec: contract.TextSpec, layer: int | None) -> Graph:
-    """A text encoder, of prompts that are exactly `max_length` tokens long."""
+def text_graph(
+    text_encoder: Any, spec: contract.TextSpec, layer: int | None, any_length: bool
+) -> Graph:
+    """A text encoder, of prompts that are exactly `max_length` tokens long, or at most."""
     ids = torch.zeros(BATCH, spec.tokens.max_length, dtype=torch.int64)
     names = [contract.ENCODER_HIDDEN_STATES, *([contract.POOLED] if spec.pooled else [])]
+    axes = {0: batch_axis()}
+    if any_length:
+        axes[1] = torch.export.Dim("tokens", min=2, max=spec.tokens.max_length)
     return Graph(
         spec.graph,
         TextEncoder(text_encoder, layer, bool(spec.pooled)),
         {contract.INPUT_IDS: ids},
-        {contract.INPUT_IDS: {0: batch_axis()}},
+        {contract.INPUT_IDS: axes},
         dict.fromkeys(names, (0,)),
     )
 

@@ -63,7 +63,7 @@ def fetch_pipeline(model_id: str, variant: str | None, revision: str | None) -> 
     )
 
 
-def fetch_files(model_id: str, *patterns: str) -> Path:
+def fetch_files(model_id: str, *patterns: str, revision: str | None = None) -> Path:
     """The directory in the hub's cache with those files of a model.
 
     Raises:
@@ -71,7 +71,9 @@ def fetch_files(model_id: str, *patterns: str) -> Path:
     """
     return _fetched(
         model_id,
-        lambda: huggingface_hub.snapshot_download(model_id, allow_patterns=list(patterns)),
+        lambda: huggingface_hub.snapshot_download(
+            model_id, revision=revision, allow_patterns=list(patterns)
+        ),
     )
 
 

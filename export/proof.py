@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -31,6 +32,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 # The largest allowed max|a − b| / max|b| against float32 PyTorch. Seen on tiny SD-shaped models:
 # 2e-6, 1.5e-3, 1.2e-2, and 2e-3 where weights alone are rounded; depth multiplies it.
 TOLERANCE: Final = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1, "fp16 weights": 1e-2}
+_SHORT: Final = 5  # tokens of a prompt that nothing pads
 _NATIVE_LIMIT: Final = 512  # pixels a side; a larger native size is proved only where it matters
 
 
@@ -94,19 +96,26 @@ def vae_examples(vae: Any, chosen: Sequence[Case]) -> list[Example]:
 
 
 def text_examples(
-    text_encoder: Any, spec: contract.TextSpec, layer: int | None, chosen: Sequence[Case]
+    text_encoder: Any,
+    spec: contract.TextSpec,
+    layer: int | None,
+    chosen: Sequence[Case],
+    any_length: bool = False,
 ) -> list[Example]:
-    """Prompts of random tokens and length, laid out as the contract says.
+    """Prompts of random tokens and length, laid out as the contract says; with `any_length` also
+    without what pads them.
 
     `layer` is the hidden state that is the network's, None for the last and its norm.
     """
     random = torch.Generator().manual_seed(0)
     vocabulary, tokens = text_encoder.config.vocab_size, spec.tokens
     examples = []
-    for batch in sorted({case.batch for case in chosen}):
-        ids = torch.randint(vocabulary, (batch, tokens.max_length), generator=random)
-        ends = torch.randint(1, tokens.max_length, (batch, 1), generator=random)
-        positions = torch.arange(tokens.max_length)
+    batches = sorted({case.batch for case in chosen})
+    lengths = [tokens.max_length, *([_SHORT] if any_length else [])]
+    for batch, length in product(batches, lengths):
+        ids = torch.randint(vocabulary, (batch, length), generator=random)
+        ends = torch.randint(1, length, (batch, 1), generator=random)
+        positions = torch.arange(length)
         ids = ids.masked_fill(ids == tokens.eos, tokens.pad if tokens.bos < 0 else tokens.bos)
         if tokens.begins:
             ids = ids.masked_fill(positions == 0, tokens.bos)

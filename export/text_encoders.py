@@ -14,20 +14,15 @@ _PENULTIMATE = -2
 
 
 @dataclass(frozen=True)
-class TextPart:
-    """One text encoder.
-
-    Attributes:
-        spec: as in the manifest.
-        embeddings: tokens that it has a vector for.
-        layer: the hidden state that the network takes, None for the last and its norm.
-    """
+class PipelineText:
+    """One text encoder of a pipeline; see `backbones.base.TextPart`."""
 
     pipeline: Pipeline
     index: int
     spec: TextSpec
     embeddings: int
     layer: int | None
+    any_length: bool = False
 
     def load(self) -> Any:
         """The text encoder."""
@@ -38,7 +33,7 @@ class TextPart:
         return self.pipeline.tokenizer(self.index)
 
 
-def text_parts(pipeline: Pipeline, pooled: bool) -> Sequence[TextPart]:
+def text_parts(pipeline: Pipeline, pooled: bool) -> Sequence[PipelineText]:
     """Every text encoder of a pipeline; with `pooled` the network takes the pooled embeddings of
     those that project one, and the last hidden state but one of all."""
     parts = []
@@ -54,5 +49,5 @@ def text_parts(pipeline: Pipeline, pooled: bool) -> Sequence[TextPart]:
             config.projection_dim if projects else 0,
         )
         layer = _PENULTIMATE if pooled else None
-        parts.append(TextPart(pipeline, index, spec, config.vocab_size, layer))
+        parts.append(PipelineText(pipeline, index, spec, config.vocab_size, layer))
     return parts

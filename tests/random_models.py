@@ -19,7 +19,17 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from tokenizers import pre_tokenizers
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    Dinov2Config,
+    Dinov2Model,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+)
 
 WORDS = ("sky", "grass", "traffic", "light", "person", "tree", "a", "photo", "of", "and", "car")
 MAX_LENGTH = 77  # CLIP's own
@@ -325,3 +335,48 @@ def load_part(pipeline: Any, part: str) -> Any:
     if part == "unet":
         return pipeline.load("unet", UNet2DConditionModel)
     return pipeline.vae() if part == "vae" else getattr(pipeline, part)(0)
+
+
+def _stirred(model: Any) -> Any:
+    """With weights large enough that pictures and names are told apart."""
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+def save_clip(directory: Path, *, seed: int = 4, blocks: int = 8, **vision: Any) -> Path:
+    """A CLIP of vision and text transformer as hubs hold it: one directory, tokenizer included."""
+    torch.manual_seed(seed)
+    vocabulary = save_tokenizer(directory)
+    size = {"hidden_size": HIDDEN, "intermediate_size": 2 * HIDDEN, "num_attention_heads": 4}
+    text = {
+        "vocab_size": len(vocabulary),
+        "num_hidden_layers": 2,
+        "max_position_embeddings": MAX_LENGTH,
+        "bos_token_id": vocabulary["<|startoftext|>"],
+        "eos_token_id": vocabulary["<|endoftext|>"],
+        "pad_token_id": vocabulary["<|endoftext|>"],
+    }
+    vision = {"num_hidden_layers": blocks, "image_size": 32, "patch_size": 8} | vision
+    config = CLIPConfig(text_config=size | text, vision_config=size | vision, projection_dim=24)
+    _stirred(CLIPModel(config)).save_pretrained(directory)
+    return directory
+
+
+def save_dinov2(directory: Path, *, seed: int = 5, registers: int = 0) -> Path:
+    """A DINOv2 as hubs hold it, with registers or without."""
+    torch.manual_seed(seed)
+    size = {
+        "hidden_size": HIDDEN,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "image_size": 56,
+        "patch_size": 14,
+    }
+    model = (
+        Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**size, num_register_tokens=registers))
+        if registers
+        else Dinov2Model(Dinov2Config(**size))
+    )
+    _stirred(model).save_pretrained(directory)
+    return directory

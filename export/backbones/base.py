@@ -9,9 +9,35 @@ from typing import Any, Protocol
 import torch
 
 from ...runtime.bundle import contract
-from ..graphs import Graph
+from ..graphs import Graph, GraphFile
 from ..proof import Case, Example
-from ..text_encoders import TextPart
+
+
+class TextPart(Protocol):
+    """One text encoder, not yet loaded.
+
+    Attributes:
+        spec: as in the manifest.
+        embeddings: tokens that it has a vector for.
+        layer: the hidden state that the network takes, None for the last and its norm.
+        any_length: whether the network takes no hidden states, so that prompts may be as short as
+            they are.
+    """
+
+    @property
+    def spec(self) -> contract.TextSpec: ...
+    @property
+    def embeddings(self) -> int: ...
+    @property
+    def layer(self) -> int | None: ...
+    @property
+    def any_length(self) -> bool: ...
+
+    def load(self) -> Any:
+        """The text encoder."""
+
+    def tokenizer(self) -> Any:
+        """The tokenizer as transformers reads it."""
 
 
 class Backbone(Protocol):
@@ -48,6 +74,6 @@ class Backbone(Protocol):
 
     def graphs(
         self, network: Any, dtype: torch.dtype
-    ) -> AbstractContextManager[Sequence[Callable[[], Graph]]]:
+    ) -> AbstractContextManager[Sequence[Callable[[], Graph | GraphFile]]]:
         """A context in which the network is as it is to be traced, and what makes each of its
         graphs: its own first, then those of keys and values where it has them."""

@@ -15,7 +15,8 @@ from ...components import Pipeline
 from ...graphs import Graph
 from ...options import ExportOptions
 from ...proof import Case, Example
-from ...text_encoders import TextPart, text_parts
+from ...text_encoders import text_parts
+from ..base import TextPart
 from ..latents import latent_spec
 from ..noise import read_schedule
 from .capture import capture
