@@ -262,6 +262,8 @@ class Segmenter:
         recommended = dict(self.manifest.recommended.get(head.name, {}))
         if self.manifest.noise is None:
             recommended["timestep"] = 0  # there is no other
+            if hasattr(head.options, "features") and not self.manifest.encoder:
+                recommended["features"] = "decoder"
         options = head.settle(recommended, settings)
         self._check_settled(options)
         return options

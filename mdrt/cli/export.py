@@ -247,7 +247,8 @@ def export_command(
                 "it recommends no settings: heads run as in the paper, until --set or "
                 "--recommend says otherwise"
             )
-        click.echo(f'next: mdrt segment PICTURE --classes "sky, tree" --engine {report.path}')
+        asked = '--classes "sky, tree"' if report.manifest.texts else "--unsupervised"
+        click.echo(f"next: mdrt segment PICTURE {asked} --engine {report.path}")
     if library is not None:
         records = build(report.path, library, engines)
         values["engines"] = [record.to_json() for record in records.values()]
