@@ -80,6 +80,16 @@ NOT_RUN: Final = (
         "tests/export/test_pickles.py",
     ),
     NotRun(
+        r"mdrt export .* --out (clip|dinov2|dinov2-onnx)",
+        "models from the hub; random ones of their kind are exported",
+        "tests/export/test_vit.py",
+    ),
+    NotRun(
+        r"mdrt segment .* --engine (clip|dinov2)",
+        "needs such an export",
+        "tests/export/test_vit.py",
+    ),
+    NotRun(
         r".*unet(\.\w+)?\.plan.*",
         "engines run on a GPU",
         "tests/engines/test_segment.py",  # on a stand-in; on a GPU test_on_gpu.py

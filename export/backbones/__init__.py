@@ -47,7 +47,7 @@ def _check_of_pipelines(model: str | Path, options: ExportOptions, **others: obj
     for name, value in given.items():
         if value:
             raise ExportError(
-                f"{model} is a vision transformer, and --{name} is of Stable Diffusion's pipelines; "
+                f"{model} is a vision transformer, and --{name} is of Stable Diffusion's; "
                 "leave it out"
             )
 
