@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import onnx
@@ -17,17 +18,21 @@ from ...export.options import ExportOptions
 from ...kernels import Mode
 from ...runtime.bundle import contract
 from ...runtime.bundle.contract import OPERATORS, Manifest
-from ...runtime.bundle.loading import load_bundle
+from ...runtime.bundle.loading import Bundle, load_bundle
 from ...runtime.errors import MdrtError
 from ...runtime.heads.maskdiffusion import MaskDiffusionOptions
 from ...runtime.segmenter import Segmenter
 from ..reference import Reference
+from ..tower_reference import TowerReference
 from .task import Task
+
+_SEGMENTS: Final = 4  # of a model without words
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How many pixels get the same label from a bundle and from PyTorch."""
+    """How many pixels get the same label from a bundle and from PyTorch; `mode` is the head's, or
+    of a model without noise the head."""
 
     graphs: str
     mode: str
@@ -60,7 +65,10 @@ def tensors(task: Task, say: Callable[[str], None]) -> list[proof.Row]:
         prove(contract.VAE_ENCODER, proof.vae_examples(backbone.vae(), cases))
     for text in backbone.texts:
         say(text.spec.graph)
-        prove(text.spec.graph, proof.text_examples(text.load(), text.spec, text.layer, cases))
+        prove(
+            text.spec.graph,
+            proof.text_examples(text.load(), text.spec, text.layer, cases, text.any_length),
+        )
     say("network")
     network = backbone.network()
     of_graphs = backbone.examples(network, cases)
@@ -73,6 +81,8 @@ def tensors(task: Task, say: Callable[[str], None]) -> list[proof.Row]:
 
 def _as_exported(manifest: Manifest, vae: str | None) -> ExportOptions:
     """The options by which the same outputs are found again."""
+    if manifest.noise is None:
+        return ExportOptions()
     strides = (
         tuple(dict.fromkeys(output.stride for output in outputs))
         for outputs in (manifest.features, manifest.attention, manifest.self_attention)
@@ -101,11 +111,14 @@ def _tolerance(graph: Path, precision: str) -> float:
 
 
 def labels(task: Task, say: Callable[[str], None]) -> list[Agreement]:
-    """Label maps of one picture, both modes, by every kind of operators."""
+    """Label maps of one picture, both modes, by every kind of operators; of a model without noise
+    by the heads that compare its patches with names, or by one that clusters them."""
     bundle = load_bundle(task.bundle, verify=False)
     manifest = bundle.manifest
     assert task.pipeline is not None
     say("PyTorch reference")
+    if manifest.noise is None:
+        return _tower_labels(task, bundle, say)
     reference = Reference(
         task.pipeline,
         tuple(f.stride for f in manifest.features),
@@ -126,5 +139,26 @@ def labels(task: Task, say: Callable[[str], None]) -> list[Agreement]:
             settings = vars(MaskDiffusionOptions(mode=mode))
             got = segmenter(image, list(task.classes), **settings).labels
             found.append(Agreement(operators, mode, float(np.mean(got == wanted))))
+        del segmenter
+    return found
+
+
+def _tower_labels(task: Task, bundle: Bundle, say: Callable[[str], None]) -> list[Agreement]:
+    assert task.pipeline is not None
+    reference, image = TowerReference(task.pipeline), task.image(0)
+    words = bool(bundle.manifest.texts)
+    expected = reference.named(image, task.classes) if words else {}
+    found = []
+    for operators in bundle.operators:
+        say(f"labels, {operators}")
+        segmenter = Segmenter(task.bundle, operators=operators, verify=False)
+        for head, wanted in expected.items():
+            got = segmenter(image, list(task.classes), head=head, templates="one").labels
+            found.append(Agreement(operators, head, float(np.mean(got == wanted))))
+        if not words:
+            result = segmenter(image, segments=_SEGMENTS, head="kmeans")
+            clusters = torch.from_numpy(result.weights.values.argmax(axis=0))
+            same = result.labels == reference.clustered(image, clusters)
+            found.append(Agreement(operators, "kmeans", float(np.mean(same))))
         del segmenter
     return found

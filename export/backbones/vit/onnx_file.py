@@ -123,6 +123,8 @@ def open_file(path: Path) -> TokensFile:
     Raises:
         ExportError: it cannot be run, or is no vision transformer over pictures of any size.
     """
+    if not path.is_file():
+        raise ExportError(f"{path} does not exist; expected an ONNX file")
     with refusing(f"ONNX Runtime cannot run {path}"), OrtSession(path) as session:
         patch = _patch(path)
         pictures = {n: s for n, s in session.inputs.items() if len(s.shape) == 4}
