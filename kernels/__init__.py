@@ -16,7 +16,16 @@ resizing is linear, so it is applied to a few score maps instead of thousands of
 from .affinity import AFFINITY_SIZE, Affinity
 from .aligned import cosines, smoothed, unlikely
 from .assign import Assignment, assign, fine_scores, full_scores, never, score_maps
-from .attention import Pooling, absent, class_maps, logits, membership, token_softmax, won_shares
+from .attention import (
+    Pooling,
+    absent,
+    class_maps,
+    class_totals,
+    logits,
+    membership,
+    token_softmax,
+    won_shares,
+)
 from .diffseg import merged_maps
 from .edges import Guide, assign_along_edges, edge_grid, scores_along_edges
 from .found import found
@@ -27,7 +36,7 @@ from .multicut import multicut
 from .ncut import CutMethod, Quirks, ncut
 from .norms import pixel_norms
 from .pamr import pamr
-from .prototypes import prototypes
+from .prototypes import prototype_sums, prototypes
 from .refining import (
     at_side,
     head_mean,
@@ -67,6 +76,7 @@ __all__ = [
     "at_side",
     "attend",
     "class_maps",
+    "class_totals",
     "cluster",
     "cluster_weights",
     "cosines",
@@ -94,6 +104,7 @@ __all__ = [
     "never",
     "pamr",
     "pixel_norms",
+    "prototype_sums",
     "prototypes",
     "rescaled",
     "resize",

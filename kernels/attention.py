@@ -91,18 +91,35 @@ def class_maps(
 
     A grid of less than half a layer's rows or columns passes over some of its cells.
     """
+    if pooling == "exp" and on_gpu(logits[0]):
+        _check_layers(logits, len(token_class))
+        return cuda.pooled_attention(logits, token_class, classes, grid or _largest(logits))
+    maps, _ = class_totals(logits, token_class, classes, pooling, grid)
+    return _stretched(maps) if pooling == "logit" else _relative(maps)
+
+
+def class_totals(
+    logits: Sequence[Array],
+    token_class: NDArray[np.integer],
+    classes: int,
+    pooling: Pooling = "exp",
+    grid: Size | None = None,
+) -> tuple[Array, Array]:
+    """`class_maps` before each is divided by its maximum or stretched: what maps of parts of one
+    picture are compared by.
+
+    Returns:
+        Maps (classes, gh, gw) float32, and (classes,) float32 the logarithm of what each is to be
+        multiplied by: 0 but for pooling "exp", which would overflow.
+    """
     members = membership(token_class, classes)
     _check_layers(logits, members.shape[1])
-    grid = grid or _largest(logits)
-    if pooling == "exp" and on_gpu(logits[0]):
-        return cuda.pooled_attention(logits, token_class, classes, grid)
-    members = array_module(logits[0]).asarray(members)
+    xp, grid = array_module(logits[0]), grid or _largest(logits)
+    members = xp.asarray(members)
     if pooling == "exp":
-        return _relative(_exp_total(logits, members, grid))
-    if pooling == "softmax":
-        return _relative(_linear_mean(logits, members, grid))
-    if pooling == "logit":
-        return _stretched(_linear_mean(logits, members, grid))
+        return _exp_total(logits, members, grid)
+    if pooling in ("softmax", "logit"):
+        return _linear_mean(logits, members, grid), xp.zeros(classes, dtype="float32")
     raise ValueError(f"pooling {pooling!r} is not one of exp, softmax, logit")
 
 
@@ -161,9 +178,11 @@ def _largest(layers: Sequence[Array]) -> Size:
     return max(layer.shape[2] for layer in layers), max(layer.shape[3] for layer in layers)
 
 
-def _exp_total(logits: Sequence[Array], membership: Array, grid: Size) -> Array:
+def _exp_total(
+    logits: Sequence[Array], membership: Array, grid: Size
+) -> tuple[Array, Array]:
     """Σ exp(logit − largest of the class) over heads and tokens, resized, over layers:
-    (classes, gh, gw)."""
+    (classes, gh, gw); and that largest logit, (classes,)."""
     xp = array_module(membership)
     own = membership.argmax(axis=0)
     largest = xp.empty((len(logits), len(membership)), dtype="float32")
@@ -176,9 +195,10 @@ def _exp_total(logits: Sequence[Array], membership: Array, grid: Size) -> Array:
         xp.exp(values, out=values)
         sums.append((membership @ values.sum(axis=0)).reshape(-1, *layer.shape[2:]))
     total = xp.zeros((len(membership), *grid), dtype="float32")
-    for layer_sums, factor in zip(sums, xp.exp(largest - largest.max(axis=0)), strict=True):
+    highest = largest.max(axis=0)
+    for layer_sums, factor in zip(sums, xp.exp(largest - highest), strict=True):
         total += _at(layer_sums * factor[:, None, None], grid)
-    return total  # type: ignore[no-any-return]
+    return total, highest
 
 
 def _linear_mean(logits: Sequence[Array], membership: Array, grid: Size) -> Array:

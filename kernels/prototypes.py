@@ -36,27 +36,49 @@ def prototypes(
 
     A class whose map is zero on the whole output grid gets a prototype of zeros: its score is 0.
     """
-    if mode == "paper":
-        averages = _plain_weights(features, weights, size)
-    elif mode == "released":
-        if norms is None:
-            norms = pixel_norms(features, size)
-        averages = _normalised_weights(features, weights, size, norms)
-    else:
-        raise ValueError(f"mode {mode!r} is not one of paper, released")
-    total = _total_weight(weights, size)
+    brought_down, total = _brought_down(features, weights, size, mode, norms), _weight(weights, size)
+    total = array_module(total).where(total > 0, total, 1)
     return [
-        (average.reshape(len(average), -1) / total) @ level.flat.T
-        for level, average in zip(features, averages, strict=True)
+        (low.reshape(len(low), -1) / total) @ level.flat.T
+        for level, low in zip(features, brought_down, strict=True)
     ]
 
 
-def _total_weight(weights: Grid, size: Size) -> Array:
-    """Σ a_c over the output grid, (classes, 1); 1 for a class without any weight."""
+def prototype_sums(
+    features: Sequence[Grid],
+    weights: Grid,
+    size: Size,
+    mode: Mode = "paper",
+    norms: Array | None = None,
+) -> tuple[list[Array], Array]:
+    """Both sums of Eq. 5, which add up over the parts of one picture: Σ a_c f at each level, a list
+    of (classes, d_l) float32, and Σ a_c, (classes, 1). Arguments as for `prototypes`."""
+    brought_down = _brought_down(features, weights, size, mode, norms)
+    sums = [
+        low.reshape(len(low), -1) @ level.flat.T
+        for level, low in zip(features, brought_down, strict=True)
+    ]
+    return sums, _weight(weights, size)
+
+
+def _brought_down(
+    features: Sequence[Grid], weights: Grid, size: Size, mode: Mode, norms: Array | None
+) -> list[Array]:
+    """The class maps at the feature levels, (classes, h_l, w_l) each."""
+    if mode == "paper":
+        return _plain_weights(features, weights, size)
+    if mode == "released":
+        if norms is None:
+            norms = pixel_norms(features, size)
+        return _normalised_weights(features, weights, size, norms)
+    raise ValueError(f"mode {mode!r} is not one of paper, released")
+
+
+def _weight(weights: Grid, size: Size) -> Array:
+    """Σ a_c over the output grid, (classes, 1)."""
     xp = array_module(weights.values)
     rows, columns = (xp.asarray(t.sums.astype("float32")) for t in grid_stencils(weights, size))
-    total = (weights.values @ columns) @ rows
-    return xp.where(total > 0, total, 1)[:, None]  # type: ignore[no-any-return]
+    return ((weights.values @ columns) @ rows)[:, None]  # type: ignore[no-any-return]
 
 
 def _plain_weights(features: Sequence[Grid], weights: Grid, size: Size) -> list[Array]:

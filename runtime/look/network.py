@@ -292,7 +292,8 @@ class Network:
         return tuple(seen)
 
     def _noised(self, canvas: Canvas, z: Array, timestep: int) -> Array:
-        """z_t = a z + b ε of every tile; ε depends on the place on the canvas alone."""
+        """z_t = a z + b ε of every tile; ε depends on the place on the canvas alone, or on that in
+        the tile where tiles are alike."""
         if self.noise is None or self.manifest.noise is None:
             return z
         of_z, of_noise = self.manifest.noise.shares(timestep)
@@ -301,7 +302,8 @@ class Network:
         xp, noise = self.device.xp, self.noise
         times = (1, math.ceil(rows / noise.shape[1]), math.ceil(columns / noise.shape[2]))
         repeated = xp.tile(noise, times)
-        under = xp.stack([canvas.crop(repeated, origin, factor) for origin in canvas.origins])
+        places = [(0, 0)] * len(z) if canvas.alike else canvas.origins
+        under = xp.stack([canvas.crop(repeated, place, factor) for place in places])
         z_t: Array = of_z * z + of_noise * under
         return z_t
 

@@ -35,6 +35,8 @@ class Canvas:
         size: (height, width) of the canvas, multiples of the coarsest stride.
         tile: (height, width) of every tile.
         origins: (y, x) of every tile, row by row.
+        alike: whether the noise is the same in every tile, so that what a tile shows depends on its
+            pixels alone; else it is the canvas's, as of one large picture.
     """
 
     image: tuple[int, int]
@@ -42,6 +44,7 @@ class Canvas:
     size: tuple[int, int]
     tile: tuple[int, int]
     origins: tuple[tuple[int, int], ...]
+    alike: bool = False
 
     @property
     def extent(self) -> tuple[float, float]:
