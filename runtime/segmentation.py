@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -140,39 +141,73 @@ class Segmentation:
 
     def record(self, background: str | None = None) -> dict[str, Any]:
         """What the JSON record holds, but for the paths of the files."""
-        counts, sums = self.totals(), self.totals(self.confidence)
-        paint = render.colours(self.classes, background)
-        classes = [
+        return describe(
+            source=self.source,
+            size=(self.labels.shape[0], self.labels.shape[1]),
+            model=self.model,
+            bundle=self.bundle,
+            classes=self.classes,
+            counts=self.totals(),
+            sums=self.totals(self.confidence),
+            background=background,
+            settings=self.settings,
+            seconds=self.timings,
+        )
+
+
+def describe(
+    *,
+    source: str | None,
+    size: tuple[int, int],
+    model: str,
+    bundle: str,
+    classes: Sequence[str],
+    counts: NDArray[np.float64],
+    sums: NDArray[np.float64],
+    background: str | None,
+    settings: Mapping[str, Any],
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """A record: what is told of a result, whatever it was made of.
+
+    Args:
+        source, model, bundle, classes, settings: as of a `Segmentation`.
+        size: (H, W).
+        counts, sums: (classes,) pixels of each class, and their confidence in all.
+        background: the class left uncoloured.
+        seconds: by stage.
+    """
+    paint, pixels = render.colours(classes, background), size[0] * size[1]
+    used = sys.modules.get("onnxruntime")  # engines run without it
+    return {
+        "schema": SCHEMA,
+        "image": None if source is None else output.printable(source),
+        "size": list(size),
+        "model": model,
+        "bundle": bundle,
+        "background": background,
+        "classes": [
             {
                 "label": label,
                 "name": name,
                 "colour": hexadecimal(paint[label]),
                 "pixels": int(counts[label]),
-                "share": round(float(counts[label] / self.labels.size), 6),
+                "share": round(float(counts[label] / pixels), 6),
                 "confidence": round(float(sums[label] / counts[label]), 6)
                 if counts[label]
                 else None,
             }
-            for label, name in enumerate(self.classes)
-        ]
-        used = sys.modules.get("onnxruntime")  # engines run without it
-        return {
-            "schema": SCHEMA,
-            "image": None if self.source is None else output.printable(self.source),
-            "size": list(self.labels.shape),
-            "model": self.model,
-            "bundle": self.bundle,
-            "background": background,
-            "classes": classes,
-            "void": self.labels.size - int(counts.sum()),
-            "settings": self.settings,
-            "seconds": {stage: round(seconds, 6) for stage, seconds in self.timings.items()},
-            "versions": {
-                "mdrt": __version__,
-                **({"onnxruntime": used.__version__} if used else {}),  # whichever package's it is
-                "numpy": np.__version__,
-            },
-        }
+            for label, name in enumerate(classes)
+        ],
+        "void": pixels - int(counts.sum()),
+        "settings": settings,
+        "seconds": {stage: round(passed, 6) for stage, passed in seconds.items()},
+        "versions": {
+            "mdrt": __version__,
+            **({"onnxruntime": used.__version__} if used else {}),  # whichever package's it is
+            "numpy": np.__version__,
+        },
+    }
 
 
 def by_share(result: Segmentation) -> Segmentation:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from PIL import Image, PngImagePlugin
 
-from ..disk.atomic import write_together
+from ..disk.atomic import write_atomically, write_together
 from ..errors import OutputError
 
 if TYPE_CHECKING:
@@ -168,15 +168,29 @@ def write_result(
     mark.add_text(_MARK, f"mdrt {record['versions']['mdrt']}")
     # run lengths alone: a quarter of the time of Pillow's own choice, and files no larger
     png: dict[str, Any] = {"format": "PNG", "pnginfo": mark, "compress_type": zlib.Z_RLE}
-    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    text = record_text(record)
     writes: dict[str, Callable[[BinaryIO], object]] = {
         "labels": partial(result.label_image(background).save, **png),
-        "record": lambda file: file.write(text.encode()),
+        "record": lambda file: file.write(text),
     }
     if with_overlay:
         writes["overlay"] = partial(result.overlay(background).save, **png)
     write_together({path: writes[kind] for kind, path in files.items()})
     return record
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a record by itself.
+
+    Raises:
+        OutputError: the disk refused.
+    """
+    write_atomically(path, lambda file: file.write(record_text(record)))
+
+
+def record_text(record: Mapping[str, Any]) -> bytes:
+    """A record as it stands in its file."""
+    return (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def printable(path: str | Path) -> str:

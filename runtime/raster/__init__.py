@@ -1,0 +1,1 @@
+"""Rasters too large to be held: seen block by block, averaged as one picture, labelled by block."""
