@@ -178,9 +178,7 @@ def _largest(layers: Sequence[Array]) -> Size:
     return max(layer.shape[2] for layer in layers), max(layer.shape[3] for layer in layers)
 
 
-def _exp_total(
-    logits: Sequence[Array], membership: Array, grid: Size
-) -> tuple[Array, Array]:
+def _exp_total(logits: Sequence[Array], membership: Array, grid: Size) -> tuple[Array, Array]:
     """Σ exp(logit − largest of the class) over heads and tokens, resized, over layers:
     (classes, gh, gw); and that largest logit, (classes,)."""
     xp = array_module(membership)

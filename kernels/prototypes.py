@@ -36,7 +36,10 @@ def prototypes(
 
     A class whose map is zero on the whole output grid gets a prototype of zeros: its score is 0.
     """
-    brought_down, total = _brought_down(features, weights, size, mode, norms), _weight(weights, size)
+    brought_down, total = (
+        _brought_down(features, weights, size, mode, norms),
+        _weight(weights, size),
+    )
     total = array_module(total).where(total > 0, total, 1)
     return [
         (low.reshape(len(low), -1) / total) @ level.flat.T

@@ -20,6 +20,7 @@ COMMANDS = {
     "batch": Lazy(
         "mdrt.cli.batch", "batch_command", "Segment very many pictures, on one machine or by Ray."
     ),
+    "raster": Lazy("mdrt.cli.raster", "raster_command", "Segment a GeoTIFF of any size."),
     "heads": Lazy("mdrt.cli.heads", "heads_command", "List the methods, and what tunes them."),
     "export": Lazy(
         "mdrt.cli.export",
@@ -27,6 +28,9 @@ COMMANDS = {
         "Convert a diffusers pipeline to a bundle of ONNX graphs.",
     ),
     "build": Lazy("mdrt.cli.build", "build_command", "Build TensorRT engines of a bundle."),
+    "triton": Lazy(
+        "mdrt.cli.triton", "triton_command", "Write a model repository for a Triton server."
+    ),
     "eval": Lazy(
         "mdrt.cli.eval", "eval_command", "Measure accuracy on a data set, as the paper does."
     ),

@@ -219,7 +219,7 @@ def check_plans(directory: Path, manifest: Manifest, opened: str) -> dict[str, P
 
 def _check_plan(directory: Path, manifest: Manifest, graph: str) -> PlanRecord:
     path = directory / plan_name(graph)
-    record = _read(directory, graph)
+    record = read_plan(directory, graph)
     remedy = build_command(directory, record)
     check_size(path, record.plan, remedy)
     check_hash(path, record.plan, remedy)
@@ -240,7 +240,7 @@ def _check_plan(directory: Path, manifest: Manifest, graph: str) -> PlanRecord:
     return record
 
 
-def _read(directory: Path, graph: str) -> PlanRecord:
+def read_plan(directory: Path, graph: str) -> PlanRecord:
     """The sidecar of a graph's engine, its values typed and known."""
     plan, path = directory / plan_name(graph), directory / sidecar_name(graph)
     remedy = f"run `mdrt build {directory}{_cuts(directory, graph)}`"

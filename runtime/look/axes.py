@@ -22,7 +22,8 @@ def check_axes(bundle: Bundle, graph: str, session: Session) -> None:
         BundleError: a tensor is missing or of another shape.
     """
     path, tensors = bundle.path / graph, {**session.inputs, **session.outputs}
-    for name, expected in _expected(bundle.manifest, graph).items():
+    inputs, outputs = graph_axes(bundle.manifest, graph)
+    for name, expected in {**inputs, **outputs}.items():
         if name not in tensors:
             raise BundleError(
                 f"{path} lacks the tensor {name} its manifest lists; run `mdrt export` again"
@@ -36,10 +37,10 @@ def check_axes(bundle: Bundle, graph: str, session: Session) -> None:
             )
 
 
-def _expected(manifest: Manifest, graph: str) -> dict[str, Shape]:
-    """The tensors of a graph."""
+def graph_axes(manifest: Manifest, graph: str) -> tuple[dict[str, Shape], dict[str, Shape]]:
+    """The inputs and the outputs of a graph, None for a side that is open."""
     inputs = {name: _open(name, shape) for name, shape in manifest.inputs(graph, 1, 1, 1).items()}
-    return inputs | _outputs(manifest, graph)
+    return inputs, _outputs(manifest, graph)
 
 
 def _open(name: str, shape: tuple[int, ...]) -> Shape:

@@ -146,15 +146,18 @@ def _sampled(
             for mask, block in zip(valid, store.blocks, strict=True)
         ]
     )
-    rows, columns = (_even(first, last, cell) for first, last in (
-        (whole.top, whole.bottom), (whole.left, whole.right)))
+    rows, columns = (
+        _even(first, last, cell)
+        for first, last in ((whole.top, whole.bottom), (whole.left, whole.right))
+    )
     places = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
     flat = places.reshape(-1, 2)
     known = {tuple(place) for place in held.tolist()}
     empty = [i for i, place in enumerate(flat.tolist()) if tuple(place) not in known]
     flat[empty] = np.random.default_rng(0).choice(held, len(empty))
-    found = {name: np.empty((channels, len(flat)), np.float32)
-             for name, (_, channels) in levels.items()}
+    found = {
+        name: np.empty((channels, len(flat)), np.float32) for name, (_, channels) in levels.items()
+    }
     for index, block in enumerate(store.blocks):
         ends = block.cells(cell)
         inside = ((flat >= (ends.top, ends.left)) & (flat < (ends.bottom, ends.right))).all(axis=1)

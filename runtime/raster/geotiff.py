@@ -47,7 +47,9 @@ class Stretch:
     def __call__(self, values: NDArray[Any]) -> NDArray[np.uint8]:
         """Of (bands, rows, columns)."""
         low, high = (ends.astype(np.float32)[:, None, None] for ends in (self.low, self.high))
-        scaled = (values.astype(np.float32) - low) * (np.float32(255) / np.maximum(high - low, 1e-9))
+        scaled = (values.astype(np.float32) - low) * (
+            np.float32(255) / np.maximum(high - low, 1e-9)
+        )
         scaled = np.nan_to_num(scaled, nan=0, posinf=255, neginf=0)
         return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
 

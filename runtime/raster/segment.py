@@ -203,7 +203,9 @@ class _Job:
                 else:
                     (values,) = self.network.device.download(values[:, own[0], own[1]])()
                 self.store.put(index, name, np.ascontiguousarray(values))
-            coloured = image[block.slices(part)][mask] if mask.any() else image[:1, :1].reshape(1, 3)
+            coloured = (
+                image[block.slices(part)][mask] if mask.any() else image[:1, :1].reshape(1, 3)
+            )
             span = np.stack([coloured.min(axis=0), coloured.max(axis=0)])
             self.store.put(index, "colours", span)
             rows, columns = block.cells(self.cell).size
@@ -360,9 +362,7 @@ class _Job:
         self.store.sweep()
         return record
 
-    def _labels(
-        self, places: NDArray[Any]
-    ) -> Iterator[tuple[tuple[int, int], NDArray[Any]]]:
+    def _labels(self, places: NDArray[Any]) -> Iterator[tuple[tuple[int, int], NDArray[Any]]]:
         top, left = self.lattice.lead
         for index, block in enumerate(self.store.blocks):
             own = block.common(self.lattice.raster)
