@@ -6,7 +6,7 @@ SOURCES := $(shell find $(ROOMS) pyproject.toml -type f ! -path '*/__pycache__/*
 OLD_PYTHON = mdrt needs Python 3.11 or newer; found %d.%d; run make PYTHON=python3.12, or whichever is installed
 NEW_VENV = $(PYTHON) -c 'import sys; v = sys.version_info[:2]; v < (3, 11) and sys.exit("$(OLD_PYTHON)" % v)' && $(PYTHON) -m venv
 
-.PHONY: demo test extras-test gpu-test lint model embedded figures evaluation speed clean
+.PHONY: demo test extras-test triton-test gpu-test lint model embedded figures evaluation speed raster clean
 
 demo: .venv-run/installed  ## segment the example pictures, with names and without
 	.venv-run/bin/mdrt segment examples --classes examples/classes.txt --out out/named
@@ -18,6 +18,13 @@ test: lint  ## lint, types, then every test, on the installed package
 
 extras-test: .venv-dev/installed  ## what each extra installs, in empty environments (a minute or two)
 	.venv-dev/bin/pytest -m extras
+
+# The server's python backend needs NumPy 1; the rest is as elsewhere, outside constraints.txt.
+triton-test:  ## a model repository against a real Triton server, which a wheel carries (a minute or two; no GPU)
+	@test -x .venv-triton/bin/python || { $(NEW_VENV) .venv-triton; }
+	.venv-triton/bin/python -m pip install --quiet --disable-pip-version-check 'nvidia-pytriton>=0.7' \
+	    'numpy==1.26.*' 'tritonclient[all]' pytest '.[cpu]'
+	PYTHONPATH=. .venv-triton/bin/python -m pytest tests/triton
 
 gpu-test:  ## what needs an NVIDIA GPU, with what PYTHON has; installs nothing, skips by name
 	@$(PYTHON) -c 'import click, hypothesis, numpy, onnxruntime, PIL, pytest, rich, tokenizers' || \
@@ -81,8 +88,13 @@ $(SPEED)/sd14-taesd: | $(SPEED)/sd14 $(SPEED)/taesd
 $(SPEED)/sd14-int8: | $(SPEED)/sd14-onnx
 	$(LAB_bench) quantise $(SPEED)/sd14-onnx --out $@
 
+RASTER = work/raster
+SIDE ?= 20000
+raster: .venv-dev/installed  ## time and memory of a drawn raster of SIDE² pixels (an hour on two cores; resumes)
+	$(LAB) raster --side $(SIDE) --out $(RASTER) -- --set mode=paper
+
 clean:
-	rm -rf .venv-run .venv-dev .venv-bench build out work *.egg-info
+	rm -rf .venv-run .venv-dev .venv-bench .venv-triton build out work *.egg-info
 
 INSTALLED_run = .[cpu]
 INSTALLED_dev = .[cpu,export,dev]

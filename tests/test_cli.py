@@ -51,7 +51,17 @@ def examples(text):
 def test_commands_are_listed_as_they_are_used():
     done = CliRunner().invoke(main, ["--help"])
     found = re.findall(r"^  (\w+)  +\w", done.stdout.partition("Commands:")[2], re.MULTILINE)
-    assert found == ["segment", "batch", "heads", "export", "build", "eval", "bench"]
+    assert found == [
+        "segment",
+        "batch",
+        "raster",
+        "heads",
+        "export",
+        "build",
+        "triton",
+        "eval",
+        "bench",
+    ]
 
 
 @pytest.mark.parametrize(("path", "command"), every().items())

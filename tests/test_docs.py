@@ -100,6 +100,11 @@ NOT_RUN: Final = (
         "tests/engines/test_segment.py",
     ),
     NotRun(
+        r"tritonserver .*|import tritonclient.*",
+        "needs a server",
+        "tests/triton/test_server.py",  # by `make triton-test`
+    ),
+    NotRun(
         r"mdrt build .* --profile size=512:512:768",
         "the embedded model's size is outside this profile",
         "tests/engines/test_build.py",
@@ -181,6 +186,7 @@ def desk(tmp_path: Path) -> Path:
     for seed, name in enumerate(("photo.jpg", "photos/a.jpg", "photos/b.jpg", "photos/day/c.png")):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(render(seed).image).save(tmp_path / name)
+    georeferenced(tmp_path / "scene.tif")
     (tmp_path / "names").mkdir()
     (tmp_path / "names" / "outdoor.list").write_text("sky\nwater, sea\n")
     for name in ("sd15", "sd15-fp16", "sd15-all"):
@@ -189,6 +195,14 @@ def desk(tmp_path: Path) -> Path:
     miniatures(tmp_path / "data")
     install(tmp_path)
     return tmp_path
+
+
+def georeferenced(path: Path) -> None:
+    """A small raster."""
+    rasterio = pytest.importorskip("rasterio")
+    place = {"crs": "EPSG:32633", "transform": rasterio.transform.from_origin(0, 96, 0.5, 0.5)}
+    with rasterio.open(path, "w", "GTiff", 190, 180, 3, dtype="uint8", **place) as file:
+        file.write(render(1001, size=384).image[:180, :190].transpose(2, 0, 1))
 
 
 def install(folder: Path) -> None:

@@ -27,6 +27,7 @@ COMMANDS: Final = {
         ("photographs", "photographs", "The unnamed heads on real photographs."),
         ("pipeline", "random_pipeline", "Write a pipeline of real size with random weights."),
         ("quantise", "quantise", "Write a bundle with 8-bit matrix products, to compare."),
+        ("raster", "raster", "A raster of scenes: time and memory of `mdrt raster`."),
         ("robustness", "scenes.robustness", "Other words, orders, sizes and shapes."),
         ("scenes", "scenes.score", "Accuracy of the embedded model on held-out scenes."),
         ("scoring", "scoring", "What scoring a picture costs beside the networks."),

@@ -13,9 +13,9 @@ from rich.console import Console
 from ..runtime.errors import OutputError, PromptError
 from ..runtime.look.prompts import load_classes, shown_names, with_background
 from ..runtime.writers import FORMATS, PNG
+from .asking import Segments, check_words, choose_head
 from .groups import Command, experts, group, option
 from .options import engine_option, provider_option, set_option, threads_option
-from .segment import Segments, check_words, choose_head
 
 if TYPE_CHECKING:
     from ..runtime.batch.shards import Job, Outcome, Shard

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 import click
 from rich.console import Console
 
-from ..runtime.bundle.contract import MOST_SEGMENTS, OPERATORS
+from ..runtime.bundle.contract import OPERATORS
 from ..runtime.disk.atomic import write_atomically
 from ..runtime.errors import PromptError
 from ..runtime.heads.options import Refine
@@ -18,6 +18,7 @@ from ..runtime.look.prompts import class_file, load_classes, shown_names, with_b
 from ..runtime.overlap import overlap
 from ..runtime.pictures.output import choose_targets, output_folder
 from ..runtime.writers import FORMATS, PNG
+from .asking import Segments, check_words, choose_head, with_refine
 from .found import find_pictures
 from .groups import Command, experts, group, option
 from .options import (
@@ -31,7 +32,6 @@ from .options import (
 from .telling import Telling
 
 if TYPE_CHECKING:
-    from ..runtime.heads import Head
     from ..runtime.look.prompts import ClassName
     from .pictures import Form
 
@@ -45,23 +45,6 @@ GONE: Final[Mapping[str, str]] = {
         for name in ("mode", "pooling", "timestep", "presence", "attention")
     },
 }
-
-
-class Segments(click.ParamType):  # type: ignore[type-arg]
-    name = "auto|K"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int | Literal["auto"]:
-        if value == "auto":
-            return "auto"
-        try:
-            count = int(value)
-        except ValueError:
-            count = 0
-        if not 1 <= count <= MOST_SEGMENTS:
-            self.fail(
-                f"{value!r} is neither 'auto' nor a number from 1 to {MOST_SEGMENTS}", param, ctx
-            )
-        return count
 
 
 @click.command("segment", cls=Command, gone=GONE)
@@ -295,51 +278,6 @@ def segment_command(
         raise click.ClickException(f"{batch.failures} of {len(targets)} pictures failed")
 
 
-def choose_head(name: str | None, unsupervised: bool, classes: str | None) -> Head:
-    """The head that was asked for: by its name, else the first of its kind.
-
-    Raises:
-        click.UsageError: it is of another kind than the other options ask for.
-        MdrtError: there is none of this name.
-    """
-    from ..runtime.heads import HEADS, find_head
-
-    if unsupervised and classes is not None:
-        raise click.UsageError("--classes and --unsupervised exclude each other")
-    kind = "unnamed" if unsupervised or (_counted() and classes is None) else "named"
-    fitting = [head for head in HEADS.values() if head.kind == kind]
-    if name is None:
-        return fitting[0]
-    head = find_head(name)
-    if head.kind != kind and (unsupervised or classes is not None):
-        word, gives = (
-            ("--unsupervised", "unnamed segments")
-            if unsupervised
-            else ("--classes", "named classes")
-        )
-        raise click.UsageError(
-            f"{word} needs a head for {gives}, one of {', '.join(h.name for h in fitting)}; "
-            f"{name} is for {head.kind} ones"
-        )
-    return head
-
-
-def check_words(head: Head, background: str | None, segments: int | Literal["auto"]) -> None:
-    """See that the words for names or segments are of a head that takes them.
-
-    Raises:
-        click.UsageError: they are not.
-    """
-    if head.kind == "named" and _counted():
-        raise click.UsageError(
-            f"--segments is for segments without names, and {head.name} takes names"
-        )
-    if head.kind == "unnamed" and background is not None:
-        raise click.UsageError("--background needs class names")
-    if not head.counts and segments != "auto":
-        raise click.UsageError(f"--segments {segments}: {head.name} finds how many there are")
-
-
 def _notes(
     text: str, names: Sequence[ClassName], background: str | None, given: Mapping[str, Any]
 ) -> list[str]:
@@ -350,18 +288,3 @@ def _notes(
     if class_file(text) is None and os.path.isfile(text):
         return [f"{text!r} is taken as a name; @{text} reads the file"]
     return ["one class alone takes every pixel; put commas between names"]
-
-
-def _counted() -> bool:
-    """Whether `--segments` was given."""
-    source = click.get_current_context().get_parameter_source("segments")
-    return source is not click.core.ParameterSource.DEFAULT
-
-
-def with_refine(settings: Mapping[str, str], refine: str | None) -> Mapping[str, str]:
-    """Settings in which `--refine` is one more."""
-    if refine is None:
-        return settings
-    if "refine" in settings:
-        raise click.UsageError("--refine and --set refine=… say the same; give one")
-    return {**settings, "refine": refine}

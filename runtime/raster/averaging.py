@@ -142,7 +142,7 @@ def _sampled(
     valid = [store.get(index, "valid")[0] > 0 for index in range(len(store.blocks))]
     held = np.concatenate(
         [
-            np.argwhere(mask) + (block.top // cell, block.left // cell)
+            np.argwhere(mask) + np.array([block.top // cell, block.left // cell])
             for mask, block in zip(valid, store.blocks, strict=True)
         ]
     )

@@ -7,7 +7,6 @@ over blocks, so the result is that of the raster as one picture, however it was 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -302,6 +301,7 @@ class _Job:
     ) -> dict[str, Any]:
         """Labels and record; then what was kept goes."""
         every = range(len(self.store.blocks))
+        self.progress("writing", 0, len(every))
         counts, sums = np.sum([self.store.get(index, "totals") for index in every], axis=0)
         order = np.arange(len(names))
         if self.text is None:  # the largest segment is the first
@@ -417,7 +417,7 @@ class _Job:
 
     def _described(self) -> Mapping[str, Any]:
         """All that the result depends on."""
-        stat, stretch = os.stat(self.raster.path), self.raster.stretch
+        stat, stretch = self.raster.path.stat(), self.raster.stretch
         text = None if self.text is None else self.text.prompts
         return {
             "mdrt": __version__,

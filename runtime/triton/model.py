@@ -1,9 +1,10 @@
 """What runs inside Triton's python backend: requests in, labels out.
 
 A request has a picture's file (`image`) and either names (`classes`: with commas between, or a JSON
-list in which a list is one class with its synonyms) or how many segments without (`segments`, "auto" or a number); with neither, the names that the
-repository was written with. `settings` is a JSON object: the head and its settings. It gets the
-labels as a palette PNG, the overlay as a PNG if it asks for it, and the record.
+list in which a list is one class with its synonyms) or how many segments without (`segments`,
+"auto" or a number); with neither, the names that the repository was written with. `settings` is a
+JSON object: the head and its settings. It gets the labels as a palette PNG, the overlay as a PNG if
+it asks for it, and the record.
 """
 
 from __future__ import annotations

@@ -65,7 +65,8 @@ def test_configurations_are_what_triton_declares(tmp_path: Path) -> None:
     assert all(config.name == name for name, config in found.items())
     unet = found["mdrt_unet"]
     assert (unet.backend, unet.max_batch_size) == ("onnxruntime", BATCH)
-    assert unet.HasField("dynamic_batching") and unet.model_warmup[0].inputs["sample"].zero_data
+    assert unet.HasField("dynamic_batching")
+    assert unet.model_warmup[0].inputs["sample"].zero_data
     fed = {tensor.name: tensor for tensor in unet.input}
     assert list(fed[contract.SAMPLE].dims) == [manifest.latent_channels, -1, -1]
     assert list(fed[contract.TIMESTEP].dims) == [1]

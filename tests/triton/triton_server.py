@@ -46,7 +46,8 @@ needs_server = pytest.mark.skipif(bool(missing()), reason=missing())
 def serving(repository: Path, folder: Path, models: list[str]) -> Iterator[Server]:
     """A server over a repository, its models loaded; it is ended with the block."""
     spec = find_spec("pytriton")
-    assert spec is not None and spec.submodule_search_locations is not None
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
     wheel = Path(spec.submodule_search_locations[0])
     backend = folder / "backends" / "python"
     shutil.copytree(wheel / "tritonserver" / "backends" / "python", backend)
