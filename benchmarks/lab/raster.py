@@ -64,7 +64,7 @@ def measured(path: Path, labels: Path, options: list[str]) -> tuple[float, float
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise click.ClickException(f"mdrt raster ended with status {status}")
+        raise click.ClickException(f"mdrt raster ended with {os.waitstatus_to_exitcode(status)}")
     return time.perf_counter() - start, usage.ru_maxrss / 1024
 
 
@@ -75,7 +75,7 @@ def right(path: Path, labels: Path) -> float:
         for _, window in found.block_windows(1):
             truth: NDArray[np.uint8] = truths.read(1, window=window)
             same += int((truth == found.read(1, window=window)).sum())
-        return same / (found.height * found.width)
+        return float(same / (found.height * found.width))
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

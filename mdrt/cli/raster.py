@@ -10,7 +10,14 @@ from typing import Any, Final, Literal, get_args
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from ..runtime.errors import PromptError
@@ -207,21 +214,20 @@ class _Telling:
         self.begun = False
         self._bar, self._console = bar, console
         self._lines = not quiet and not console.is_terminal
-        self._step, self._task = "", None
+        self._step, self._task = "", TaskID(-1)
         self._start, self._first, self._told = 0.0, 0.0, 0.0
 
     def __call__(self, step: str, done: float, total: int) -> None:
         now = time.monotonic()
         if step != self._step:
-            if self._task is not None:
+            if self._step:
                 self._bar.remove_task(self._task)
             name = f"{step} ({STEPS[step]} of {len(STEPS)})"
-            self._task = self._bar.add_task(name, total=total, completed=done)
+            self._task = self._bar.add_task(name, total=total)
             self._step, self._start, self._first, self._told = step, now, done, now
             if done:
                 say(self._console, "resumed", f"{step}: {done:g} of {total} blocks were done")
         self.begun |= done > 0
-        assert self._task is not None
         self._bar.update(self._task, completed=done)
         if self._lines and now - self._told >= EVERY and done > self._first:
             self._told = now

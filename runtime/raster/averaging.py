@@ -41,7 +41,7 @@ class Maps:
         """a_c, (classes, rows, columns) float32, of stored ones."""
         low, high = self.low[:, None, None], self.high[:, None, None]
         if self.pooling == "exp":
-            return np.exp(values - high)  # type: ignore[no-any-return]
+            return np.exp(values - high)
         if self.pooling == "logit":
             spread = high - low
             stretched = (values - low) / np.where(spread > 0, spread, 1)

@@ -51,7 +51,8 @@ class Stretch:
             np.float32(255) / np.maximum(high - low, 1e-9)
         )
         scaled = np.nan_to_num(scaled, nan=0, posinf=255, neginf=0)
-        return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
+        bounded: NDArray[np.float32] = np.clip(np.round(scaled), 0, 255)
+        return bounded.astype(np.uint8)
 
 
 class Raster:
@@ -156,7 +157,8 @@ class Raster:
         """(3 or 1, height, width) of 8 bits."""
         values: NDArray[Any] = self._read(self._file.read, self.bands, window=part)
         if self._colours is not None:
-            return self._colours[values[0]].transpose(2, 0, 1)
+            painted: NDArray[np.uint8] = self._colours[values[0]].transpose(2, 0, 1)
+            return painted
         return values if self.stretch is None else self.stretch(values)
 
     def _valid(self, part: Pixels) -> NDArray[np.bool_]:

@@ -127,9 +127,10 @@ def segment_raster(
 class _Known:
     """What is known of the whole raster when all of it was seen."""
 
+    names: tuple[str, ...]
     prototypes: list[Array]
-    maps: Maps | None
-    absent: NDArray[np.bool_] | None
+    maps: Maps | None = None
+    absent: NDArray[np.bool_] | None = None
 
 
 class _Job:
@@ -171,46 +172,45 @@ class _Job:
         self.store.begin(self._described(), self._bytes())
         self._see()
         known = self._average()
-        classes = len(known.prototypes[0]) if known.prototypes else len(self._names(0))
         self._label(known)
-        return self._write(known, self._names(classes), background)
+        return self._write(known, background)
 
     def _see(self) -> None:
         """What the networks show of every block, on the disk."""
-        todo = self._todo("seeing", "valid")
-        for done, index in todo:
+        for done, index in self._todo("seeing", "valid"):
             block = self.store.blocks[index]
-            part, canvas = self.lattice.seen(block), self.lattice.canvas(block)
             with self.clock.stage("image"):
-                image = self.raster.read(part, self.lattice.lead)
+                image = self.raster.read(self.lattice.seen(block), self.lattice.lead)
                 mask = self.raster.valid(block, self.lattice.lead)
-            found: dict[str, Array] = {}
-            if mask.any():
-                taps = BlockTaps(
-                    self.network, image, self.clock, canvas, self._within("seeing", done)
-                ).mirrored(self.options.mirror)
-                if self.levels:
-                    values = features_of(taps, self.options, self.text)
-                    found |= dict(zip(self.levels, values, strict=True))
-                if self.text is not None:
-                    found["maps"] = maps_of(taps, self.options, self.text, self.cell)
+            found = self._shown(block, image, done) if mask.any() else {}
             for name, (stride, channels) in self._arrays().items():
-                own = block.cells(stride).slices(part.cells(stride))
-                values = found.get(name)
-                if values is None:
-                    values = np.zeros((channels, *block.cells(stride).size), np.float32)
-                else:
-                    (values,) = self.network.device.download(values[:, own[0], own[1]])()
-                self.store.put(index, name, np.ascontiguousarray(values))
-            coloured = (
-                image[block.slices(part)][mask] if mask.any() else image[:1, :1].reshape(1, 3)
-            )
-            span = np.stack([coloured.min(axis=0), coloured.max(axis=0)])
-            self.store.put(index, "colours", span)
+                nothing = np.zeros((channels, *block.cells(stride).size), np.float32)
+                self.store.put(index, name, found.get(name, nothing))
+            pixels = image[block.slices(self.lattice.seen(block))][mask if mask.any() else ~mask]
+            self.store.put(index, "colours", np.stack([pixels.min(axis=0), pixels.max(axis=0)]))
             rows, columns = block.cells(self.cell).size
             cells = mask.reshape(rows, self.cell, columns, self.cell).mean(axis=(1, 3))
             self.store.put(index, "valid", cells.astype(np.float32)[None])  # last: it is whole
             self.progress("seeing", done + 1, len(self.store.blocks))
+
+    def _shown(
+        self, block: Window, image: NDArray[np.uint8], done: int
+    ) -> dict[str, NDArray[np.float32]]:
+        """What the networks show of a block: `_arrays`, on the host."""
+        canvas, seen = self.lattice.canvas(block), self.lattice.seen(block)
+        within = self._within("seeing", done)
+        whole = BlockTaps(self.network, image, self.clock, canvas, within)
+        taps, arrays = whole.mirrored(self.options.mirror), []
+        if self.levels:
+            arrays += features_of(taps, self.options, self.text)
+        if self.text is not None:
+            arrays.append(maps_of(taps, self.options, self.text, self.cell))
+        own = []
+        for values, (stride, _) in zip(arrays, self._arrays().values(), strict=True):
+            rows, columns = block.cells(stride).slices(seen.cells(stride))
+            own.append(values[:, rows, columns])
+        held = map(np.ascontiguousarray, self.network.device.download(*own)())
+        return dict(zip(self._arrays(), held, strict=True))
 
     def _average(self) -> _Known:
         """What is known of all blocks together.
@@ -234,25 +234,26 @@ class _Job:
                     self.segments,
                     self.clock,
                 )
-                return _Known(prototypes, None, None)
-            maps = whole_maps(store, self.options.pooling)
+                names = tuple(f"segment {i + 1}" for i in range(len(prototypes[0])))
+                return _Known(names, prototypes)
+            names, maps = self.text.prompts.classes, whole_maps(store, self.options.pooling)
             assert maps is not None
             if not levels:
-                return _Known([], maps, None)
+                return _Known(names, [], maps)
             presence = self.options.presence
             absent = kernels.absent(maps.won, presence) if presence else None
             prototypes = whole_prototypes(
                 self.network, store, lattice, self.margin, levels, maps, self.cell, self.options
             )
-            return _Known(prototypes, maps, absent)
+            return _Known(names, prototypes, maps, absent)
 
     def _label(self, known: _Known) -> None:
         """Every block's labels, on the disk, and for each class pixels and confidence in all."""
+        classes = len(known.names)
         for done, index in self._todo("labelling", "totals"):
             block = self.store.blocks[index]
             own = block.common(self.lattice.raster)
             mask = self.raster.valid(own, self.lattice.lead)
-            classes = len(known.prototypes[0]) if known.prototypes else len(self._names(0))
             labels = np.full(own.size, np.iinfo(label_type(classes)).max, label_type(classes))
             totals = np.zeros((2, classes))
             if mask.any():
@@ -296,10 +297,9 @@ class _Job:
         share = getattr(self.options, "attention", 0.0)
         return Reading(scores, maps or scores[0], features, maps, share, absent)
 
-    def _write(
-        self, known: _Known, names: tuple[str, ...], background: str | None
-    ) -> dict[str, Any]:
+    def _write(self, known: _Known, background: str | None) -> dict[str, Any]:
         """Labels and record; then what was kept goes."""
+        names = known.names
         every = range(len(self.store.blocks))
         self.progress("writing", 0, len(every))
         counts, sums = np.sum([self.store.get(index, "totals") for index in every], axis=0)
@@ -369,11 +369,6 @@ class _Job:
             if own.top < own.bottom and own.left < own.right:
                 labels = places[np.asarray(self.store.get(index, "labels"))]
                 yield (own.top - top, own.left - left), labels
-
-    def _names(self, classes: int) -> tuple[str, ...]:
-        if self.text is not None:
-            return self.text.prompts.classes
-        return tuple(f"segment {i + 1}" for i in range(classes))
 
     def _arrays(self) -> dict[str, tuple[int, int]]:
         """What is kept of a block beside what has data: name → stride and channels."""
