@@ -41,12 +41,12 @@ class Maps:
         """a_c, (classes, rows, columns) float32, of stored ones."""
         low, high = self.low[:, None, None], self.high[:, None, None]
         if self.pooling == "exp":
-            return np.exp(values - high)
+            return np.exp(values - high)  # type: ignore[no-any-return]
         if self.pooling == "logit":
             spread = high - low
             stretched = (values - low) / np.where(spread > 0, spread, 1)
             return np.where(spread > 0, stretched, 1).clip(0, 1).astype(np.float32)
-        return (values / np.where(high > 0, high, 1)).astype(np.float32)  # type: ignore[no-any-return]
+        return (values / np.where(high > 0, high, 1)).astype(np.float32)
 
 
 def whole_maps(store: Store, pooling: str) -> Maps | None:

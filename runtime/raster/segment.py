@@ -201,10 +201,10 @@ class _Job:
         within = self._within("seeing", done)
         whole = BlockTaps(self.network, image, self.clock, canvas, within)
         taps, arrays = whole.mirrored(self.options.mirror), []
+        if self.text is not None:  # first: its pass may give the features too
+            arrays.append(maps_of(taps, self.options, self.text, self.cell))
         if self.levels:
             arrays += features_of(taps, self.options, self.text)
-        if self.text is not None:
-            arrays.append(maps_of(taps, self.options, self.text, self.cell))
         own = []
         for values, (stride, _) in zip(arrays, self._arrays().values(), strict=True):
             rows, columns = block.cells(stride).slices(seen.cells(stride))
@@ -373,7 +373,7 @@ class _Job:
     def _arrays(self) -> dict[str, tuple[int, int]]:
         """What is kept of a block beside what has data: name → stride and channels."""
         maps = {} if self.text is None else {"maps": (self.cell, len(self.text.prompts.classes))}
-        return self.levels | maps
+        return maps | self.levels
 
     def _bytes(self) -> int:
         """That all of it takes on the disk."""

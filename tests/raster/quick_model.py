@@ -58,7 +58,7 @@ class QuickSession(Session):
             words = np.moveaxis(
                 _mixed("words", np.moveaxis(hidden, 2, 1)[..., None], channels), 2, 1
             )
-            found.append(np.einsum("bhcp,btc->bhpt", queries, words[..., 0]).astype(np.float32))
+            found.append(queries.swapaxes(2, 3) @ words[:, None, :, :, 0].swapaxes(2, 3))
         return found
 
 
@@ -66,7 +66,8 @@ def _mixed(name: str, values: Array, channels: int) -> Array:
     """(rows, n, h, w) to (rows, channels, h, w)."""
     random = np.random.default_rng(crc32(name.encode()))
     matrix = random.normal(size=(channels, values.shape[1])) / np.sqrt(values.shape[1])
-    return np.einsum("cn,bnhw->bchw", matrix, values).astype(np.float32)
+    mixed: Array = matrix.astype(np.float32) @ values.reshape(*values.shape[:2], -1)
+    return mixed.reshape(len(values), channels, *values.shape[2:])
 
 
 def quick_segmenter() -> mdrt.Segmenter:

@@ -25,7 +25,7 @@ from mdrt.kernels import Grid
 
 rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed; extra geo has it")
 
-from quick_model import quick_segmenter  # noqa: E402
+from quick_model import QuickSession, quick_segmenter  # noqa: E402
 from rasterio.transform import from_origin  # noqa: E402
 
 from mdrt.runtime.heads import HEADS  # noqa: E402
@@ -188,6 +188,26 @@ def test_averages_are_those_of_one_picture(
     grid = Grid(expected**2)
     (reference,) = kernels.prototypes([Grid(features)], grid, (160, 224), mode)
     np.testing.assert_allclose(prototypes, reference, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "passes"),
+    [({}, 1), ({"words": "late"}, 1), ({"mode": "released"}, 2), ({"mirror": True}, 2)],
+)
+def test_every_tile_is_seen_once(
+    settings: dict[str, Any],
+    passes: int,
+    quick: mdrt.Segmenter,
+    write: Write,
+    scene: NDArray[np.uint8],
+) -> None:
+    before = QuickSession.ran
+    told: list[float] = []
+    progress: segment.Progress = lambda what, done, total: told.append(done)  # noqa: E731
+    _, record = labelled(quick, write(scene[:190, :180]), progress=progress, **settings)
+    assert QuickSession.ran - before == passes * record["settings"]["tiles"] == passes * 4
+    seeing = told[: told.index(1) + 1]
+    np.testing.assert_allclose(seeing, np.linspace(0, 1, passes * 4 + 1))
 
 
 def test_half_a_tile_is_where_the_next_one_lies(
