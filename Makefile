@@ -24,7 +24,7 @@ triton-test:  ## a model repository against a real Triton server, which a wheel 
 	@test -x .venv-triton/bin/python || { $(NEW_VENV) .venv-triton; }
 	.venv-triton/bin/python -m pip install --quiet --disable-pip-version-check 'nvidia-pytriton>=0.7' \
 	    'numpy==1.26.*' 'tritonclient[all]' pytest '.[cpu]'
-	PYTHONPATH=. .venv-triton/bin/python -m pytest tests/triton
+	PYTHONPATH=. .venv-triton/bin/python -m pytest tests/tritonserver
 
 gpu-test:  ## what needs an NVIDIA GPU, with what PYTHON has; installs nothing, skips by name
 	@$(PYTHON) -c 'import click, hypothesis, numpy, onnxruntime, PIL, pytest, rich, tokenizers' || \

@@ -102,7 +102,7 @@ NOT_RUN: Final = (
     NotRun(
         r"tritonserver .*|import tritonclient.*",
         "needs a server",
-        "tests/triton/test_server.py",  # by `make triton-test`
+        "tests/tritonserver/test_server.py",  # by `make triton-test`
     ),
     NotRun(
         r"mdrt build .* --profile size=512:512:768",

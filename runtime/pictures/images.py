@@ -64,7 +64,10 @@ def read_image(image: ImageLike) -> NDArray[np.uint8]:
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"image {name} is too large ({error}); resize it first") from error
+        remedy = "resize it first"
+        if name.lower().endswith((".tif", ".tiff")):
+            remedy += ", or give it to `mdrt raster`"
+        raise ImageError(f"image {name} is too large ({error}); {remedy}") from error
     except UnidentifiedImageError:
         raise ImageError(f"image {name} is no picture that Pillow can read") from None
     except Exception as error:  # decoders raise whatever they meet: struct.error, TypeError, …

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from triton_server import Server, needs_server, serving
+from running import Server, needs_server, serving
 
 from mdrt.cli import main
 from mdrt.runtime.segmenter import EMBEDDED, Segmenter
