@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from tempfile import mkdtemp
+from uuid import uuid4
 
 from ..runtime.bundle.contract import MANIFEST
+from ..runtime.disk.atomic import (
+    aside_folder,
+    locked,
+    recover,
+    remove,
+    settle_folder,
+    settle_tree,
+)
 from ..runtime.disk.folders import exchange, rename_new
 from ..runtime.errors import ExportError
 
@@ -21,9 +27,9 @@ def staged(target: Path, overwrite: bool) -> Iterator[Path]:
     """Yield a directory that becomes `target` when the block ends without an error.
 
     It stands beside `target`, so that the rename is atomic; any exception,
-    Ctrl-C included, removes it. What stands at `target` is looked at again at
-    the very end: with `overwrite` the bundle that stood there at first is
-    replaced, and nothing else ever.
+    Ctrl-C included, removes it, and what a kill left the next export. What
+    stands at `target` is looked at again at the very end: with `overwrite` the
+    bundle that stood there at first is replaced, and nothing else ever.
 
     Raises:
         ExportError: `target` exists and may not be replaced, is no bundle, has
@@ -44,28 +50,27 @@ def staged(target: Path, overwrite: bool) -> Iterator[Path]:
                 "folder",
                 out=...,
             )
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise ExportError(f"{target.parent} cannot be written: {error.strerror}") from error
-    own = _folder(aside)
-    try:
+    with ExitStack() as stack:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            recover(target.parent)
+            aside = stack.enter_context(aside_folder(target.parent))
+        except OSError as error:
+            raise ExportError(f"{target.parent} cannot be written: {error.strerror}") from error
         yield aside
-        aside.chmod(0o777 & ~_umask())
-        if replaced is None or _identity(target) is None:
-            _place(aside, target)
-        else:
-            _replace(aside, target, replaced)
-    finally:
-        if _folder(aside) == own or _identity(aside) == replaced:
-            _remove(aside)
+        settle_tree(aside)
+        with locked(target.parent):
+            if replaced is None or _identity(target) is None:
+                _place(aside, target)
+            else:
+                _replace(aside, target, replaced)
 
 
 def _place(aside: Path, target: Path) -> None:
     """Give a directory a name that nothing has."""
     try:
         rename_new(aside, target)
+        settle_folder(target.parent)
     except FileExistsError:
         raise ExportError(
             f"{target} appeared while its bundle was written, and is kept; give another folder",
@@ -87,8 +92,13 @@ def _replace(aside: Path, target: Path, replaced: _Identity) -> None:
         raise changed
     exchange(aside, target)
     if _identity(aside) != replaced:
-        exchange(aside, target)
+        try:
+            exchange(aside, target)
+        except OSError:
+            aside.rename(target.with_name(f"{target.name}-{uuid4().hex}"))  # not ours to remove
         raise changed
+    settle_folder(target.parent)
+    remove(aside)
 
 
 def _identity(path: Path) -> _Identity | None:
@@ -113,17 +123,3 @@ def _folder(path: Path) -> _Identity | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _remove(aside: Path) -> None:
-    if aside.is_symlink():
-        aside.unlink()
-    else:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _umask() -> int:
-    """The process's file mode mask; `mkdtemp` ignores it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -133,9 +133,9 @@ class Segmentation:
             target /= Path(self.source or "picture").stem
         target = target.with_name(target.name.removesuffix(".png"))
         sources = [] if self.source is None else [self.source]
-        output.check_targets([output.result_files(target, overlay)], sources, overwrite)
+        seen = output.check_targets([output.result_files(target, overlay)], sources, overwrite)
         with output.output_folder(target.parent):
-            record = output.write_result(target, self, background, overlay)
+            record = output.write_result(target, self, background, overlay, seen)
         files: dict[str, str] = record["files"]
         return files
 

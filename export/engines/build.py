@@ -1,4 +1,4 @@
-"""The engines of a bundle: built aside one by one, then renamed beside their graphs together."""
+"""The engines of a bundle: built aside one by one, then put beside their graphs together."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from ... import __version__
-from ...runtime.bundle.contract import FileRecord
+from ...runtime.bundle.contract import MANIFEST, FileRecord
 from ...runtime.bundle.cuts import graph_names
 from ...runtime.bundle.loading import Bundle
 from ...runtime.bundle.plan import PlanRecord, Proof, Range, plan_name, sidecar_name, sources
-from ...runtime.errors import EngineError
+from ...runtime.disk.atomic import recover, settle_tree, together
+from ...runtime.errors import EngineError, OutputError
 from ...runtime.sessions.device import Gpu
 from ...runtime.sessions.library import Library
 from .builder import build_engine
@@ -68,21 +68,22 @@ def build_engines(
         phases or Unwatched(),
         find_gpu(capabilities),
     )
-    with (
-        _alone(bundle.path),
-        TemporaryDirectory(prefix=".plans.", dir=bundle.path) as aside,
-    ):
-        folder = Path(aside)
-        with bundle.held():  # the sidecars say what was read: what the manifest lists
-            records = {graph: job.build(graph, folder) for graph in graphs}
-        for graph in graph_names(bundle.manifest):
-            for name in (plan_name(graph), sidecar_name(graph)):
-                if graph in records:
-                    (folder / name).replace(bundle.path / name)
-                else:
-                    (bundle.path / name).unlink(missing_ok=True)
-            for compiled in bundle.path.glob(f"{plan_name(graph)}.*.cache"):
-                compiled.unlink()  # of the engine before
+    try:
+        with _alone(bundle.path):
+            recover(bundle.path)
+            with together(bundle.path) as moving:
+                with bundle.held():  # the sidecars say what was read: what the manifest lists
+                    records = {graph: job.build(graph, moving.folder) for graph in graphs}
+                settle_tree(moving.folder)
+                for graph in graph_names(bundle.manifest):
+                    names = [plan_name(graph), sidecar_name(graph)]
+                    (moving.names if graph in records else moving.gone).extend(names)
+                    compiled = bundle.path.glob(f"{plan_name(graph)}.*.cache")
+                    moving.gone += [path.name for path in compiled]  # of the engine before
+    except OSError as error:
+        raise OutputError(
+            f"the engines of {bundle.path} cannot be written: {error.strerror or error}"
+        ) from error
     return records
 
 
@@ -90,9 +91,9 @@ def build_engines(
 def _alone(folder: Path) -> Iterator[None]:
     """Keep other builds out of a bundle, else engines and sidecars of two could be mixed.
 
-    The lock is the folder's own: it leaves no file, and goes with the process however it ends.
+    The lock is the manifest's own: it leaves no file, and goes with the process however it ends.
     """
-    lock = os.open(folder, os.O_RDONLY)
+    lock = os.open(folder / MANIFEST, os.O_RDONLY)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -153,12 +154,16 @@ class _EngineJob:
     def _prove(self, plan: Path, record: PlanRecord) -> Proof:
         if isinstance(self.gpu, str):
             return Proof(reason=self.gpu)
+        links = []
         if record.options.stripped:  # its weights are filled in from the graph beside it
-            for name in record.sources:
-                (plan.parent / name).symlink_to(self.bundle.path.resolve() / name)
+            links = [plan.parent / name for name in record.sources]
+            for link in links:
+                link.symlink_to(self.bundle.path.resolve() / link.name)
         phase = f"{plan.name}: proof"
         self.phases.begin(phase, None)
         try:
             return prove_engine(self.bundle, plan, record, self.gpu)
         finally:
             self.phases.end(phase)
+            for link in links:
+                link.unlink()

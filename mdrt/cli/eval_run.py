@@ -22,7 +22,7 @@ from ..benchmarks.accuracy.report import ScoreRow, as_plain, draw, markdown, not
 from ..benchmarks.accuracy.settings import Entry
 from ..benchmarks.accuracy.store import RESULTS, Store
 from ..benchmarks.accuracy.sweep import SweepTable
-from ..runtime.disk.atomic import write_atomically
+from ..runtime.disk.atomic import recover, write_atomically
 from ..runtime.errors import DatasetError
 from ..runtime.segmenter import Segmenter
 from .progress import progress_bar, say, tell_bars
@@ -67,6 +67,7 @@ class EvaluationRun:
         self.chosen_on = chosen_on or NOT_SAID
         manifest = self.segmenter.manifest
         out.mkdir(parents=True, exist_ok=True)
+        recover(out)
         self.store = Store(
             out / RESULTS,
             {

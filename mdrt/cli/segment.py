@@ -215,7 +215,7 @@ def segment_command(
     targets = choose_targets(out, found.pictures)
     listed = None if classes is None else class_file(classes)
     inputs = [*targets, *([] if listed is None else [listed])]
-    check_outputs(formats, out, targets, inputs, overlay, overwrite)
+    seen = check_outputs(formats, out, targets, inputs, overlay, overwrite)
     trace = None if profile is None else Trace()
     segmenter = Segmenter(
         engine,
@@ -263,7 +263,9 @@ def segment_command(
     with (
         output_folder(out),
         progress_bar(console, quiet) as progress,
-        Outputs(formats, out, run, targets, found.pictures, overlay, skip_existing) as outputs,
+        Outputs(
+            formats, out, run, targets, found.pictures, seen, overlay, skip_existing
+        ) as outputs,
     ):
         batch = Batch(segmenter, job, outputs, out, progress, form, trace, Telling.of_call())
         todo = batch.todo(skip_existing)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.format import read_array
 
+from ..disk.atomic import recover
 from ..disk.hashes import file_state, sha256
 from ..errors import BundleError
 from .checks import check_hash, check_size
@@ -163,7 +164,9 @@ def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
             list; an engine that `check_plans` refuses.
     """
     path = Path(path)
+    recover(path.absolute().parent)  # an exchange, or a build, that was killed on its way
     directory = _directory(path)
+    recover(directory)
     manifest = _read_manifest(directory / MANIFEST)
     for name in _needed(manifest):
         if name not in manifest.files:

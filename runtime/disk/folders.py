@@ -15,6 +15,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, Final
 
+from .atomic import OLD, PREFIX
+
 _HERE: Final = -100  # AT_FDCWD: a relative path is the working folder's
 _NOREPLACE: Final = 1
 _EXCHANGE: Final = 2
@@ -46,14 +48,15 @@ def exchange(one: Path, other: Path) -> None:
     """Let two folders of one file system, both there, change places.
 
     In one step where the system can: then there is no moment without either. Elsewhere `other` is
-    aside for a moment, and back in its place if the step after that fails.
+    aside for a moment, and back in its place if the step after that fails or, where the process
+    ended between the two, after `atomic.recover`.
 
     Raises:
         OSError: one of them is not there, or the disk refused.
     """
     if _renameat2(one, other, _EXCHANGE):
         return
-    between = Path(mkdtemp(prefix=f".{other.name}.old.", dir=other.parent))
+    between = Path(mkdtemp(prefix=PREFIX, suffix=OLD, dir=other.parent))
     try:
         kept = between / other.name
         other.rename(kept)

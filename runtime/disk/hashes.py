@@ -15,6 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from ..errors import OutputError
+from .atomic import recover, write_atomically
+
 _CHUNK: Final = 1 << 20  # bytes hashed at a time
 _REMEMBERED_ABOVE: Final = 1 << 26
 """Bytes. Smaller files are hashed faster than it takes to care."""
@@ -86,7 +89,7 @@ def _read() -> dict[str, object]:
         return {}
     try:
         known = json.loads((folder / "hashes.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return known if isinstance(known, dict) else {}
 
@@ -96,9 +99,8 @@ def _write(known: dict[str, object]) -> None:
     folder = cache_folder()
     if folder is None:
         return
-    with suppress(OSError):
+    text = json.dumps(dict(list(known.items())[-_MOST:]))
+    with suppress(OSError, OutputError):
         folder.mkdir(parents=True, exist_ok=True)
-        target = folder / "hashes.json"
-        aside = target.with_name(f".{target.name}.{os.getpid()}.part")
-        aside.write_text(json.dumps(dict(list(known.items())[-_MOST:])), encoding="utf-8")
-        aside.replace(target)
+        recover(folder)
+        write_atomically(folder / "hashes.json", lambda file: file.write(text.encode()))

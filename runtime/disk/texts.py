@@ -7,9 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
+from numpy.lib.format import read_array, write_array
 from numpy.typing import NDArray
 
+from ..errors import OutputError
+from .atomic import recover, write_atomically
 from .hashes import cache_folder
 
 _MOST_BYTES: Final = 1 << 28
@@ -23,9 +25,9 @@ def load_text(digest: str) -> NDArray[Any] | None:
         return None
     try:
         with path.open("rb") as file:
-            found: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+            found: NDArray[Any] = read_array(file, allow_pickle=False)
         os.utime(path)  # it was used now
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, EOFError, MemoryError):
         return None
     return found
 
@@ -35,15 +37,10 @@ def keep_text(digest: str, values: NDArray[Any]) -> None:
     path = _path(digest)
     if path is None:
         return
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with suppress(OSError):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with aside.open("wb") as file:
-                np.lib.format.write_array(file, values, allow_pickle=False)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+    with suppress(OSError, OutputError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        recover(path.parent)
+        write_atomically(path, lambda file: write_array(file, values, allow_pickle=False))
         _make_room(path.parent)
 
 

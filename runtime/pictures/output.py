@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from PIL import Image, PngImagePlugin
 
-from ..disk.atomic import write_atomically, write_together
+from ..disk.atomic import State, aside_folder, recover, state, write_atomically, write_together
 from ..errors import OutputError
 
 if TYPE_CHECKING:
@@ -36,9 +36,8 @@ def output_folder(folder: Path) -> Iterator[None]:
     try:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / f".mdrt-{os.getpid()}"
-            probe.write_bytes(b"")
-            probe.unlink()
+            with aside_folder(folder):
+                pass
         except OSError as error:
             raise OutputError(
                 f"output folder {folder} cannot be written to: {_reason(error)}; choose another",
@@ -93,15 +92,23 @@ def is_result(path: Path) -> bool:
 
 def check_targets(
     results: Iterable[Mapping[str, Path]], inputs: Iterable[str | Path], overwrite: bool
-) -> None:
+) -> dict[Path, State]:
     """See that results, as `result_files` names them, replace nothing but results of earlier runs.
 
-    Those are known by their record or, if that was lost, by the mark in their pictures.
+    Those are known by their record or, if that was lost, by the mark in their pictures. What runs
+    that were killed had begun there is ended first.
+
+    Returns:
+        What stands where each file goes, for `write_result`: nothing else is replaced later.
 
     Raises:
         OutputError: one would replace an input or, without `overwrite`, a file of other origin.
     """
     sources = {os.path.realpath(path): path for path in inputs}
+    results = list(results)
+    for folder in {path.parent for files in results for path in files.values()}:
+        recover(folder)
+    seen = {path: state(path) for files in results for path in files.values()}
     for files in results:
         for path in files.values():
             source = sources.get(os.path.realpath(path))
@@ -119,6 +126,7 @@ def check_targets(
                 out=...,
                 overwrite=True,
             )
+    return seen
 
 
 def _are_ours(files: Mapping[str, Path]) -> bool:
@@ -150,15 +158,19 @@ def write_result(
     result: Segmentation,
     background: str | None = None,
     with_overlay: bool = True,
+    seen: Mapping[Path, State] | None = None,
     others: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Write labels, overlay and record, see `result_files`; returns the record, which also names
     `others`, what was written beside them.
 
-    The record appears last: where it stands, the pictures it names stand too.
+    They appear together, the record last: where it stands, the pictures it names stand too.
+
+    Args:
+        seen: what `check_targets` saw where they go; None: whatever stands there is replaced.
 
     Raises:
-        OutputError: a file cannot be written.
+        OutputError: a file cannot be written, or another was put there since.
     """
     files = result_files(target, with_overlay)
     # File names need not be UTF-8; a record is.
@@ -175,7 +187,7 @@ def write_result(
     }
     if with_overlay:
         writes["overlay"] = partial(result.overlay(background).save, **png)
-    write_together({path: writes[kind] for kind, path in files.items()})
+    write_together({path: writes[kind] for kind, path in files.items()}, seen)
     return record
 
 

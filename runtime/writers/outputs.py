@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ..disk.atomic import State
 from ..errors import OutputError
 from ..pictures.output import check_targets, printable, result_files
 from ..segmentation import Segmentation
@@ -24,7 +25,7 @@ def check_outputs(
     inputs: Iterable[str | Path],
     overlay: bool,
     overwrite: bool,
-) -> None:
+) -> dict[Path, State]:
     """See, before anything is loaded, that results replace nothing but results of earlier runs.
 
     Args:
@@ -36,14 +37,17 @@ def check_outputs(
         overlay: whether overlays are written too.
         overwrite: whether files of other origin may be replaced.
 
+    Returns:
+        What stands where each of mdrt's own files goes: nothing else is replaced later.
+
     Raises:
         OutputError: they would.
     """
     inputs = list(inputs)
+    seen: dict[Path, State] = {}
     if PNG in formats:
-        check_targets(
-            [result_files(target, overlay) for target in targets.values()], inputs, overwrite
-        )
+        results = [result_files(target, overlay) for target in targets.values()]
+        seen = check_targets(results, inputs, overwrite)
     for name in formats:
         if name == PNG:
             continue
@@ -54,6 +58,7 @@ def check_outputs(
                 "write one of them into another folder",
                 out=...,
             )
+    return seen
 
 
 class Outputs:
@@ -71,6 +76,7 @@ class Outputs:
         run: Run,
         targets: Mapping[Path, Path],
         places: Mapping[Path, Path],
+        seen: Mapping[Path, State] | None = None,
         overlay: bool = True,
         resume: bool = False,
     ) -> None:
@@ -80,6 +86,7 @@ class Outputs:
             formats, out, targets, overlay: as for `check_outputs`.
             run: what all pictures have in common.
             places: as for `name_pictures`.
+            seen: what `check_outputs` returned; None: whatever stands there is replaced.
             resume: go on with an earlier run of the same kind.
 
         Raises:
@@ -87,7 +94,7 @@ class Outputs:
         """
         self.pictures = list(targets)
         self._run, self._named = run, name_pictures(targets, out, places)
-        self._png = PngOutput(targets, run, overlay) if PNG in formats else None
+        self._png = PngOutput(targets, run, overlay, seen) if PNG in formats else None
         kinds = {name: find_format(name) for name in formats if name != PNG}
         for kind in kinds.values():
             kind.check(run)

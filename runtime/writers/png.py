@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..disk.atomic import State
 from ..pictures.output import printable, read_record, result_files, write_result
 from ..segmentation import SCHEMA, Segmentation
 from .base import Run
@@ -15,9 +16,16 @@ class PngOutput:
     """The results of a run in one folder; each record says what made it, so there is no other
     memory of the run."""
 
-    def __init__(self, targets: Mapping[Path, Path], run: Run, overlay: bool) -> None:
-        """Of pictures, each with its label map's path without suffix."""
-        self._targets, self._run, self._overlay = targets, run, overlay
+    def __init__(
+        self,
+        targets: Mapping[Path, Path],
+        run: Run,
+        overlay: bool,
+        seen: Mapping[Path, State] | None = None,
+    ) -> None:
+        """Of pictures, each with its label map's path without suffix; `seen` is what
+        `check_targets` returned."""
+        self._targets, self._run, self._overlay, self._seen = targets, run, overlay, seen
 
     def holds(self, path: Path) -> bool:
         """Whether a picture's result by this run is there, and is newer than the picture."""
@@ -44,4 +52,5 @@ class PngOutput:
         """
         target = self._targets[path]
         target.parent.mkdir(parents=True, exist_ok=True)
-        return write_result(target, result, self._run.background, self._overlay, files)
+        background, seen = self._run.background, self._seen
+        return write_result(target, result, background, self._overlay, seen, files)

@@ -274,7 +274,7 @@ def test_a_build_can_be_stopped(bundle: Path, number: signal.Signals) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    while not list(bundle.glob(".plans.*/text_encoder.plan.json")):
+    while not list(bundle.glob(".mdrt-*/text_encoder.plan.json")):
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(number)
