@@ -57,13 +57,19 @@ def staged(target: Path, overwrite: bool) -> Iterator[Path]:
             aside = stack.enter_context(aside_folder(target.parent))
         except OSError as error:
             raise ExportError(f"{target.parent} cannot be written: {error.strerror}") from error
-        yield aside
-        settle_tree(aside)
-        with locked(target.parent):
-            if replaced is None or _identity(target) is None:
-                _place(aside, target)
-            else:
-                _replace(aside, target, replaced)
+        try:
+            yield aside
+            settle_tree(aside)
+            with locked(target.parent):
+                if replaced is None or _identity(target) is None:
+                    _place(aside, target)
+                else:
+                    _replace(aside, target, replaced)
+        except OSError as error:
+            raise ExportError(
+                f"{target} cannot be written: {error.strerror or error}"
+                + (f" ({error.filename})" if error.filename else "")
+            ) from error
 
 
 def _place(aside: Path, target: Path) -> None:

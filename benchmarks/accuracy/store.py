@@ -7,7 +7,7 @@ import json
 import sqlite3
 import zlib
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +29,9 @@ them in another form. Results of two versions are never mixed.
 RESULTS: Final = "results.sqlite"
 """The file in an evaluation's folder."""
 
+PATIENCE: Final = 60.0
+"""Seconds to wait for another process that writes to the same file."""
+
 PLACES: Final = ("root", "train_root")
 """What a run read from: one place for one file, but shards on other machines have their own."""
 
@@ -41,6 +44,10 @@ CREATE TABLE IF NOT EXISTS counts (
 CREATE TABLE IF NOT EXISTS fitted (setting TEXT PRIMARY KEY, levels BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS problems (image TEXT PRIMARY KEY, message TEXT NOT NULL);
 """
+
+_MOST_BYTES: Final = 1 << 28
+_MOST_SIDE: Final = 1 << 13
+"""Of a matrix of counts: far beyond any, and small enough that no damage asks for all memory."""
 
 _ADD: Final = "INSERT OR REPLACE INTO counts VALUES (?, ?, ?, ?, ?, ?)"
 
@@ -63,16 +70,20 @@ class Store:
         if meta is None and not path.is_file():
             raise MdrtError(f"{path} does not exist; expected the results.sqlite of an evaluation")
         try:
-            self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            self._database = sqlite3.connect(
+                path, PATIENCE, check_same_thread=False, isolation_level=None
+            )
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.executescript(_TABLES)
             known = dict(self._database.execute("SELECT key, value FROM meta"))
-        except sqlite3.DatabaseError as error:
+            self.meta: dict[str, Any] = {key: json.loads(value) for key, value in known.items()}
+        except sqlite3.OperationalError as error:
+            raise MdrtError(f"{path} cannot be opened ({error})", out=...) from error
+        except (sqlite3.Error, ValueError, TypeError, RecursionError) as error:
             raise MdrtError(
                 f"{path} is no result file of mdrt eval ({error}); choose another folder", out=...
             ) from error
-        self.meta: dict[str, Any] = {key: json.loads(value) for key, value in known.items()}
         if not self.meta and meta is None:
             raise MdrtError(f"{path} holds no results; expected those of an evaluation")
         version = self.meta.get("results_version", 1 if self.meta else RESULTS_VERSION)
@@ -130,7 +141,9 @@ class Store:
 
     def add_problem(self, image: str, message: str) -> None:
         """Note why a picture has no counts."""
-        self._database.execute("INSERT OR REPLACE INTO problems VALUES (?, ?)", (image, message))
+        with self._transaction():
+            values = (image, message)
+            self._database.execute("INSERT OR REPLACE INTO problems VALUES (?, ?)", values)
 
     def done(self, bounded: Collection[str] = ()) -> dict[str, set[str]]:
         """The settings that each picture already has; those of `bounded` with boundaries."""
@@ -163,7 +176,21 @@ class Store:
             "ORDER BY image",
             (setting,),
         )
-        return [unpack(blob) for image, blob in rows if images is None or image in images]
+        return [self._unpacked(blob) for image, blob in rows if images is None or image in images]
+
+    def _unpacked(self, blob: bytes) -> Counts:
+        """A matrix of counts.
+
+        Raises:
+            MdrtError: it is damaged.
+        """
+        try:
+            return unpack(blob)
+        except (zlib.error, ValueError, IndexError, TypeError, MemoryError, OverflowError) as error:
+            raise MdrtError(
+                f"{self.path} holds counts that are none ({error}); delete it and evaluate again",
+                out=...,
+            ) from error
 
     def seconds(self, setting: str, images: Collection[str]) -> tuple[float, float] | None:
         """Mean seconds a picture, in the networks and by itself; None where they were not kept."""
@@ -193,12 +220,19 @@ class Store:
         ).fetchone()
         if row is None:
             return None
-        shapes, _, values = zlib.decompress(row[0]).partition(b"\n")
         levels, at = [], 0
-        for shape in json.loads(shapes):
-            size = 4 * shape[0] * shape[1]
-            levels.append(np.frombuffer(values[at : at + size], np.float32).reshape(shape))
-            at += size
+        try:
+            shapes, _, values = zlib.decompress(row[0]).partition(b"\n")
+            for shape in json.loads(shapes):
+                size = 4 * shape[0] * shape[1]
+                levels.append(np.frombuffer(values[at : at + size], np.float32).reshape(shape))
+                at += size
+        except (zlib.error, ValueError, LookupError, TypeError, RecursionError) as error:
+            raise MdrtError(
+                f"{self.path} holds prototypes that are none ({error}); delete it and evaluate "
+                "again",
+                out=...,
+            ) from error
         return levels
 
     def add_fitted(self, setting: str, levels: list[NDArray[np.float32]]) -> None:
@@ -206,7 +240,8 @@ class Store:
         shapes = json.dumps([level.shape for level in levels]).encode()
         values = b"".join(np.ascontiguousarray(level).tobytes() for level in levels)
         blob = zlib.compress(shapes + b"\n" + values)
-        self._database.execute("INSERT OR REPLACE INTO fitted VALUES (?, ?)", (setting, blob))
+        with self._transaction():
+            self._database.execute("INSERT OR REPLACE INTO fitted VALUES (?, ?)", (setting, blob))
 
     def merge(self, other: Store) -> None:
         """Take over another file's counts and problems, and facts that this one did not note.
@@ -229,7 +264,9 @@ class Store:
         with self._transaction():
             for image, setting, counts, *rest in theirs:
                 known = self._database.execute(mine, (image, setting)).fetchone()
-                if known is not None and (unpack(known[0]) != unpack(counts)).any():
+                if known is not None and (
+                    not np.array_equal(self._unpacked(known[0]), other._unpacked(counts))
+                ):
                     raise MdrtError(f"{image} has other counts in {other.path} than in {self.path}")
                 self._database.execute(_ADD, (image, setting, counts, *rest))
             self._database.executemany(
@@ -241,13 +278,22 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN")
+        """All that the block writes, or nothing of it.
+
+        Raises:
+            MdrtError: the disk refused.
+        """
         try:
+            self._database.execute("BEGIN IMMEDIATE")
             yield
-        except BaseException:
-            self._database.execute("ROLLBACK")
+            self._database.execute("COMMIT")
+        except BaseException as error:
+            if self._database.in_transaction:
+                with suppress(sqlite3.Error):
+                    self._database.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise MdrtError(f"{self.path} cannot be written: {error}", out=...) from error
             raise
-        self._database.execute("COMMIT")
 
 
 def pack(counts: Counts) -> bytes:
@@ -258,10 +304,21 @@ def pack(counts: Counts) -> bytes:
 
 
 def unpack(blob: bytes) -> Counts:
-    """The inverse of `pack`."""
-    values = np.frombuffer(zlib.decompress(blob), "<i8")
+    """The inverse of `pack`.
+
+    Raises:
+        ValueError, zlib.error: the bytes are of no such matrix.
+    """
+    opened = zlib.decompressobj()
+    values = np.frombuffer(opened.decompress(blob, _MOST_BYTES), "<i8")
     shape, rest = values[:2], values[2:]
+    if opened.unconsumed_tail or len(shape) != 2 or len(rest) % 2:
+        raise ValueError("their bytes are of no matrix")
+    if not (shape.min() > 0 and shape.max() <= _MOST_SIDE):
+        raise ValueError(f"a matrix of {shape[0]}×{shape[1]}")
     places, found = np.split(rest, 2)
     counts = np.zeros(int(shape.prod()), dtype=np.int64)
+    if len(places) and not (places.min() >= 0 and places.max() < len(counts) and found.min() >= 0):
+        raise ValueError("a place outside the matrix, or a negative count")
     counts[places] = found
     return counts.reshape(shape)

@@ -1,0 +1,218 @@
+"""Kills at every call that changes the disk, over all that mdrt writes: what is left must be the
+old or the new, whole, once the next run has looked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from unittest import mock
+
+import numpy as np
+from PIL import Image
+
+from ....benchmarks.accuracy.store import RESULTS, Store
+from ....export.engines import build as engines
+from ....export.engines.builder import Engine
+from ....export.engines.options import EngineOptions
+from ....export.staging import staged
+from ....runtime.bundle.contract import MANIFEST, UNET
+from ....runtime.bundle.loading import load_bundle
+from ....runtime.bundle.plan import BuildOptions, Kernels, plan_name, sidecar_name
+from ....runtime.disk.atomic import PREFIX, recover, write_together
+from ....runtime.pictures.output import read_record, result_files, write_result
+from ....runtime.segmentation import Segmentation
+from ....runtime.segmenter import EMBEDDED, Segmenter
+from ....runtime.sessions.library import Library
+from .shim import DISK_FULL, ENDED, KILL_AFTER, KILL_BEFORE, REFUSED, in_child
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One thing that is written over an older one.
+
+    Attributes:
+        name: the command's.
+        old: puts the older one into an empty folder.
+        new: writes the newer one over it.
+        found: what a run finds there, as "old" or "new"; anything else is a finding.
+    """
+
+    name: str
+    old: Callable[[Path], object]
+    new: Callable[[Path], object]
+    found: Callable[[Path], str]
+
+
+class Finding(Exception):
+    """What must not be."""
+
+
+def kill_everywhere(scenario: Scenario, folder: Path, most: int | None = None) -> int:
+    """Kill a writer before and after every call, and fill the disk at every call.
+
+    Args:
+        folder: to work in.
+        most: kills; None: all there are.
+
+    Returns:
+        How many kills there were.
+
+    Raises:
+        Finding: something else than the old or the new was left, a full disk ended in a surprise,
+            or something is left of what was under way.
+    """
+    kills = 0
+    for fault in (KILL_BEFORE, KILL_AFTER, DISK_FULL):
+        for at in range(1, 10_000):
+            if most is not None and kills >= most:
+                return kills
+            place = folder / "place"
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
+            scenario.old(place)
+            status, _ = in_child(fault, at, lambda place=place: scenario.new(place))
+            _judge(scenario, place, f"{scenario.name}, fault {fault} at call {at}", status, fault)
+            if status == ENDED:  # so many calls there are not
+                break
+            kills += fault != DISK_FULL
+    return kills
+
+
+def _judge(scenario: Scenario, place: Path, where: str, status: int, fault: int) -> None:
+    allowed = (ENDED, REFUSED) if fault == DISK_FULL else (ENDED, -9)
+    if status not in allowed:
+        raise Finding(f"{where}: ended with status {status}")
+    try:
+        found = scenario.found(place)
+    except Exception as error:
+        raise Finding(f"{where}: {type(error).__name__}: {error}") from error
+    if found not in ("old", "new") or (status == ENDED and found == "old"):
+        raise Finding(f"{where}: left {found}")
+    recover(place)
+    if left := [path.name for path in place.rglob(f"{PREFIX}*")]:
+        raise Finding(f"{where}: {left} is left")
+
+
+def scenarios() -> Iterator[Scenario]:
+    """Everything that replaces something of its own."""
+    picture = np.asarray(Image.open(EMBEDDED.parents[2] / "examples" / "valley.png").convert("RGB"))
+    with Segmenter() as segmenter:
+        results = {"old": segmenter(picture, ["sky", "water"]), "new": segmenter(picture, ["tree"])}
+    yield Scenario(
+        "segment",
+        lambda place: write_result(place / "beach", results["old"]),
+        lambda place: write_result(place / "beach", results["new"]),
+        lambda place: _which_result(place, results),
+    )
+    yield Scenario("export", lambda p: _export(p, "old"), lambda p: _export(p, "new"), _which)
+    yield Scenario("build", lambda p: _build(p, "old"), lambda p: _build(p, "new"), _which_engines)
+    yield Scenario("eval", lambda p: _count(p, 1), lambda p: _count(p, 2), _which_counts)
+
+
+def torn() -> Scenario:
+    """The control: a writer as naive as they come, which the campaign must catch."""
+
+    def write(place: Path, text: str) -> None:
+        for name in ("one", "two"):
+            (place / name).write_text(text)
+
+    def which(place: Path) -> str:
+        texts = {(place / name).read_text() for name in ("one", "two")}
+        return texts.pop() if len(texts) == 1 else "a mixture"
+
+    return Scenario("control", lambda p: write(p, "old"), lambda p: write(p, "new"), which)
+
+
+def _which_result(place: Path, results: Mapping[str, Segmentation]) -> str:
+    """Of which result all files are."""
+    recover(place)
+    files = result_files(place / "beach")
+    record = read_record(files["record"])
+    if record is None:
+        return "no record"
+    labels = np.asarray(Image.open(files["labels"]))
+    Image.open(files["overlay"]).load()
+    names = tuple(entry["name"] for entry in record["classes"])
+    for name, result in results.items():
+        if result.classes == names and np.array_equal(labels, result.labels):
+            return name
+    return "a mixture"
+
+
+def _export(place: Path, text: str) -> None:
+    with staged(place / "bundle", overwrite=True) as aside:
+        for name in (UNET, MANIFEST):
+            (aside / name).write_text(text)
+
+
+def _which(place: Path) -> str:
+    recover(place)
+    texts = {(place / "bundle" / name).read_text() for name in (UNET, MANIFEST)}
+    return texts.pop() if len(texts) == 1 else "a mixture"
+
+
+_GPU: Final = "no GPU is asked for"
+
+
+def _build(place: Path, text: str) -> None:
+    """The builder's own order of files, of engines that nobody need run."""
+    bundle = place / "bundle"
+    if not bundle.exists():
+        shutil.copytree(EMBEDDED, bundle, copy_function=_link)
+
+    def build(*_: object) -> Engine:
+        plan = memoryview(text.encode())
+        return Engine(plan, BuildOptions(1, 1, False, False), 1, Kernels(1, 0, 0), 0.0)
+
+    with (
+        mock.patch.object(engines, "build_engine", build),
+        mock.patch.object(engines, "find_gpu", return_value=_GPU),
+        mock.patch.object(engines, "check_gpu"),
+    ):
+        library = Library("tensorrt-rtx", None, "1")  # type: ignore[arg-type]
+        engines.build_engines(load_bundle(bundle, verify=False), library, EngineOptions())
+
+
+def _link(source: str, target: str) -> None:
+    """A file that nobody writes into, once more."""
+    try:
+        Path(target).hardlink_to(source)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _which_engines(place: Path) -> str:
+    bundle = load_bundle(place / "bundle", verify=False)
+    found = set()
+    for graph in ("vae_encoder.onnx", "text_encoder.onnx", "keys.onnx", UNET):
+        text = (bundle.path / plan_name(graph)).read_text()
+        sidecar = json.loads((bundle.path / sidecar_name(graph)).read_text())
+        found.add(text if sidecar["plan"]["bytes"] == len(text) else "a mixture")
+    return found.pop() if len(found) == 1 else "a mixture"
+
+
+_META: Final = {"dataset": "attack"}
+
+
+def _count(place: Path, pictures: int) -> None:
+    store = Store(place / RESULTS, _META)
+    for number in range(pictures):
+        counts = {s: np.full((2, 2), number + 1) for s in ("a", "b")}
+        store.add(f"{number}", counts, {})
+    store.close()
+    write_together({place / "report.json": lambda file: file.write(b"%d" % pictures)})
+
+
+def _which_counts(place: Path) -> str:
+    recover(place)
+    with_all = Store(place / RESULTS, _META)
+    done = with_all.done()
+    with_all.close()
+    if any(settings != {"a", "b"} for settings in done.values()) or "0" not in done:
+        return f"parts of pictures: {done}"
+    report = (place / "report.json").read_text()
+    return {"1": "old", "2": "new"}.get(report, report)
