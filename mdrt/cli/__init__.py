@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import signal
+import sys
 import traceback
 import warnings
 from collections.abc import Callable
@@ -69,6 +71,9 @@ class Commands(LazyGroup):
     """One line instead of a traceback for a user's mistake."""
 
     def invoke(self, context: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # no name may end a run
+                stream.reconfigure(errors="backslashreplace")
         before = signal.signal(signal.SIGTERM, _terminate)
         try:
             with warnings.catch_warnings():

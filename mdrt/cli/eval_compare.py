@@ -22,6 +22,7 @@ from ..runtime.bundle.loading import load_bundle
 from ..runtime.disk.atomic import write_atomically
 from ..runtime.errors import DatasetError
 from ..runtime.segmenter import EMBEDDED
+from .progress import needs_ascii
 from .tables import print_whole
 
 
@@ -57,7 +58,7 @@ def show_comparison(
     write_atomically(out / "report.json", lambda file: file.write(text.encode()))
     write_atomically(out / "report.md", lambda file: file.write(page.encode()))
     if as_json:
-        click.echo(text)
+        click.echo(json.dumps(values, indent=2, ensure_ascii=needs_ascii()))
         return
     console = Console()
     print_whole(console, *map(comparison_table, tables))

@@ -25,7 +25,7 @@ from ..benchmarks.accuracy.sweep import SweepTable
 from ..runtime.disk.atomic import recover, write_atomically
 from ..runtime.errors import DatasetError
 from ..runtime.segmenter import Segmenter
-from .progress import progress_bar, say, tell_bars
+from .progress import needs_ascii, progress_bar, say, tell_bars
 from .tables import print_whole
 
 
@@ -198,7 +198,7 @@ def show(
     page = head + "\n".join(pages)
     write_atomically(out / "report.md", lambda file: file.write(page.encode()))
     if as_json:
-        click.echo(text)
+        click.echo(json.dumps(values, indent=2, ensure_ascii=needs_ascii()))
         return
     console = Console()
     print_whole(console, *(table for part in printed for table in score_tables(*part)))

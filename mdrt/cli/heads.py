@@ -18,6 +18,7 @@ from rich.text import Text
 
 from .groups import Command, option
 from .options import engine_option, json_option
+from .progress import needs_ascii
 from .tables import UNBOUNDED, print_whole
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def heads_command(name: str | None, engine: Path | None, as_json: bool, as_markd
     manifest = load_bundle(EMBEDDED if engine is None else engine, verify=False).manifest
     if as_json:
         found = [_record(head, manifest) for head in chosen]
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(found, indent=2, ensure_ascii=needs_ascii()))
     elif as_markdown:
         click.echo(_page(chosen, manifest), nl=False)
     else:

@@ -26,15 +26,19 @@ from ..runtime.pictures.images import read_image
 from ..runtime.pictures.output import printable
 from ..runtime.segmentation import SCHEMA, Segmentation
 from ..runtime.segmenter import Segmenter
+from ..runtime.sessions.deadline import within
 from ..runtime.sessions.trace import Trace
 from ..runtime.writers.outputs import Outputs
 from . import Terminated
-from .progress import say
+from .progress import needs_ascii, say
 from .tables import picture_table, print_whole
-from .telling import Telling
+from .telling import Telling, shown
 
 Form: TypeAlias = Literal["text", "json", "quiet"]
 """How results are told: tables and lines, a JSON object a picture, or not at all."""
+
+MANY: Final = 256
+"""Passes from which on a picture's time is announced."""
 
 A_FEW: Final = 3
 """Pictures of which each has a table; of more one line tells."""
@@ -51,6 +55,8 @@ class Job:
         background: the class left uncoloured.
         max_size: longer side in pixels that pictures are reduced to for the network.
         scores: whether the scores of all classes are kept for what is written.
+        max_side: longer side in pixels of pictures that are read at all.
+        timeout: seconds a picture may take.
     """
 
     head: Head
@@ -60,6 +66,32 @@ class Job:
     background: str | None
     max_size: int | None
     scores: bool
+    max_side: int | None = None
+    timeout: float | None = None
+
+
+class _Announced:
+    """Says how long a picture of many passes will take, as soon as the first are done."""
+
+    def __init__(self, console: Console, name: str, wanted: bool) -> None:
+        self.console, self.name, self.wanted = console, name, wanted
+        self.first: tuple[int, float] | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        if not self.wanted or total < MANY or done == total:
+            return
+        if self.first is None:
+            self.first = done, time.perf_counter()
+        elif done >= self.first[0] + MANY // 8:
+            began, start = self.first
+            seconds = (time.perf_counter() - start) / (done - began) * (total - done)
+            say(
+                self.console,
+                "note",
+                f"{self.name}: about {seconds:.0f} s more for {total} passes of the network; "
+                "--max-size makes it fewer",
+            )
+            self.wanted = False
 
 
 class Batch:
@@ -113,20 +145,24 @@ class Batch:
         """A picture, and the seconds that took."""
         start = time.perf_counter()
         with self._span("read", path):
-            return read_image(path), time.perf_counter() - start
+            return read_image(path, self.job.max_side), time.perf_counter() - start
 
     def segment(self, path: Path, arrived: tuple[NDArray[np.uint8], float]) -> Segmentation:
         """The picture's result."""
         (pixels, seconds), job = arrived, self.job
-        task = self.progress.add_task(printable(path.name), total=None)
+        task = self.progress.add_task(shown(printable(path.name)), total=None)
+        announced = _Announced(self.progress.console, printable(path), self.form != "quiet")
+
+        def tell(done: int, total: int) -> None:
+            self.progress.update(task, completed=done, total=total)
+            announced(done, total)
+
         try:
-            with self._span("segment", path):
+            with self._span("segment", path), within(job.timeout):
                 look = self.segmenter.look(
                     pixels,
                     max_size=job.max_size,
-                    progress=lambda done, total: self.progress.update(
-                        task, completed=done, total=total
-                    ),
+                    progress=tell,
                     source=str(path),
                 )
                 if job.classes is not None:
@@ -152,7 +188,7 @@ class Batch:
             self.failures += 1
             if self.telling.whole:
                 lines = "".join(traceback.format_exception(error)).rstrip()
-                console.print(Text(printable(lines)), soft_wrap=True)
+                console.print(Text(shown(printable(lines))), soft_wrap=True)
             line = self.telling.line(error, where=f"{path}: ")
             say(console, "error", line)
             if self.form == "json":
@@ -205,7 +241,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _print_json(values: Mapping[str, Any]) -> None:
-    sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(values, ensure_ascii=needs_ascii()) + "\n")
     sys.stdout.flush()
 
 
@@ -222,4 +258,4 @@ def _show(record: Mapping[str, Any], console: Console) -> None:
         highlight=False,
         markup=False,
     )
-    console.print(Text("wrote " + ", ".join(record["files"].values())), soft_wrap=True)
+    console.print(Text("wrote " + shown(", ".join(record["files"].values()))), soft_wrap=True)

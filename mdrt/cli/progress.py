@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 from rich.console import Console
@@ -17,6 +18,7 @@ from rich.progress import (
 from rich.text import Text
 
 from ..runtime.pictures.output import printable
+from .telling import shown
 
 
 def progress_bar(console: Console, quiet: bool = False) -> Progress:
@@ -61,7 +63,14 @@ class PhaseBars:
         self._bars.remove_task(self._tasks.pop(name))
 
 
+def needs_ascii() -> bool:
+    """Whether standard output lacks characters, so that JSON has to spell them."""
+    return (sys.stdout.encoding or "").lower().replace("-", "") not in ("utf8", "utf16", "utf32")
+
+
 def say(console: Console, kind: str, text: str) -> None:
     """A warning or an error: one line; names in it are text, never markup."""
     style = "red" if kind == "error" else "yellow"
-    console.print(Text(f"{kind}: ", style).append(printable(text), "default"), soft_wrap=True)
+    console.print(
+        Text(f"{kind}: ", style).append(shown(printable(text)), "default"), soft_wrap=True
+    )

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import click
+from PIL import Image
 from rich.console import Console
 
 from ..runtime.bundle.contract import OPERATORS
 from ..runtime.disk.atomic import write_atomically
 from ..runtime.errors import PromptError
 from ..runtime.heads.options import Refine
+from ..runtime.limits import within_memory
 from ..runtime.look.prompts import class_file, load_classes, shown_names, with_background
 from ..runtime.overlap import overlap
 from ..runtime.pictures.output import choose_targets, output_folder
@@ -126,6 +128,31 @@ GONE: Final[Mapping[str, str]] = {
         "size.",
     ),
     option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="Stop a picture whose networks and head take longer, and go on with the next.",
+    ),
+    option(
+        "--max-side",
+        type=click.IntRange(min=1),
+        metavar="PIXELS",
+        help="Refuse pictures with a longer side.",
+    ),
+    option(
+        "--max-pixels",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="MILLIONS",
+        help="Refuse pictures of more pixels, before they are decoded.  [default: 89.4]",
+    ),
+    option(
+        "--memory",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="GIB",
+        help="The most memory to take: a picture that needs more fails, and the next is worked "
+        "on.  [default: all that is free]",
+    ),
+    option(
         "--overlay/--no-overlay",
         default=True,
         show_default=True,
@@ -176,6 +203,10 @@ def segment_command(
     provider: str | None,
     overwrite: bool,
     max_size: int | None,
+    timeout: float | None,
+    max_side: int | None,
+    max_pixels: float | None,
+    memory: float | None,
     overlay: bool,
     threads: int | None,
     operators: str | None,
@@ -258,9 +289,16 @@ def segment_command(
         segmenter.manifest.sha256,
         used if names is not None else {**used, "segments": segments},
     )
-    job = Job(chosen, vars(options), names, segments, background, max_size, needs_scores(formats))
+    scores = needs_scores(formats)
+    job = Job(
+        chosen, vars(options), names, segments, background, max_size, scores, max_side, timeout
+    )
+    if max_pixels is not None:
+        Image.MAX_IMAGE_PIXELS = round(max_pixels * 1e6)
+    most = None if memory is None else round(memory * (1 << 30))
     form: Form = "json" if as_json else "quiet" if quiet else "text"
     with (
+        within_memory(most),
         output_folder(out),
         progress_bar(console, quiet) as progress,
         Outputs(

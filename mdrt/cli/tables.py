@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..runtime.pictures.render import percent
+from .telling import shown
 
 if TYPE_CHECKING:
     from ..export.proof import Row
@@ -83,7 +84,7 @@ def _fit(console: Console, table: Table) -> None:
 
 def picture_table(values: Mapping[str, Any]) -> Table:
     """A picture's record: the classes that are in it, the largest first, and those that are not."""
-    title = Text(f"{values['image']}  {values['size'][1]}×{values['size'][0]}")
+    title = Text(f"{shown(str(values['image']))}  {values['size'][1]}×{values['size'][0]}")
     table = Table(title=title, title_justify="left")
     for name in ("class", "share", "confidence"):
         table.add_column(name, justify="left" if name == "class" else "right")

@@ -59,6 +59,9 @@ class Telling:
         Args:
             where: put before what is not the user's to fix, ours or a library's.
         """
+        return shown(self._line(error, where))
+
+    def _line(self, error: Exception, where: str) -> str:
         if isinstance(error, MdrtError):
             flags = self._flags(error.remedy)
             return f"{error} ({' or '.join(flags)})" if flags else str(error)
@@ -73,6 +76,13 @@ class Telling:
         """The options of the command that say the same as arguments in Python."""
         options = {o.name: o for o in self.command.params if isinstance(o, click.Option)}
         return [_flag(options[name], value) for name, value in remedy.items() if name in options]
+
+
+def shown(text: str) -> str:
+    """Text as a terminal may have it: what would steer it, as names of files can, is escaped."""
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text
+    )
 
 
 def _flag(option: click.Option, value: object) -> str:

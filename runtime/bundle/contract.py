@@ -93,6 +93,7 @@ LAWS: Final = ("diffusion", "flow")
 PREDICTION_TYPES: Final = ("epsilon", "v_prediction", "sample", "flow_prediction")
 
 MOST_PIXELS: Final = 1 << 14  # a side of the pictures a model was trained on
+_MOST_LETTERS: Final = 1 << 10  # of a name
 _MOST_STEPS: Final = 100_000  # levels of noise
 _MOST_MULTIPLE: Final = 1 << 12
 # far beyond any model, and small enough that no damaged number asks for all memory
@@ -453,6 +454,9 @@ class Manifest:
         Raises:
             BundleError: a value cannot be true of any bundle.
         """
+        for name in (self.model_id, *self.classes, *self.synonyms):
+            seen = 0 < len(name) <= _MOST_LETTERS and name.isprintable()
+            _require(seen, "model_id or classes", name, f"1 to {_MOST_LETTERS} printable letters")
         _require(self.precision in PRECISIONS, "precision", self.precision, PRECISIONS)
         _require(self.network in NETWORKS, "network", self.network, NETWORKS)
         multiple = self.image.size_multiple

@@ -33,6 +33,7 @@ from .external import find_external
 from .plan import PlanRecord, check_plans, plan_name
 
 _GRAPH: Final = ".onnx"
+_MOST_BYTES: Final = 1 << 26  # of a manifest
 _REMEDY: Final = "run `mdrt export` again"
 
 
@@ -135,8 +136,13 @@ class Bundle:
         try:
             with self.held(), (self.path / NOISE).open("rb") as file:
                 noise: npt.NDArray[np.float32] = read_array(file, allow_pickle=False)
-        except (OSError, ValueError, MemoryError) as error:
-            raise BundleError(f"{self.path / NOISE} cannot be read ({error}); {_REMEDY}") from error
+        except BundleError:
+            raise
+        except Exception as error:  # NumPy's reader raises what its parser meets
+            reason = " ".join(str(error).split())[:200]
+            raise BundleError(
+                f"{self.path / NOISE} cannot be read ({reason}); {_REMEDY}"
+            ) from error
         channels = 3 if self.manifest.latent is None else self.manifest.latent.channels
         shaped = noise.ndim == 3 and noise.shape[0] == channels
         if not shaped or noise.dtype != np.float32 or noise.size == 0:
@@ -144,6 +150,8 @@ class Bundle:
                 f"{self.path / NOISE} is {noise.dtype} {noise.shape}, expected float32 "
                 f"({channels}, N, N); {_REMEDY}"
             )
+        if not np.isfinite(noise).all():
+            raise BundleError(f"{self.path / NOISE} has values that are not finite; {_REMEDY}")
         return noise
 
 
@@ -198,6 +206,12 @@ def record_file(path: Path) -> FileRecord:
 
 def _directory(path: Path) -> Path:
     """The bundle directory that `path` stands for."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        raise BundleError(f"no bundle at {str(path)[:80]!r}…: {error}") from error
     if path.is_dir():
         return path
     if _is_engine(path) or (path.name in NETWORKS and path.exists()):
@@ -213,6 +227,8 @@ def _directory(path: Path) -> Path:
 
 def _read_manifest(path: Path) -> Manifest:
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError(f"it has more than {_MOST_BYTES} bytes")
         return Manifest.from_json(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise BundleError(

@@ -28,6 +28,9 @@ LIBRARIES: Final[Mapping[str, str]] = {"tensorrt": "tensorrt", "tensorrt-rtx": "
 """Libraries that build engines, by the name pip knows → the Python module."""
 
 
+_MOST: Final = 1 << 20  # rows or pixels of a profile
+
+
 @dataclass(frozen=True)
 class Range:
     """What one dimension may be at run time, both ends included; `opt` is tuned for."""
@@ -258,6 +261,11 @@ def read_plan(directory: Path, graph: str) -> PlanRecord:
     _check_schema(document, values)
     record = document.build(PlanRecord, values)
     document.require(record.library in LIBRARIES, "library", record.library, tuple(LIBRARIES))
+    named = set(record.profile) == {"batch", "size"}
+    document.require(named, "profile", sorted(record.profile), "batch and size")
+    for name, span in record.profile.items():
+        ordered = 1 <= span.min <= span.opt <= span.max <= _MOST
+        document.require(ordered, f"profile.{name}", span, f"1 to {_MOST}, in order")
     return record
 
 

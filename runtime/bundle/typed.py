@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from ..errors import BundleError
 
 _T = TypeVar("_T")
+_LONGEST = 120  # letters of a document in an error's line
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Document:
             if isinstance(expected, tuple):
                 expected = "one of " + ", ".join(expected)
             raise BundleError(
-                f"{self.name} key {key} is {found!r}, expected {expected}; {self.remedy}"
+                f"{self.name} key {_short(key)} is {_short(repr(found))}, expected {expected}; "
+                f"{self.remedy}"
             )
 
     def read_object(self, values: object) -> dict[str, Any]:
@@ -54,7 +56,8 @@ class Document:
         """
         if not isinstance(values, dict):
             raise BundleError(
-                f"{self.name} key {where} is a {_kind(values)}, expected an object; {self.remedy}"
+                f"{self.name} key {_short(where)} is a {_kind(values)}, expected an object; "
+                f"{self.remedy}"
             )
         assert is_dataclass(cls)
         hints = typing.get_type_hints(cls)
@@ -62,10 +65,12 @@ class Document:
         needed = {field.name for field in fields(cls) if field.default is MISSING}
         prefix = f"{where}." if where else ""
         if missing := sorted(needed - values.keys()):
-            raise BundleError(f"{self.name} lacks the key {prefix}{missing[0]}; {self.remedy}")
+            raise BundleError(
+                f"{self.name} lacks the key {_short(prefix)}{missing[0]}; {self.remedy}"
+            )
         if unknown := sorted(values.keys() - known):
             raise BundleError(
-                f"{self.name} has the unknown key {prefix}{unknown[0]}; {self.remedy}"
+                f"{self.name} has the unknown key {_short(prefix + unknown[0])}; {self.remedy}"
             )
         return cls(
             **{name: self._convert(hints[name], values[name], prefix + name) for name in values}
@@ -103,7 +108,8 @@ class Document:
                 return value
         expected = hint.__name__ if isinstance(hint, type) else str(origin and origin.__name__)
         raise BundleError(
-            f"{self.name} key {where} is a {_kind(value)}, expected {expected}; {self.remedy}"
+            f"{self.name} key {_short(where)} is a {_kind(value)}, expected {expected}; "
+            f"{self.remedy}"
         )
 
 
@@ -116,6 +122,12 @@ def plain(values: object) -> Any:
     if isinstance(values, tuple):
         return [plain(value) for value in values]
     return values
+
+
+def _short(text: str) -> str:
+    """Text of a document as a line can show it: what a stranger wrote may be long, or no text."""
+    shown = text if text.isprintable() else ascii(text)[1:-1]
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
 
 
 def _kind(value: object) -> str:

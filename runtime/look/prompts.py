@@ -7,9 +7,11 @@ from the tokenizer's offsets, so nothing is ever misaligned.
 
 from __future__ import annotations
 
+import json
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +26,11 @@ JOINT: Final = " and "  # the official prompt: "road and sidewalk and …"
 
 UNSEEN: Final = ("Cc", "Cf", "Me", "Mn", "Zl", "Zp", "Zs")
 """Unicode categories of characters without a shape of their own: controls, zero-width, marks."""
+
+NEVER: Final = ("Cc", "Cs")
+"""Of characters that no name has: controls, and halves of others."""
+BIDI: Final = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
+"""Characters that turn the order of others, so that a name shows as another."""
 
 ClassName = str | Sequence[str]
 """A name, or synonyms of one class of which the first is shown."""
@@ -84,10 +91,10 @@ class PromptTokenizer:
         """
         from tokenizers import Tokenizer
 
-        try:
+        _check_tokenizer(path)
+        self._path = path
+        with self._trusted("is no tokenizer"):
             self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception
-            raise BundleError(f"{path} is no tokenizer: {error}") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._tokenizer.encode_special_tokens = True  # names are text: "<|endoftext|>" ends nothing
@@ -160,8 +167,20 @@ class PromptTokenizer:
 
     def _tokens(self, text: str) -> list[tuple[int, tuple[int, int]]]:
         """Ids and character offsets, without begin and end."""
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
-        return list(zip(encoding.ids, encoding.offsets, strict=True))
+        with self._trusted("cannot read a name"):
+            encoding = self._tokenizer.encode(text, add_special_tokens=False)
+            return list(zip(encoding.ids, encoding.offsets, strict=True))
+
+    @contextmanager
+    def _trusted(self, what: str) -> Iterator[None]:
+        """A block in which the library may fail; it raises bare Exceptions, and panics."""
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a panic of its Rust is no Exception
+            reason = " ".join(str(error).split())[:200]
+            raise BundleError(f"{self._path} {what}: {reason}; run `mdrt export` again") from error
 
     def _frame(self, rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:
         """Begin, tokens, end, padding: (prompts, max_length)."""
@@ -171,6 +190,30 @@ class PromptTokenizer:
             framed = [*begin, *row, self.spec.eos]
             ids[index, : len(framed)] = framed
         return ids
+
+
+def _check_tokenizer(path: Path) -> None:
+    """See that a file may be a tokenizer, before the library reads it.
+
+    Raises:
+        BundleError: it cannot be read or is no JSON object, or holds a Precompiled normaliser,
+            bytes that the library runs unchecked and panics at.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path} cannot be read ({error}); run `mdrt export` again") from error
+    waiting = [values.get("normalizer")] if isinstance(values, dict) else ["Precompiled"]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            inner = part.get("normalizers")
+            waiting += [part.get("type"), *(inner if isinstance(inner, list) else ())]
+        elif part == "Precompiled":
+            raise BundleError(
+                f"{path} is no tokenizer that can be trusted; expected a JSON object without a "
+                "Precompiled normaliser; run `mdrt export` again"
+            )
 
 
 def class_file(text: str) -> Path | None:
@@ -270,6 +313,8 @@ def _phrases(classes: Sequence[ClassName]) -> list[tuple[int, str]]:
     for index, name in phrases:
         if not name:
             raise PromptError(f"class {index + 1} has an empty synonym; remove the stray comma")
+        if not set(map(unicodedata.category, name)).isdisjoint(NEVER) or BIDI & set(name):
+            raise PromptError(f"class name {name!r} has control characters; take them out")
         if name.lower() in seen:
             raise PromptError(f"class name {name!r} is given twice; names must differ")
         seen.add(name.lower())

@@ -32,7 +32,7 @@ TURNS: Final = {
 """EXIF orientation → what turns the picture upright (EXIF 2.32, tag 274)."""
 
 
-def read_image(image: ImageLike) -> NDArray[np.uint8]:
+def read_image(image: ImageLike, most_side: int | None = None) -> NDArray[np.uint8]:
     """A picture as (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
 
     Transparent pixels are laid on white. Integer greys of more than 8 bits are taken as 16 bits
@@ -41,6 +41,8 @@ def read_image(image: ImageLike) -> NDArray[np.uint8]:
     Args:
         image: a path; a file's bytes, or the file itself, open for reading bytes; a Pillow image;
             or a uint8 array (H, W), (H, W, 3) in RGB order or (H, W, 4).
+        most_side: pixels that its longer side may have; None for any number. Of all its pixels
+            Pillow's own `Image.MAX_IMAGE_PIXELS` is the limit.
 
     Raises:
         ImageError: no such file, not an image, truncated, too large to be safe to decode, a grey
@@ -59,6 +61,12 @@ def read_image(image: ImageLike) -> NDArray[np.uint8]:
                 image.load()
                 return _to_rgb(_upright(image), name)
             with Image.open(_file(image)) as opened:
+                if most_side is not None and max(opened.size) > most_side:
+                    raise ImageError(
+                        f"image {name} has a side of {max(opened.size)} pixels, the limit is "
+                        f"{most_side}; resize it first",
+                        max_side=...,
+                    )
                 opened.load()
                 return _to_rgb(_upright(opened), name)
     except ImageError:
@@ -67,7 +75,9 @@ def read_image(image: ImageLike) -> NDArray[np.uint8]:
         remedy = "resize it first"
         if name.lower().endswith((".tif", ".tiff")):
             remedy += ", or give it to `mdrt raster`"
-        raise ImageError(f"image {name} is too large ({error}); {remedy}") from error
+        raise ImageError(
+            f"image {name} is too large ({error}); {remedy}", max_pixels=...
+        ) from error
     except UnidentifiedImageError:
         raise ImageError(f"image {name} is no picture that Pillow can read") from None
     except Exception as error:  # decoders raise whatever they meet: struct.error, TypeError, …

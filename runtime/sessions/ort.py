@@ -19,6 +19,7 @@ from ...kernels.cpu import operator_library
 from ..bundle import contract
 from ..errors import BundleError, DeviceMemoryError, MdrtError, ProviderError
 from .base import Session, TensorSpec
+from .deadline import stoppable
 from .device import REMEDY, Device, Gpu, Host, address
 from .onnx_runtime import onnx_runtime
 from .placement import ASK, CPU, node_counts
@@ -110,13 +111,15 @@ class OrtSession(Session):
             self.nodes = node_counts(
                 self._session, path, chosen.name, ort.__version__, allow_cpu_nodes
             )
-        self.inputs = {node.name: _spec(node) for node in self._session.get_inputs()}
-        self.outputs = {node.name: _spec(node) for node in self._session.get_outputs()}
+        self.inputs = {node.name: _spec(node, path) for node in self._session.get_inputs()}
+        self.outputs = {node.name: _spec(node, path) for node in self._session.get_outputs()}
 
     def _compute(self, names: Sequence[str], feeds: Mapping[str, Array]) -> Sequence[Array]:
         run = self._run_bound if isinstance(self.device, Gpu) else self._session.run
+        options = onnx_runtime().RunOptions()
         try:
-            values: Sequence[Array] = run(names, dict(feeds))
+            with stoppable(options):
+                values: Sequence[Array] = run(names, dict(feeds), options)
         except Exception as error:  # ONNX Runtime's exceptions share no other base
             reason = first_line(error)
             if any(words in str(error).lower() for words in _NO_MEMORY):
@@ -130,7 +133,9 @@ class OrtSession(Session):
         super().close()
         self._session = None
 
-    def _run_bound(self, names: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+    def _run_bound(
+        self, names: Sequence[str], feeds: Mapping[str, Array], options: Any
+    ) -> list[Array]:
         """Run on the device's stream, inputs where they lie and outputs where they fall."""
         assert isinstance(self.device, Gpu)
         memory, xp = self.device.memory, self.device.xp
@@ -140,7 +145,6 @@ class OrtSession(Session):
             binding.bind_input(name, memory, 0, array.dtype, array.shape, address(array))
         for name in names:
             binding.bind_output(name, memory, 0)
-        options = onnx_runtime().RunOptions()
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self._session.run_with_iobinding(binding, options)
         return [_borrow(value, xp) for value in binding.get_outputs()]
@@ -214,6 +218,11 @@ def _with_options(
     return [(name, (own if name == provider.name else {}) | stream) for name in names]
 
 
-def _spec(node: Any) -> TensorSpec:
+def _spec(node: Any, path: Path) -> TensorSpec:
+    if node.type not in _TYPES:
+        raise BundleError(
+            f"{path}: {node.name[:80]!a} is a {node.type}, expected {' or '.join(_TYPES)}; "
+            "run `mdrt export` again"
+        )
     shape = tuple(n if isinstance(n, int) else None for n in node.shape)
     return TensorSpec(_TYPES[node.type], shape)

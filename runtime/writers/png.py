@@ -38,8 +38,11 @@ class PngOutput:
             newer = made >= path.stat().st_mtime_ns
         except OSError:  # a file of it is not there
             return False
-        named = Path(record["image"]).name == printable(path.name)
-        return newer and named and self._run.made(record)
+        try:
+            named = Path(record["image"]).name == printable(path.name)
+            return newer and named and self._run.made(record)
+        except (LookupError, TypeError, AttributeError):  # a record that somebody edited
+            return False
 
     def write(self, path: Path, result: Segmentation, files: Mapping[str, str]) -> dict[str, Any]:
         """Write a picture's files; returns its record.
