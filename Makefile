@@ -6,7 +6,7 @@ SOURCES := $(shell find $(ROOMS) pyproject.toml -type f ! -path '*/__pycache__/*
 OLD_PYTHON = mdrt needs Python 3.11 or newer; found %d.%d; run make PYTHON=python3.12, or whichever is installed
 NEW_VENV = $(PYTHON) -c 'import sys; v = sys.version_info[:2]; v < (3, 11) and sys.exit("$(OLD_PYTHON)" % v)' && $(PYTHON) -m venv
 
-.PHONY: demo test extras-test triton-test gpu-test lint model embedded figures evaluation speed raster clean
+.PHONY: demo test extras-test triton-test gpu-test lint attack model embedded figures evaluation speed raster clean
 
 demo: .venv-run/installed  ## segment the example pictures, with names and without
 	.venv-run/bin/mdrt segment examples --classes examples/classes.txt --out out/named
@@ -57,6 +57,11 @@ figures: .venv-dev/installed  ## the figures of docs/notes/figures.md
 	$(LAB) scenes
 	$(LAB) embedded
 	$(LAB) kernels
+
+ATTACK = --runs $(if $(LONG),100000,2000) --kills $(if $(LONG),20000,1000) --calls $(if $(LONG),10000,1000)
+attack: .venv-dev/installed  ## mutated inputs, kills, full disks, no memory, sanitizers: minutes; LONG=1: hours (docs/notes/attack.md)
+	$(LAB) attack $(ATTACK) --starved $(if $(LONG),2000,60) --keep work/attack
+	.venv-dev/bin/pytest tests/attack tests/kernels/test_cuda.py -k "attack or sanitizers" --no-header
 
 EVAL = work/eval
 evaluation: .venv-dev/installed $(EVAL)/storybook  ## docs/notes/claims.md: the paper's ablations on 500 scenes (a quarter of an hour; resumes)

@@ -73,28 +73,45 @@ class Store:
             self._database = sqlite3.connect(
                 path, PATIENCE, check_same_thread=False, isolation_level=None
             )
+        except sqlite3.Error as error:
+            raise MdrtError(f"{path} cannot be opened ({error})", out=...) from error
+        try:
+            self.meta = self._read_meta(begin=meta is not None)
+            if meta is not None:
+                self.bind({"results_version": RESULTS_VERSION, **meta})
+        except BaseException:
+            self._database.close()  # or its locks would outlive it
+            raise
+
+    def _read_meta(self, begin: bool) -> dict[str, Any]:
+        """What the file's results depend on; with `begin` it may be a file without any.
+
+        Raises:
+            MdrtError: it is no result file of this version.
+        """
+        path = self.path
+        try:
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.executescript(_TABLES)
             known = dict(self._database.execute("SELECT key, value FROM meta"))
-            self.meta: dict[str, Any] = {key: json.loads(value) for key, value in known.items()}
+            meta: dict[str, Any] = {key: json.loads(value) for key, value in known.items()}
         except sqlite3.OperationalError as error:
             raise MdrtError(f"{path} cannot be opened ({error})", out=...) from error
         except (sqlite3.Error, ValueError, TypeError, RecursionError) as error:
             raise MdrtError(
                 f"{path} is no result file of mdrt eval ({error}); choose another folder", out=...
             ) from error
-        if not self.meta and meta is None:
+        if not meta and not begin:
             raise MdrtError(f"{path} holds no results; expected those of an evaluation")
-        version = self.meta.get("results_version", 1 if self.meta else RESULTS_VERSION)
+        version = meta.get("results_version", 1 if meta else RESULTS_VERSION)
         if version != RESULTS_VERSION:
             raise MdrtError(
                 f"{path} is of results version {version}, this mdrt writes {RESULTS_VERSION}, and "
                 "their figures do not compare; evaluate again into another folder, or delete it",
                 out=...,
             )
-        if meta is not None:
-            self.bind({"results_version": RESULTS_VERSION, **meta})
+        return meta
 
     def bind(self, facts: Mapping[str, Any]) -> None:
         """Note what the results depend on, from here on.
@@ -148,7 +165,7 @@ class Store:
     def done(self, bounded: Collection[str] = ()) -> dict[str, set[str]]:
         """The settings that each picture already has; those of `bounded` with boundaries."""
         found: dict[str, set[str]] = {}
-        rows = self._database.execute("SELECT image, setting, boundary IS NOT NULL FROM counts")
+        rows = self._read("SELECT image, setting, boundary IS NOT NULL FROM counts")
         for image, setting, has_boundary in rows:
             if has_boundary or setting not in bounded:
                 found.setdefault(image, set()).add(setting)
@@ -156,7 +173,7 @@ class Store:
 
     def images(self, setting: str) -> set[str]:
         """The pictures that a setting has counts of."""
-        rows = self._database.execute("SELECT image FROM counts WHERE setting = ?", (setting,))
+        rows = self._read("SELECT image FROM counts WHERE setting = ?", (setting,))
         return {image for (image,) in rows}
 
     def counts(self, setting: str, images: Collection[str] | None = None) -> list[Counts]:
@@ -171,12 +188,25 @@ class Store:
     def _matrices(
         self, column: str, setting: str, images: Collection[str] | None
     ) -> list[NDArray[np.int64]]:
-        rows = self._database.execute(
+        rows = self._read(
             f"SELECT image, {column} FROM counts WHERE setting = ? AND {column} NOT NULL "
             "ORDER BY image",
             (setting,),
         )
         return [self._unpacked(blob) for image, blob in rows if images is None or image in images]
+
+    def _read(self, question: str, values: tuple[str, ...] = ()) -> list[Any]:
+        """The rows that answer a question.
+
+        Raises:
+            MdrtError: the file is damaged.
+        """
+        try:
+            return self._database.execute(question, values).fetchall()
+        except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
+            raise MdrtError(
+                f"{self.path} cannot be read ({error}); delete it and evaluate again", out=...
+            ) from error
 
     def _unpacked(self, blob: bytes) -> Counts:
         """A matrix of counts.
@@ -194,35 +224,35 @@ class Store:
 
     def seconds(self, setting: str, images: Collection[str]) -> tuple[float, float] | None:
         """Mean seconds a picture, in the networks and by itself; None where they were not kept."""
-        rows = self._database.execute(
+        rows = self._read(
             "SELECT image, networks, own FROM counts WHERE setting = ? AND own NOT NULL", (setting,)
         )
         found = [times for image, *times in rows if image in images]
         if not found:
             return None
+        if not all(isinstance(value, float) for times in found for value in times):
+            raise MdrtError(f"{self.path} holds seconds that are none; evaluate again", out=...)
         networks, own = np.mean(found, axis=0)
         return float(networks), float(own)
 
     def settings(self) -> list[str]:
         """Every setting with counts."""
-        rows = self._database.execute("SELECT DISTINCT setting FROM counts ORDER BY rowid")
+        rows = self._read("SELECT DISTINCT setting FROM counts ORDER BY rowid")
         return list(dict.fromkeys(key for (key,) in rows))
 
     def problems(self, images: Collection[str] | None = None) -> dict[str, str]:
         """Why pictures, or those among `images`, have no counts, by picture."""
-        rows = self._database.execute("SELECT image, message FROM problems ORDER BY image")
+        rows = self._read("SELECT image, message FROM problems ORDER BY image")
         return {image: text for image, text in rows if images is None or image in images}
 
     def fitted(self, setting: str) -> list[NDArray[np.float32]] | None:
         """The prototypes a setting was fitted with, if it was."""
-        row = self._database.execute(
-            "SELECT levels FROM fitted WHERE setting = ?", (setting,)
-        ).fetchone()
-        if row is None:
+        rows = self._read("SELECT levels FROM fitted WHERE setting = ?", (setting,))
+        if not rows:
             return None
         levels, at = [], 0
         try:
-            shapes, _, values = zlib.decompress(row[0]).partition(b"\n")
+            shapes, _, values = zlib.decompress(rows[0][0]).partition(b"\n")
             for shape in json.loads(shapes):
                 size = 4 * shape[0] * shape[1]
                 levels.append(np.frombuffer(values[at : at + size], np.float32).reshape(shape))

@@ -14,6 +14,7 @@ _LAB: Final = "mdrt.benchmarks.lab"
 COMMANDS: Final = {
     name: Lazy(f"{_LAB}.{module}", "main", help)
     for name, module, help in (
+        ("attack", "attack.command", "Mutated inputs, kills, full disks, no memory, a soak."),
         ("claims", "claims", "Which of the paper's claims a sweep over the scenes bears out."),
         ("curve", "scenes.curve", "The curve of a training run, done or not."),
         ("device", "device.document", "Work and kernels of the GPU path, counted without a GPU."),

@@ -261,7 +261,7 @@ def _place(whole: Path) -> None:
             for name in gone:
                 if state(folder / name) == seen[name]:
                     (folder / name).unlink(missing_ok=True)
-    except (FileNotFoundError, ValueError, LookupError, TypeError):
+    except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
         pass  # the last steps of the removal below were left, or it is none of ours
     remove(whole)
 

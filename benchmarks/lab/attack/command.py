@@ -1,0 +1,170 @@
+"""`attack`: the campaign from the command line, and its figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import click
+import numpy as np
+
+from ....runtime.errors import MdrtError
+from .kills import Finding, kill_everywhere, scenarios, torn
+from .parsers import attack, careless, parsers, pictures
+from .shim import NO_MEMORY, SURPRISED, built, in_child
+
+_ARMED: Final = "MDRT_ATTACK"
+"""Set in the process that has the shim before the C library."""
+
+
+@click.command()
+@click.option("--runs", default=2000, show_default=True, help="Mutated inputs of each parser.")
+@click.option("--kills", default=1000, show_default=True, help="At least, over all writers.")
+@click.option("--starved", default=40, show_default=True, help="Pictures with failing allocations.")
+@click.option("--calls", default=1000, show_default=True, help="Calls of the soak.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--keep", type=click.Path(path_type=Path), help="Folder for inputs that crash.")
+def main(runs: int, kills: int, starved: int, calls: int, seed: int, keep: Path | None) -> None:
+    """Attack mdrt: mutated inputs, kills, full disks, failing allocations, a soak.
+
+    Exit status 1 where anything but the allowed errors was seen, or where the controls, two
+    careless programs, were not caught.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        if _ARMED not in os.environ:
+            # the shim must stand before the C library from the beginning
+            os.environ |= {
+                "LD_PRELOAD": str(built(folder)),
+                _ARMED: "1",
+                "PYTHONWARNINGS": "ignore",
+            }
+            status = os.spawnv(os.P_WAIT, sys.executable, [sys.executable, *_again()])
+            raise SystemExit(status)
+        report = Campaign(folder, np.random.default_rng(seed), keep)
+        report.mutated(runs)
+        report.killed(kills)
+        report.starved(starved)
+        report.soaked(calls)
+    click.echo(json.dumps(report.figures, indent=2))
+    if report.findings:
+        raise click.ClickException(f"{len(report.findings)} findings, above")
+
+
+def _again() -> list[str]:
+    return ["-P", "-m", "mdrt.benchmarks.lab", *sys.argv[1:]]
+
+
+class Campaign:
+    """One campaign under way: its figures and what it found."""
+
+    def __init__(self, folder: Path, random: np.random.Generator, keep: Path | None) -> None:
+        self.folder, self.random, self.keep = folder, random, keep
+        self.figures: dict[str, object] = {}
+        self.findings: list[str] = []
+
+    def mutated(self, runs: int) -> None:
+        """Mutated inputs for every parser, and for the control."""
+        with self._timed("inputs"):
+            counts = {}
+            for parser in parsers(self.folder):
+                counts[parser.name] = runs
+                click.echo(f"{parser.name}: {runs} inputs", err=True)
+                for crash in attack(parser, runs, self.random):
+                    self._found(f"{crash.parser}: {crash.error}")
+                    if self.keep is not None:
+                        self.keep.mkdir(parents=True, exist_ok=True)
+                        name = f"{crash.parser.replace(' ', '-')}-{abs(hash(crash.content)):x}"
+                        (self.keep / name).write_bytes(crash.content)
+            self.figures["inputs"] = counts
+            if not any(attack(careless(), max(200, runs // 10), self.random)):
+                self._found("the careless reader was not caught")
+
+    def killed(self, kills: int) -> None:
+        """Kills and full disks for every writer, and for the control."""
+        with self._timed("kills"):
+            place = self.folder / "kills"
+            place.mkdir()
+            counts: dict[str, int] = {}
+            every = list(scenarios()) if kills else []
+            while every and sum(counts.values()) < kills:
+                for scenario in every:
+                    try:
+                        done = kill_everywhere(scenario, place)
+                    except Finding as finding:
+                        self._found(str(finding))
+                        done = 1
+                    counts[scenario.name] = counts.get(scenario.name, 0) + done
+            self.figures["kills"] = counts | {"in all": sum(counts.values())}
+            try:
+                kill_everywhere(torn(), place)
+            except Finding:
+                return
+            self._found("the careless writer was not caught")
+
+    def starved(self, count: int) -> None:
+        """One allocation in 16 fails, where they are of 4 KiB or more; another in 64, in 256, …"""
+        from ....runtime.pictures.images import read_image
+
+        seeds = pictures()
+
+        def read() -> None:
+            for content in seeds:
+                read_image(content)
+
+        with self._timed("starved"):
+            for number in range(count):
+                status, _ = in_child(NO_MEMORY, 16 * 4 ** (number % 3), read)
+                if status == SURPRISED or status < 0:
+                    self._found(f"failing allocations: status {status}")
+            self.figures["starved"] = count
+
+    def soaked(self, calls: int) -> None:
+        """The same call again and again: what the process holds must not grow."""
+        from ....runtime.segmenter import Segmenter
+
+        picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        names = [["sky", "sea"], ["tree"], ["house", "sand", "sky"]]
+
+        def work(segmenter: Segmenter, count: int) -> None:
+            for number in range(count):
+                try:
+                    segmenter(picture, [*names[number % 3], f"word {number % 50}"])
+                except MdrtError:
+                    self._found("a call of the soak failed")
+
+        with self._timed("soak"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            segmenter = Segmenter(threads=1)
+            work(segmenter, min(calls, 100))
+            before = _held()
+            work(segmenter, calls)
+            grown = _held() - before
+            self.figures["soak"] = {"calls": calls, "grown MiB": round(grown / 2**20, 1)}
+            if grown > 16 << 20:
+                self._found(f"{calls} calls grew the process by {grown >> 20} MiB")
+
+    def _found(self, text: str) -> None:
+        self.findings.append(text)
+        click.echo(f"finding: {text}", err=True)
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.figures[f"{name} seconds"] = round(time.perf_counter() - start, 1)
+        click.echo(f"{name}: {self.figures[f'{name} seconds']} s", err=True)
+
+
+def _held() -> int:
+    """Bytes of this process that are in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
