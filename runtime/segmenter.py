@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
+from threading import RLock
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
@@ -65,6 +66,10 @@ class Segmenter:
     look.segments("auto", head="spectral", refine="guided")
 
     segmenter("beach.jpg", ["sky", "sand"])            # all of it in one call
+
+    Any thread may call a segmenter and its looks. Networks and what is kept are used by one call at
+    a time: a call waits until another thread's has ended. Several segmenters in one process compute
+    side by side. A result shares nothing with its segmenter.
     """
 
     def __init__(
@@ -128,6 +133,8 @@ class Segmenter:
             else on_other_sessions(self.bundle, open_graph, device)
         )
         self.network = Network(self.bundle, backend)
+        self.turn: Final = RLock()
+        """Held by the thread whose call it is."""
         self._trace = trace
         if self.bundle.path == EMBEDDED:
             warnings.warn(EMBEDDED_KNOWS, EmbeddedModelWarning, stacklevel=2)
@@ -234,7 +241,8 @@ class Segmenter:
         Raises:
             PromptError: the names cannot be a prompt.
         """
-        text = self.network.words.encode(classes)
+        with self.turn:
+            text = self.network.words.encode(classes)
         if unknown := self.unknown(classes):
             shown = ", ".join(map(self._with_nearest, unknown[:8])) + " …" * (len(unknown) > 8)
             warnings.warn(
@@ -285,8 +293,9 @@ class Segmenter:
         return [name for name in names if name.lower() not in known]
 
     def close(self) -> None:
-        """Give back what the graphs take."""
-        self.network.close()
+        """Give back what the graphs take, when the call under way has ended."""
+        with self.turn:
+            self.network.close()
 
     def __enter__(self) -> Self:
         return self
@@ -381,6 +390,12 @@ class Look:
         """(H, W) of the picture."""
         return self.taps.size
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the picture and of what was computed and is kept."""
+        with self._segmenter.turn:
+            return self.image.nbytes + self.taps.nbytes
+
     def segment(
         self,
         classes: Sequence[ClassName],
@@ -404,7 +419,7 @@ class Look:
             DeviceMemoryError: memory did not suffice, not even for one row at a time.
         """
         chosen, options = self._settle(head, "named", settings)
-        with self._device.active():
+        with self._segmenter.turn, self._device.active():
             with self.taps.stage("text"):
                 text = self._segmenter.prepare(classes)
             reading = chosen.read(self.taps.mirrored(options.mirror), options, text)
@@ -433,7 +448,7 @@ class Look:
         """
         count = _checked_count(count)
         chosen, options = self._settle(head, "unnamed", settings)
-        with self._device.active():
+        with self._segmenter.turn, self._device.active():
             reading = chosen.read(self.taps.mirrored(options.mirror), options, count)
             names = tuple(f"segment {i + 1}" for i in range(len(reading.scores[0].values)))
             asked = {"segments": count}
@@ -445,7 +460,8 @@ class Look:
 
     def release(self) -> None:
         """Let go what was computed; what is asked for again is computed again."""
-        self.taps.release()
+        with self._segmenter.turn:
+            self.taps.release()
 
     def _settle(
         self, head: str | Head | None, kind: Literal["named", "unnamed"], settings: dict[str, Any]

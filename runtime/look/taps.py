@@ -114,6 +114,11 @@ class Taps:
         return self.image.shape[0], self.image.shape[1]
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of what was seen and is kept."""
+        return self._kept.nbytes
+
+    @property
     def empty(self) -> EncodedText:
         """The empty prompt."""
         with self.stage("text"):
