@@ -51,41 +51,18 @@ def heads_command(name: str | None, engine: Path | None, as_json: bool, as_markd
     """
     from ..runtime.bundle.loading import load_bundle
     from ..runtime.heads import HEADS, find_head
+    from ..runtime.heads.described import described
     from ..runtime.segmenter import EMBEDDED
 
     chosen = list(HEADS.values()) if name is None else [find_head(name)]
     manifest = load_bundle(EMBEDDED if engine is None else engine, verify=False).manifest
     if as_json:
-        found = [_record(head, manifest) for head in chosen]
+        found = [described(head, manifest) for head in chosen]
         click.echo(json.dumps(found, indent=2, ensure_ascii=needs_ascii()))
     elif as_markdown:
         click.echo(_page(chosen, manifest), nl=False)
     else:
         _print(chosen, manifest, settings=name is not None)
-
-
-def _record(head: Head, manifest: Manifest) -> dict[str, Any]:
-    """A head and its settings, for machines; values as JSON has them."""
-    recommended = manifest.recommended.get(head.name, {})
-    return {
-        "name": head.name,
-        "kind": head.kind,
-        "help": head.help,
-        "good_for": head.good_for,
-        "taps": list(head.taps),
-        "offered": head.offered(manifest),
-        "settings": [
-            {
-                "name": entry.name,
-                "type": entry.type,
-                "range": entry.range,
-                "default": entry.default,
-                "recommended": recommended.get(entry.name),
-                "help": entry.help,
-            }
-            for entry in _declared(head)
-        ],
-    }
 
 
 def _declared(head: Head) -> tuple[Declared, ...]:
