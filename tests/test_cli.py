@@ -55,6 +55,7 @@ def test_commands_are_listed_as_they_are_used():
         "segment",
         "batch",
         "raster",
+        "serve",
         "heads",
         "export",
         "build",

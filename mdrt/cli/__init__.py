@@ -23,6 +23,7 @@ COMMANDS = {
         "mdrt.cli.batch", "batch_command", "Segment very many pictures, on one machine or by Ray."
     ),
     "raster": Lazy("mdrt.cli.raster", "raster_command", "Segment a GeoTIFF of any size."),
+    "serve": Lazy("mdrt.cli.serve", "serve_command", "A page and an HTTP API over one model."),
     "heads": Lazy("mdrt.cli.heads", "heads_command", "List the methods, and what tunes them."),
     "export": Lazy(
         "mdrt.cli.export",
