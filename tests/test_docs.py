@@ -105,6 +105,26 @@ NOT_RUN: Final = (
         "tests/tritonserver/test_server.py",  # by `make triton-test`
     ),
     NotRun(
+        r"(\w+=\S+ )?mdrt serve( .*)?",
+        "serves until it is ended",
+        "tests/serve/test_workers.py",
+    ),
+    NotRun(
+        r"curl .*",
+        "asks a server",
+        "tests/serve/test_api.py",
+    ),
+    NotRun(
+        r"mdrt bench serve .*",
+        "takes minutes",
+        "tests/benchmarks/test_load.py",
+    ),
+    NotRun(
+        r"cvat-cli .*",
+        "needs a server of CVAT's",
+        "tests/serve/test_cvat.py",
+    ),
+    NotRun(
         r"mdrt build .* --profile size=512:512:768",
         "the embedded model's size is outside this profile",
         "tests/engines/test_build.py",

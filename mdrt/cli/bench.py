@@ -27,6 +27,7 @@ BENCHES: Final = {
         "mdrt.cli.growth", "growth_command", "Time and memory against classes, size and pictures."
     ),
     "parity": Lazy("mdrt.cli.parity", "parity_command", "A bundle beside its pipeline in PyTorch."),
+    "serve": Lazy("mdrt.cli.load", "load_command", "A server under the load of many clients."),
 }
 
 
@@ -39,6 +40,7 @@ def bench_command() -> None:
     mdrt bench latency -e sd15 --pipeline ./sd15-diffusers --against torch,mnn --out bench
     mdrt bench growth -e sd15 --sizes-at 512,1024 --out bench
     mdrt bench parity -e sd15 --pipeline ./sd15-diffusers
+    mdrt bench serve --workers 2
     """
 
 

@@ -91,6 +91,7 @@ def run(
             "choose another port"
         ) from None
     with listening:
+        listening.listen(config.backlog)  # who comes before the first turn of the loop waits
         at = f"[{host}]" if ":" in host else host
         started(f"http://{at}:{listening.getsockname()[1]}")
         uvicorn.Server(config).run(sockets=[listening])
