@@ -97,8 +97,10 @@ async def through(request: Request, workers: Workers, jobs: Sequence[Job]) -> li
         Problem: the line is full, it took too long, or the caller is gone.
     """
     workers.submit(jobs)
-    every = asyncio.gather(*(asyncio.wrap_future(job.done) for job in jobs), return_exceptions=True)
-    gone = asyncio.ensure_future(_gone(request))
+    every: asyncio.Future[Any] = asyncio.gather(
+        *(asyncio.wrap_future(job.done) for job in jobs), return_exceptions=True
+    )
+    gone: asyncio.Future[Any] = asyncio.ensure_future(_gone(request))
     seconds = workers.limits.seconds
     try:
         ended, _ = await asyncio.wait(

@@ -84,11 +84,10 @@ def create(
     names: list[Any] = list(load_classes(classes) if classes else segmenter.manifest.classes)
     if not names:
         raise mdrt.PromptError('no class names; give -p classes="str:sky, grass"')
-    texts = dict(
-        (part.strip() for part in setting.split("=", 1))
-        for setting in settings.split(",")
-        if "=" in setting
-    )
+    texts: dict[str, str] = {}
+    for setting in filter(None, settings.split(",")):
+        name, _, value = (part.strip() for part in setting.partition("="))
+        texts[name] = value
     given = parse(find_head(head), texts)
     segmenter.settle(head, **given)
     segmenter.prepare(names)
