@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -32,22 +33,30 @@ class Segments(click.ParamType):  # type: ignore[type-arg]
         return count
 
 
-def choose_head(name: str | None, unsupervised: bool, classes: str | None) -> Head:
-    """The head that was asked for: by its name, else the first of its kind.
+def choose_head(
+    name: str | None, unsupervised: bool, classes: str | None, engine: Path | None
+) -> Head:
+    """The head that was asked for: by its name, else the engine's own for names or for segments.
 
     Raises:
+        BundleError: there is no such engine.
         click.UsageError: it is of another kind than the other options ask for.
         MdrtError: there is none of this name.
     """
-    from ..runtime.heads import HEADS, find_head
+    from ..runtime.bundle.loading import load_bundle
+    from ..runtime.heads import HEADS, default_head, find_head
+    from ..runtime.segmenter import EMBEDDED
 
     if unsupervised and classes is not None:
         raise click.UsageError("--classes and --unsupervised exclude each other")
-    kind = "unnamed" if unsupervised or (_counted() and classes is None) else "named"
-    fitting = [head for head in HEADS.values() if head.kind == kind]
+    kind: Literal["named", "unnamed"] = (
+        "unnamed" if unsupervised or (_counted() and classes is None) else "named"
+    )
     if name is None:
-        return fitting[0]
+        found = load_bundle(EMBEDDED if engine is None else engine, verify=False)
+        return default_head(found.manifest, kind)
     head = find_head(name)
+    fitting = [head for head in HEADS.values() if head.kind == kind]
     if head.kind != kind and (unsupervised or classes is not None):
         word, gives = (
             ("--unsupervised", "unnamed segments")

@@ -142,7 +142,7 @@ def batch_command(
     from ..runtime.writers.base import Run
     from .progress import progress_bar, say
 
-    chosen = choose_head(head, unsupervised, classes)
+    chosen = choose_head(head, unsupervised, classes, engine)
     check_words(chosen, background, segments)
     given = parse(chosen, settings)
     names = None if classes is None else list(load_classes(classes))

@@ -141,7 +141,7 @@ def raster_command(
     from ..runtime.raster.segment import MAX_PIXELS, segment_raster
     from ..runtime.segmenter import Segmenter
 
-    chosen = choose_head(head, unsupervised, classes)
+    chosen = choose_head(head, unsupervised, classes, engine)
     check_words(chosen, background, segments)
     given = parse(chosen, with_refine(settings, refine))
     names = None if classes is None else list(load_classes(classes))

@@ -234,7 +234,7 @@ def segment_command(
     from .pictures import Batch, Job
     from .progress import progress_bar, say
 
-    chosen = choose_head(head, unsupervised, classes)
+    chosen = choose_head(head, unsupervised, classes, engine)
     check_words(chosen, background, segments)
     given = parse(chosen, with_refine(settings, refine))
     names = None if classes is None else list(load_classes(classes))
