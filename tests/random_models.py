@@ -31,6 +31,8 @@ from transformers import (
     Dinov2WithRegistersModel,
 )
 
+from mdrt.export.components import Pipeline
+
 WORDS = ("sky", "grass", "traffic", "light", "person", "tree", "a", "photo", "of", "and", "car")
 MAX_LENGTH = 77  # CLIP's own
 HIDDEN = 32
@@ -330,11 +332,11 @@ def save_sd3(directory: Path, **changes: Any) -> Path:
     return directory
 
 
-def load_part(pipeline: Any, part: str) -> Any:
-    """A part of an opened pipeline by its name."""
+def load_part(pipeline: Pipeline, part: str) -> Any:
+    """A network of a pipeline, as the exporter loads it."""
     if part == "unet":
-        return pipeline.load("unet", UNet2DConditionModel)
-    return pipeline.vae() if part == "vae" else getattr(pipeline, part)(0)
+        return pipeline.load(part, UNet2DConditionModel)
+    return pipeline.vae() if part == "vae" else pipeline.text_encoder(0)
 
 
 def _stirred(model: Any) -> Any:

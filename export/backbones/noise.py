@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 import diffusers
 import torch
 
-from ...runtime.bundle.contract import PREDICTION_TYPES, NoiseSpec
+from ...runtime.bundle.contract import NoiseSpec
 from ...runtime.errors import ExportError
 from ..components import Pipeline
 from ..refusal import refusing
+
+_PREDICTED: Final = ("epsilon", "v_prediction", "sample")
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,15 @@ def read_schedule(pipeline: Pipeline) -> Schedule:
     config = pipeline.config("scheduler", "scheduler_config.json")
     kind = config.get("prediction_type", "epsilon")
     name = str(config.get("_class_name", ""))
-    if kind not in PREDICTION_TYPES or name.startswith("FlowMatch"):
+    if name.startswith("FlowMatch"):
         raise ExportError(
-            f"the scheduler is {name or 'unnamed'} with prediction_type {kind!r}; expected one of "
-            f"diffusion, with {', '.join(PREDICTION_TYPES[:3])} (Stable Diffusion 1.x, 2.x or XL)"
+            f"the scheduler is {name}, for models of flow; expected one of diffusion, as Stable "
+            "Diffusion 1.x, 2.x and XL have"
+        )
+    if kind not in _PREDICTED:
+        raise ExportError(
+            f"the scheduler's prediction_type is {kind!r}; expected one of "
+            f"{', '.join(_PREDICTED)} (Stable Diffusion 1.x, 2.x or XL)"
         )
     with refusing("the scheduler's noise schedule is unknown"):
         if "sigma_data" in config:

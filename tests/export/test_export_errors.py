@@ -11,6 +11,7 @@ from typing import Any
 
 import diffusers
 import pytest
+import random_models
 from click.testing import CliRunner
 
 from mdrt.cli import main
@@ -159,7 +160,7 @@ def test_weights_that_are_missing(
     """The libraries make them up at random, and warn where nobody hears."""
     change_json(broken / part / "config.json", **changes)
     with pytest.raises(ExportError, match=words):
-        getattr(open_pipeline(broken), part)()
+        random_models.load_part(open_pipeline(broken), part)
 
 
 def test_no_tokenizer(broken: Path, output: Path) -> None:
@@ -195,8 +196,8 @@ def test_a_damaged_tokenizer(
 
 
 def test_unet_of_other_channels(broken: Path, output: Path) -> None:
-    change_json(broken / "unet" / "config.json", in_channels=9)
-    assert "9 channels" in message(broken, output)
+    change_json(broken / "unet" / "config.json", in_channels=6)
+    assert "6 channels" in message(broken, output)
 
 
 def test_vae_is_nowhere(sd1: Path, tmp_path: Path, output: Path) -> None:
