@@ -101,8 +101,9 @@ def test_a_threshold_leaves_pixels_without_a_class(segmenter, picture, head, ref
 
 def test_the_squared_complement_leaves_what_it_is_higher_than(segmenter, picture):
     look = segmenter.look(picture)  # a head whose maps lie in [0, 1], and few names
-    plain = look.segment(["sky", "tree"], "goca", refine="none")
-    cut = look.segment(["sky", "tree"], "goca", refine="none", background="complement")
+    settings = {"recipe": "diffsegmenter", "refine": "none"}
+    plain = look.segment(["sky", "tree"], "refined", **settings)
+    cut = look.segment(["sky", "tree"], "refined", background="complement", **settings)
     bare = (1 - plain.confidence) ** 2 > plain.confidence
     assert bare.any()
     np.testing.assert_array_equal(cut.labels, np.where(bare, 255, plain.labels))
