@@ -20,7 +20,7 @@ from ...runtime.bundle import contract
 from ...runtime.bundle.contract import AttentionOutput, FeatureOutput, output_names
 from ...runtime.errors import ExportError
 from ..attention import JointProcessor
-from ..components import Pipeline, read_json
+from ..components import Pipeline
 from ..graphs import BATCH, CELLS, Graph, batch_axis
 from ..options import ExportOptions
 from ..proof import Case, Example, as_example
@@ -294,7 +294,7 @@ def _joined(texts: Sequence[torch.Tensor], width: int) -> tuple[torch.Tensor, to
 
 def _levels(pipeline: Pipeline) -> tuple[float, ...]:
     """σ of every training timestep, the least noise first."""
-    config = read_json(pipeline.path / "scheduler" / "scheduler_config.json")
+    config = pipeline.config("scheduler", "scheduler_config.json")
     if config.get("_class_name") != _SCHEDULER:
         raise ExportError(
             f"the scheduler is a {config.get('_class_name')}, expected {_SCHEDULER}, whose noise "

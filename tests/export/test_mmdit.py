@@ -147,7 +147,7 @@ def test_the_shape_of_35_in_half(tmp_path: Path) -> None:
     )
     backbone = open_backbone(folder, ExportOptions())
     network = backbone.network()
-    chosen = cases(backbone.image.size_multiple, backbone.image.native_size)
+    chosen = cases(backbone.image.size_multiple, backbone.image.native_size, "fp16")
     (examples,) = backbone.examples(network, chosen).values()
     with lowered(network, "fp16") as dtype, backbone.graphs(network, dtype) as (make,):
         write_graph(make(), tmp_path / "transformer.onnx", 20, False)
