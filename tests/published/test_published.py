@@ -8,7 +8,18 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from . import diffcut, diffsegmenter, falcon, faseg, goca, iseg, pamr, resizing, scaling
+from . import (
+    diffcut,
+    diffsegmenter,
+    falcon,
+    faseg,
+    goca,
+    iseg,
+    pamr,
+    resizing,
+    scaling,
+    seg4diff,
+)
 from .selfattention import head_maps
 
 Floats = NDArray[np.float64]
@@ -478,3 +489,21 @@ def test_no_class_is_all_background() -> None:
     ):
         assert labels.shape == (5, 4)
         assert not labels.any()
+
+
+# ---- Seg4Diff -----------------------------------------------------------------------------------
+
+
+def test_words_share_their_softmax_with_pixels() -> None:
+    Q, K = random(0, 2, 9, 4), random(1, 2, 9, 4)
+    P = seg4diff.image_to_text(Q, K, 6)
+    assert P.shape == (6, 3)
+    assert (P.sum(axis=1) < 1).all()  # the rest went to pixels
+    np.testing.assert_allclose(
+        P, np.mean([scaling.softmax(q @ k.T / 2)[:6, 6:] for q, k in zip(Q, K, strict=True)], 0)
+    )
+
+
+def test_a_pixel_takes_the_class_of_the_most_attended_tokens() -> None:
+    P = np.array([[0.1, 0.5, 0.0], [0.2, 0.0, 0.1]])
+    assert seg4diff.labels(P, (1, 2), [[0], [1, 2]], (1, 2)).tolist() == [[1, 0]]
