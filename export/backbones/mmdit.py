@@ -25,7 +25,8 @@ from ..graphs import BATCH, CELLS, Graph, batch_axis
 from ..options import ExportOptions
 from ..proof import Case, Example, as_example
 from ..refusal import refusing
-from ..text_encoders import TextPart, text_parts
+from ..text_encoders import text_parts
+from .base import TextPart
 from .latents import latent_spec
 
 PART: Final = "transformer"
