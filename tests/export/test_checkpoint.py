@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import diffusers
 import numpy as np
 import original_layout as layout
 import pytest
+import random_models
 import torch
 import transformers
 from random_models import load_part
@@ -54,6 +56,23 @@ def test_a_text_encoder_of_openclip(sd1: Path, tmp_path: Path) -> None:
     path = save(sd1, tmp_path / "open.safetensors", of_text=layout.openclip)
     one, two = open_pipeline(path, config=sd1), open_pipeline(sd1)
     assert same(load_part(one, "text_encoder"), load_part(two, "text_encoder"))
+
+
+def test_xl_in_one_file(tmp_path: Path) -> None:
+    """Two text encoders, the second OpenCLIP's with a projection of its own."""
+    folder = random_models.save_xl(tmp_path / "xl")
+    source = open_pipeline(folder)
+    weights = layout.one_file(
+        *(load_part(source, part) for part in PARTS),
+        of_text=partial(layout.clip, prefix="conditioner.embedders.0.transformer."),
+    )
+    second = source.text_encoder(1)
+    weights |= layout.openclip(second.state_dict(), "conditioner.embedders.1.model.")
+    save_file(weights, tmp_path / "xl.safetensors")
+    single = open_pipeline(tmp_path / "xl.safetensors", config=folder)
+    for part in PARTS:
+        assert same(load_part(single, part), load_part(source, part))
+    assert same(single.text_encoder(1), second)
 
 
 def test_half_weights_are_widened(sd1: Path, single: Path, tmp_path: Path) -> None:
