@@ -229,9 +229,9 @@ def test_an_onnx_file_keeps_its_values(tmp_path: Path) -> None:
 
 
 def test_what_is_no_vision_transformer_is_refused(
-    tmp_path: Path, clip: Path, workspace: Path
+    tmp_path: Path, clip: Path, clip_report: ExportReport
 ) -> None:
-    text = workspace / "clip.bundle" / "text_encoder.onnx"
+    text = clip_report.path / "text_encoder.onnx"
     for path, reason in (
         (text, "cutting pictures into patches"),
         (tmp_path / "none.onnx", "does not exist"),
