@@ -162,6 +162,7 @@ def _ask(url: str, pictures: Sequence[bytes], numbers: range) -> Iterator[tuple[
                 if status != 429:
                     break
                 refused += 1
+                connection.close()  # the server would, before he comes again
                 time.sleep(float(response.headers.get("Retry-After", 1)))
         except OSError:
             connection.close()  # the next request opens it anew
