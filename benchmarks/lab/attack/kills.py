@@ -162,7 +162,10 @@ def _build(place: Path, text: str) -> None:
     """The builder's own order of files, of engines that nobody need run."""
     bundle = place / "bundle"
     if not bundle.exists():
-        shutil.copytree(EMBEDDED, bundle, copy_function=_link)
+        source = place.parent / "source"  # a copy: a link changes what it links to
+        if not source.exists():
+            shutil.copytree(EMBEDDED, source)
+        shutil.copytree(source, bundle, copy_function=_link)
 
     def build(*_: object) -> Engine:
         plan = memoryview(text.encode())
