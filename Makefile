@@ -61,7 +61,8 @@ figures: .venv-dev/installed  ## the figures of docs/notes/figures.md
 ATTACK = --runs $(if $(LONG),100000,2000) --kills $(if $(LONG),20000,1000) --calls $(if $(LONG),10000,1000)
 attack: .venv-dev/installed  ## mutated inputs, kills, full disks, no memory, sanitizers: minutes; LONG=1: hours (docs/notes/attack.md)
 	$(LAB) attack $(ATTACK) --starved $(if $(LONG),2000,60) --keep work/attack
-	.venv-dev/bin/pytest tests/attack tests/kernels/test_cuda.py -k "attack or sanitizers" --no-header
+	.venv-dev/bin/pytest tests/attack
+	.venv-dev/bin/pytest tests/kernels/test_cuda.py -k sanitizers
 
 EVAL = work/eval
 evaluation: .venv-dev/installed $(EVAL)/storybook  ## docs/notes/claims.md: the paper's ablations on 500 scenes (a quarter of an hour; resumes)

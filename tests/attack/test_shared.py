@@ -81,7 +81,8 @@ def test_of_two_results_for_one_place_one_wins(
 
 
 def test_names_that_an_output_cannot_spell(picture_file: Path, tmp_path: Path) -> None:
-    words = ["segment", str(picture_file), "--classes", "sky, Straße, 海", "--out", str(tmp_path)]
+    words = ["segment", str(picture_file), "--classes", "sky, Straße, 海"]
+    words += ["--out", str(tmp_path / "out")]
     for form in ([], ["--json"]):
         done = subprocess.run(
             [sys.executable, "-P", "-c", "from mdrt.cli import main; main()", *words, *form],
