@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -206,7 +207,8 @@ def desk(tmp_path: Path) -> Path:
     for seed, name in enumerate(("photo.jpg", "photos/a.jpg", "photos/b.jpg", "photos/day/c.png")):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(render(seed).image).save(tmp_path / name)
-    georeferenced(tmp_path / "scene.tif")
+    if find_spec("rasterio") is not None:  # without it only the page of rasters fails
+        georeferenced(tmp_path / "scene.tif")
     (tmp_path / "names").mkdir()
     (tmp_path / "names" / "outdoor.list").write_text("sky\nwater, sea\n")
     for name in ("sd15", "sd15-fp16", "sd15-all"):
@@ -219,7 +221,8 @@ def desk(tmp_path: Path) -> Path:
 
 def georeferenced(path: Path) -> None:
     """A small raster."""
-    rasterio = pytest.importorskip("rasterio")
+    import rasterio
+
     place = {"crs": "EPSG:32633", "transform": rasterio.transform.from_origin(0, 96, 0.5, 0.5)}
     with rasterio.open(path, "w", "GTiff", 190, 180, 3, dtype="uint8", **place) as file:
         file.write(render(1001, size=384).image[:180, :190].transpose(2, 0, 1))
