@@ -56,6 +56,11 @@ class NotRun:
 
 NOT_RUN: Final = (
     NotRun(
+        r"mdrt batch s3:.*",
+        "needs a cluster and an object store",
+        "tests/batch/test_cluster.py",
+    ),
+    NotRun(
         r"pip install .*",
         "installs packages",
         "tests/test_extras.py",  # by `make extras-test`, each extra in an empty environment

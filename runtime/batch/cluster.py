@@ -44,7 +44,7 @@ def on_ray(
         fn_constructor_args=(job,),
         batch_size=1,
         batch_format="numpy",
-        concurrency=(1, min(workers, len(rows))) if workers > 1 else 1,
+        concurrency=min(workers, len(rows)),
         num_cpus=cpus,
         num_gpus=gpus,
     )

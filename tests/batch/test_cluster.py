@@ -45,11 +45,21 @@ def test_every_picture_once_though_a_node_is_killed(cluster, picture, tmp_path):
     killed = []
 
     def kill():
-        while len(list(out.glob("shards/[0-9]*"))) < 2:
+        """A node whose worker has a shard in hand, once the first ones are there."""
+        from ray._private.state import actors
+
+        while True:
             time.sleep(0.05)
-        working = len(list(out.glob("shards/.*")))
-        cluster.remove_node(nodes[1], allow_graceful=False)
-        killed.append(working)
+            if len(list(out.glob("shards/[0-9]*"))) < 2 or not list(out.glob("shards/.*")):
+                continue
+            busy = {
+                one["Address"]["NodeID"] for one in actors().values() if one["State"] == "ALIVE"
+            }
+            for node in nodes:
+                if node.node_id in busy:
+                    cluster.remove_node(node, allow_graceful=False)
+                    killed.append(node.node_id)
+                    return
 
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()
