@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from rich.console import Console
@@ -146,7 +146,7 @@ def batch_command(
     check_words(chosen, background, segments)
     given = parse(chosen, settings)
     names = None if classes is None else list(load_classes(classes))
-    loading = {"provider": provider, "threads": threads}
+    loading: dict[str, Any] = {"provider": provider, "threads": threads}
     segmenter = Segmenter(engine, **loading)
     if names is None and chosen.kind == "named":
         names = list(segmenter.manifest.classes)
@@ -174,7 +174,7 @@ def batch_command(
     done = finished(store)
     shards = list(plan(find_items(source, column), shard, done))
     console, start = Console(stderr=True), time.perf_counter()
-    made, errors = 0, {}
+    made, errors = 0, dict[str, str]()
     with progress_bar(console, quiet) as bars:
         total = sum(len(one.items) for one in shards)
         task = bars.add_task("pictures", total=total)
