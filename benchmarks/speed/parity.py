@@ -83,12 +83,12 @@ def _as_exported(manifest: Manifest, vae: str | None) -> ExportOptions:
     """The options by which the same outputs are found again."""
     if manifest.noise is None:
         return ExportOptions()
-    strides = (
+    features, attention, among = (
         tuple(dict.fromkeys(output.stride for output in outputs))
         for outputs in (manifest.features, manifest.attention, manifest.self_attention)
     )
     blocks = tuple(int(a.layer.split(".")[1]) for a in manifest.attention if a.joint)
-    return ExportOptions(*strides, blocks, vae=vae)
+    return ExportOptions(features, attention, among, blocks, vae=vae)
 
 
 def _check_same(backbone: Backbone, manifest: Manifest, task: Task) -> None:

@@ -105,7 +105,7 @@ def _noise(engine: Path | None) -> list[bytes]:
     from ..runtime.bundle.loading import load_bundle
     from ..runtime.segmenter import EMBEDDED
 
-    side = load_bundle(engine or EMBEDDED, verify=False).manifest.native_size
+    side = load_bundle(engine or EMBEDDED, verify=False).manifest.image.native_size
     found = []
     for seed in range(8):
         coarse = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), np.uint8)

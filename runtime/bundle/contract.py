@@ -513,7 +513,7 @@ class Manifest:
         for text in self.texts:
             if graph == text.graph:
                 return {INPUT_IDS: (rows, text.tokens.max_length)}
-        states = {
+        states: dict[str, tuple[int, ...]] = {
             states_name(i): (rows, text.tokens.max_length, text.hidden) for i, text in texts.items()
         }
         if graph in (KEYS, VALUES):

@@ -313,8 +313,10 @@ class Network:
 
     def close(self) -> None:
         """Give back what the graphs take."""
-        for graphs in (*self._to_latents, self.passes, self.words):
-            graphs.close()
+        for session in self._to_latents:
+            session.close()
+        self.passes.close()
+        self.words.close()
         self.device.free()
 
 

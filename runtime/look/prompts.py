@@ -161,9 +161,12 @@ class PromptTokenizer:
             texts.append(text)
             rows.append([token for token, _ in tokens])
         ids = self._frame(rows)
-        columns = ([len(row) for row in rows], prompt, position, owners)
-        as_array = [np.array(column, dtype=np.int64) for column in columns]
-        return Prompts(names, tuple(texts), ids, *as_array, self.spec.begins)
+        lengths, where, places, classes = (
+            np.array(column, dtype=np.int64)
+            for column in ([len(row) for row in rows], prompt, position, owners)
+        )
+        begins = self.spec.begins
+        return Prompts(names, tuple(texts), ids, lengths, where, places, classes, begins)
 
     def _tokens(self, text: str) -> list[tuple[int, tuple[int, int]]]:
         """Ids and character offsets, without begin and end."""

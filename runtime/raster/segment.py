@@ -155,10 +155,10 @@ class _Job:
         if classes is not None:
             with self.clock.stage("text"):
                 self.text = segmenter.prepare(classes)
-        plain = Lattice(raster.size, manifest.native_size, manifest.size_multiple)
+        plain = Lattice(raster.size, manifest.image.native_size, manifest.image.size_multiple)
         lead = lead_of(raster.corner, plain.step)
         self.lattice = Lattice(raster.size, plain.tile, plain.multiple, lead)
-        self.margin = MARGIN * manifest.size_multiple
+        self.margin = MARGIN * manifest.image.size_multiple
         self.levels = levels(network, head, options)
         self.cell = (
             min(stride for stride, _ in self.levels.values())

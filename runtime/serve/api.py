@@ -143,7 +143,7 @@ class Api:
                 "model": manifest.model_id,
                 "bundle": manifest.sha256,
                 "knows": list(manifest.classes),
-                "native_size": manifest.native_size,
+                "native_size": manifest.image.native_size,
                 "formats": dict(answers.FORMATS),
                 "limits": vars(self.limits),
             }

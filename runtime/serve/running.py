@@ -42,7 +42,7 @@ def start_workers(load: Callable[[], Segmenter], count: int, limits: Limits) -> 
 
 def _warm(worker: Worker, index: int, workers: Workers) -> None:
     """One picture through a worker."""
-    side = worker.segmenter.manifest.native_size
+    side = worker.segmenter.manifest.image.native_size
     picture = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
 
     def work(own: Worker) -> None:

@@ -43,6 +43,8 @@ def within(seconds: float | None) -> Iterator[None]:
     if seconds is None:
         yield
         return
+    main = threading.main_thread().ident
+    assert main is not None  # it runs
     limit = f"it was stopped after {seconds:g} s, the limit"
     reached, inside = threading.Event(), True
 
@@ -57,8 +59,6 @@ def within(seconds: float | None) -> Iterator[None]:
             for options in _running:
                 options.terminate = True
 
-    main = threading.main_thread().ident
-    assert main is not None
     before = signal.signal(signal.SIGALRM, stop)
     timer = threading.Timer(seconds, ring)
     timer.daemon = True

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 import mdrt
 from mdrt.cli import main
-from mdrt.runtime.bundle.contract import DIGEST, MANIFEST, NOISE, TOKENIZER, UNET, digest
+from mdrt.runtime.bundle.contract import DIGEST, MANIFEST, NOISE, digest, tokenizer_name
 from mdrt.runtime.bundle.loading import load_bundle, record_file
 from mdrt.runtime.bundle.plan import plan_name, sidecar_name
 from mdrt.runtime.errors import BundleError, PromptError
@@ -101,25 +101,25 @@ TOKENIZERS: dict[str, Callable[[dict[str, Any]], object]] = {
 
 @pytest.mark.parametrize("change", TOKENIZERS.values(), ids=TOKENIZERS)
 def test_tokenizer(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    path = bundle / TOKENIZER
+    path = bundle / tokenizer_name(0)
     values = json.loads(path.read_text())
     change(values)
     path.write_text(json.dumps(values))
-    spec = load_bundle(EMBEDDED, verify=False).manifest.tokenizer
+    spec = load_bundle(EMBEDDED, verify=False).manifest.texts[0].tokens
     line_of(lambda: PromptTokenizer(path, spec).encode(["sky"]))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "7", "[" * 100_000, '{"model": {"type": '])
 def test_no_tokenizer(tmp_path: Path, text: str) -> None:
     (tmp_path / "tokenizer.json").write_text(text)
-    spec = load_bundle(EMBEDDED, verify=False).manifest.tokenizer
+    spec = load_bundle(EMBEDDED, verify=False).manifest.texts[0].tokens
     line_of(lambda: PromptTokenizer(tmp_path / "tokenizer.json", spec))
 
 
 MANIFESTS: dict[str, Callable[[dict[str, Any]], object]] = {
-    "a huge factor": lambda m: m.update(scaling_factor=10**400),
-    "a huge side": lambda m: m.update(native_size=10**400),
-    "a negative side": lambda m: m.update(native_size=-256),
+    "a huge factor": lambda m: m["latent"].update(scaling=10**400),
+    "a huge side": lambda m: m["image"].update(native_size=10**400),
+    "a negative side": lambda m: m["image"].update(native_size=-256),
     "control characters": lambda m: m.update(model_id="evil\x1b[2J"),
     "half a character": lambda m: m.update(model_id="\ud800"),
     "a long name": lambda m: m.update(model_id="x" * 100_000),
@@ -127,7 +127,7 @@ MANIFESTS: dict[str, Callable[[dict[str, Any]], object]] = {
     "a long file name": lambda m: m["files"].update({"x" * 300: {"sha256": "0" * 64, "bytes": 1}}),
     "a file outside": lambda m: m["files"].update({"../x": {"sha256": "0" * 64, "bytes": 1}}),
     "a file with a null": lambda m: m["files"].update({"a\0": {"sha256": "0" * 64, "bytes": 1}}),
-    "an infinite value": lambda m: m["alphas_cumprod"].__setitem__(0, float("inf")),
+    "an infinite value": lambda m: m["noise"]["levels"].__setitem__(0, float("inf")),
 }
 
 
@@ -152,9 +152,9 @@ def test_a_bundle_whose_name_is_too_long() -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, '{"schema_version": 2}', "1" * 5000])
 def test_sidecar(bundle: Path, text: str) -> None:
-    (bundle / plan_name(UNET)).write_bytes(b"engine")
-    (bundle / sidecar_name(UNET)).write_text(text)
-    line_of(lambda: load_bundle(bundle / plan_name(UNET)))
+    (bundle / plan_name("unet.onnx")).write_bytes(b"engine")
+    (bundle / sidecar_name("unet.onnx")).write_text(text)
+    line_of(lambda: load_bundle(bundle / plan_name("unet.onnx")))
 
 
 def test_inputs_of_other_types(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ class QuickSession(Session):
             image = feeds[contract.IMAGE]
             b, c, h, w = image.shape
             cells = image.reshape(b, c, h // 16, 16, w // 16, 16).mean(axis=(3, 5))
-            return [_mixed("latent", cells, self._manifest.latent_channels)]
+            return [_mixed("latent", cells, self._manifest.latent.channels)]
         sample, hidden = feeds[contract.SAMPLE], feeds[contract.ENCODER_HIDDEN_STATES]
         QuickSession.ran += len(sample)
         near = sample + 0.2 * (np.roll(sample, 1, axis=2) + np.roll(sample, 2, axis=3))

@@ -68,7 +68,7 @@ def test_configurations_are_what_triton_declares(tmp_path: Path) -> None:
     assert unet.HasField("dynamic_batching")
     assert unet.model_warmup[0].inputs["sample"].zero_data
     fed = {tensor.name: tensor for tensor in unet.input}
-    assert list(fed[contract.SAMPLE].dims) == [manifest.latent_channels, -1, -1]
+    assert list(fed[contract.SAMPLE].dims) == [manifest.latent.channels, -1, -1]
     assert list(fed[contract.TIMESTEP].dims) == [1]
     assert list(fed[contract.TIMESTEP].reshape.shape) == []
     given = {tensor.name for tensor in unet.output}

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 from unittest import mock
@@ -19,7 +20,7 @@ from ....export.engines import build as engines
 from ....export.engines.builder import Engine
 from ....export.engines.options import EngineOptions
 from ....export.staging import staged
-from ....runtime.bundle.contract import MANIFEST, UNET
+from ....runtime.bundle.contract import MANIFEST
 from ....runtime.bundle.loading import load_bundle
 from ....runtime.bundle.plan import BuildOptions, Kernels, plan_name, sidecar_name
 from ....runtime.disk.atomic import PREFIX, recover, write_together
@@ -74,7 +75,7 @@ def kill_everywhere(scenario: Scenario, folder: Path, most: int | None = None) -
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir()
             scenario.old(place)
-            status, _ = in_child(fault, at, lambda place=place: scenario.new(place))
+            status, _ = in_child(fault, at, partial(scenario.new, place))
             _judge(scenario, place, f"{scenario.name}, fault {fault} at call {at}", status, fault)
             if status == ENDED:  # so many calls there are not
                 break
@@ -145,16 +146,17 @@ def _which_result(place: Path, results: Mapping[str, Segmentation]) -> str:
 
 def _export(place: Path, text: str) -> None:
     with staged(place / "bundle", overwrite=True) as aside:
-        for name in (UNET, MANIFEST):
+        for name in (_UNET, MANIFEST):
             (aside / name).write_text(text)
 
 
 def _which(place: Path) -> str:
     recover(place)
-    texts = {(place / "bundle" / name).read_text() for name in (UNET, MANIFEST)}
+    texts = {(place / "bundle" / name).read_text() for name in (_UNET, MANIFEST)}
     return texts.pop() if len(texts) == 1 else "a mixture"
 
 
+_UNET: Final = "unet.onnx"
 _GPU: Final = "no GPU is asked for"
 
 
@@ -191,7 +193,7 @@ def _link(source: str, target: str) -> None:
 def _which_engines(place: Path) -> str:
     bundle = load_bundle(place / "bundle", verify=False)
     found = set()
-    for graph in ("vae_encoder.onnx", "text_encoder.onnx", "keys.onnx", UNET):
+    for graph in ("vae_encoder.onnx", "text_encoder.onnx", "keys.onnx", _UNET):
         text = (bundle.path / plan_name(graph)).read_text()
         sidecar = json.loads((bundle.path / sidecar_name(graph)).read_text())
         found.add(text if sidecar["plan"]["bytes"] == len(text) else "a mixture")

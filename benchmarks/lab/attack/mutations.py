@@ -23,7 +23,7 @@ TEXTS: Final = (
     "\u202e",
     "1e999",
 )
-VALUES: Final = (*NUMBERS, *TEXTS, None, True, [], {}, [[[[]]]], {"": {}})
+VALUES: Final[tuple[Any, ...]] = (*NUMBERS, *TEXTS, None, True, [], {}, [[[[]]]], {"": {}})
 LENGTHS: Final = (b"\0", b"\xff", b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff" * 9 + b"\x01")
 
 

@@ -17,15 +17,14 @@ from PIL import Image
 from ....benchmarks.accuracy.store import RESULTS, Store
 from ....runtime.bundle.contract import (
     DIGEST,
-    GRAPHS,
     MANIFEST,
     NOISE,
-    TOKENIZER,
-    UNET,
     FileRecord,
     Manifest,
     digest,
+    tokenizer_name,
 )
+from ....runtime.bundle.cuts import graph_names
 from ....runtime.bundle.external import find_external
 from ....runtime.bundle.loading import Bundle, _Files, load_bundle
 from ....runtime.bundle.plan import (
@@ -138,7 +137,7 @@ def parsers(folder: Path) -> list[Parser]:
         return read
 
     def tokenize(path: Path) -> object:
-        return PromptTokenizer(path, bundle.manifest.tokenizer).encode(["sky", "water, sea"])
+        return PromptTokenizer(path, bundle.manifest.texts[0].tokens).encode(["sky", "water, sea"])
 
     def noise(path: Path) -> object:
         record = {NOISE: FileRecord("0" * 64, path.stat().st_size)}
@@ -156,7 +155,7 @@ def parsers(folder: Path) -> list[Parser]:
         Parser("manifest", [manifest], of_json, _manifest, (BundleError,)),
         Parser(
             "graphs",
-            [(EMBEDDED / name).read_bytes() for name in GRAPHS],
+            [(EMBEDDED / name).read_bytes() for name in graph_names(bundle.manifest)],
             of_bytes,
             on_file("graph.onnx", find_external),
             (BundleError,),
@@ -226,7 +225,7 @@ def pictures() -> list[bytes]:
 
 def _name(bundle: Bundle, path: Path) -> object:
     """A class file's names, tokenized."""
-    return PromptTokenizer(EMBEDDED / TOKENIZER, bundle.manifest.tokenizer).encode(
+    return PromptTokenizer(EMBEDDED / tokenizer_name(0), bundle.manifest.texts[0].tokens).encode(
         read_classes(path)
     )
 
@@ -244,7 +243,7 @@ def _manifest(content: bytes) -> object:
 
 def _small_tokenizer() -> bytes:
     """The embedded model's, with a few of its words: mutations hit what matters."""
-    values = json.loads((EMBEDDED / TOKENIZER).read_text(encoding="utf-8"))
+    values = json.loads((EMBEDDED / tokenizer_name(0)).read_text(encoding="utf-8"))
     model = values["model"]
     model["vocab"] = dict(list(model["vocab"].items())[:400])
     model["merges"] = [
@@ -259,8 +258,8 @@ def _small_tokenizer() -> bytes:
 def _sidecar(manifest: Manifest) -> PlanRecord:
     span, shapes = Range(1, 1, 4), Shapes((1, 77), (1, 77), (4, 77))
     return PlanRecord(
-        graph=UNET,
-        sources=sources(manifest, UNET),
+        graph=manifest.network,
+        sources=sources(manifest, manifest.network),
         library="tensorrt-rtx",
         library_version="1.7",
         created_by="1",
@@ -278,10 +277,10 @@ def _sidecar(manifest: Manifest) -> PlanRecord:
 
 
 def _engine(folder: Path, manifest: Manifest, content: bytes) -> Mapping[str, Any]:
-    for graph in (*GRAPHS,):
+    for graph in graph_names(manifest):
         (folder / plan_name(graph)).write_bytes(b"engine")
         (folder / sidecar_name(graph)).write_bytes(content)
-    return check_plans(folder, manifest)
+    return check_plans(folder, manifest, plan_name(manifest.network))
 
 
 _META: Final = {"dataset": "attack", "classes": [["sky"], ["sea"]]}
