@@ -13,11 +13,12 @@ import mdrt
 from mdrt.kernels import Array
 from mdrt.runtime.bundle import contract
 from mdrt.runtime.bundle.loading import load_bundle
+from mdrt.runtime.look.axes import graph_axes
 from mdrt.runtime.segmenter import EMBEDDED
 from mdrt.runtime.sessions.base import Session, TensorSpec
 from mdrt.runtime.sessions.device import Host
 from mdrt.runtime.sessions.ort import OrtSession
-from mdrt.runtime.triton.config import dtype, tensors
+from mdrt.runtime.triton.config import dtype
 
 
 class QuickSession(Session):
@@ -29,7 +30,7 @@ class QuickSession(Session):
     def __init__(self, path: Path) -> None:
         super().__init__(path, Host())
         self._manifest = load_bundle(EMBEDDED).manifest
-        fed, given = tensors(self._manifest, path.name)
+        fed, given = graph_axes(self._manifest, path.name)
         self.inputs = {name: TensorSpec(dtype(name), shape) for name, shape in fed.items()}
         self.outputs = {name: TensorSpec(dtype(name), shape) for name, shape in given.items()}
 
