@@ -16,6 +16,7 @@ from mdrt.cli import main
 from mdrt.export.engines import gpu
 from mdrt.export.engines.build import build_engines
 from mdrt.export.engines.options import EngineOptions
+from mdrt.runtime.bundle.contract import MANIFEST
 from mdrt.runtime.bundle.loading import load_bundle
 from mdrt.runtime.errors import EngineError
 from mdrt.runtime.sessions import library
@@ -71,7 +72,7 @@ def test_a_library_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_two_builds_of_one_bundle(bundle: Path) -> None:
     """The second would mix its engines with the first's sidecars."""
     checked, tensorrt = load_bundle(bundle), library.Library("tensorrt-rtx", "1.7", None)
-    first = os.open(bundle, os.O_RDONLY)
+    first = os.open(bundle / MANIFEST, os.O_RDONLY)
     try:
         fcntl.flock(first, fcntl.LOCK_EX)
         with pytest.raises(EngineError, match="another `mdrt build` is at work in"):

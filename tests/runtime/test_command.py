@@ -100,10 +100,10 @@ def test_one_bad_image_does_not_stop_the_others(picture_file, tmp_path):
 
 
 def test_a_surprise_in_one_picture_does_not_stop_the_others(picture_file, tmp_path, monkeypatch):
-    def read(path, read_image=images.read_image):
+    def read(path, *limits, read_image=images.read_image):
         if path.name == "odd.png":
             raise ZeroDivisionError("two\nlines")
-        return read_image(path)
+        return read_image(path, *limits)
 
     monkeypatch.setattr(batch, "read_image", read)
     out = tmp_path / "out"
@@ -119,8 +119,8 @@ def test_a_surprise_in_one_picture_does_not_stop_the_others(picture_file, tmp_pa
 
 @pytest.mark.parametrize("asked", ["option", "first", "environment"])
 def test_a_surprise_can_be_seen_whole(picture_file, tmp_path, monkeypatch, asked):
-    def read(path, read_image=images.read_image):
-        return 1 / 0 if path.name == "odd.png" else read_image(path)
+    def read(path, *limits, read_image=images.read_image):
+        return 1 / 0 if path.name == "odd.png" else read_image(path, *limits)
 
     monkeypatch.setattr(batch, "read_image", read)
     out = tmp_path / "out"

@@ -218,7 +218,10 @@ def test_threads_may_encode_names_at_once(segmenter):
         sys.setswitchinterval(before)
     for names, text in zip(lists, found, strict=True):
         assert text.prompts.classes == tuple(names)
-        np.testing.assert_array_equal(text.hidden, segmenter.prepare(names).hidden)
+        again = segmenter.prepare(names).inputs
+        assert set(text.inputs) == set(again)
+        for name, values in text.inputs.items():
+            np.testing.assert_array_equal(values, again[name])
 
 
 def test_save_never_replaces_the_picture(segmenter, picture_file, monkeypatch):

@@ -186,7 +186,7 @@ def test_probabilities_of_several_prompts_are_one_softmax(segmenter, picture, mo
     layer = manifest.attention[1]
     unet = network.passes.session(network.passes.longest)
     raw = []
-    for hidden in text.hidden:
+    for hidden in text.inputs[contract.ENCODER_HIDDEN_STATES]:
         feeds = {
             contract.SAMPLE: z[:1],
             contract.TIMESTEP: np.full(1, 400, np.int64),
@@ -201,7 +201,7 @@ def test_probabilities_of_several_prompts_are_one_softmax(segmenter, picture, mo
     places = zip(prompts.prompt, prompts.position, strict=True)
     expected = np.stack([masses[i][:, :, place] / total for i, place in places], axis=1)
     for rows in (None, 1):
-        monkeypatch.setattr(network, "_unet_rows", Rows(rows))
+        monkeypatch.setattr(network, "_pass_rows", Rows(rows))
         seen = network.denoise(canvas, z, text, 400, noise=False, probabilities=True)
         values = seen.logits[1].reshape(expected.shape)
         np.testing.assert_allclose(values, expected, atol=1e-5)
@@ -323,9 +323,9 @@ def test_totals_are_sums_over_each_classs_pixels():
     [
         (("features", 0, "channels"), r"unet\.onnx.*features_s16.*192.*7"),
         (("attention", 1, "heads"), r"unet\.onnx.*logits_s16_1.*4.*7"),
-        (("latent_channels",), r"vae_encoder\.onnx.*latent.*8.*7"),
-        (("tokenizer", "max_length"), r"unet\.onnx.*encoder_hidden_states.*40.*7"),
-        (("text", "hidden"), r"unet\.onnx.*encoder_hidden_states.*128.*7"),
+        (("latent", "channels"), r"vae_encoder\.onnx.*latent.*8.*7"),
+        (("texts", 0, "tokens", "max_length"), r"unet\.onnx.*encoder_hidden_states.*40.*7"),
+        (("texts", 0, "hidden"), r"unet\.onnx.*encoder_hidden_states.*128.*7"),
         (("features", 0, "name"), r"unet\.onnx lacks the tensor x7"),
         (("attention", 1, "channels"), r"unet\.onnx.*queries_s16_1.*24.*7"),
     ],

@@ -80,7 +80,7 @@ def test_paint_mirrors_beyond_the_picture():
 
 def test_the_network_sees_channels_first_from_minus_one_to_one():
     pixels = np.array([[[0, 255, 51]], [[102, 153, 204]]], np.uint8)  # (height, width, colours)
-    values = to_network(pixels.transpose(2, 0, 1)[None])[0]
+    values = to_network(pixels.transpose(2, 0, 1)[None], (0.5,) * 3, (0.5,) * 3)[0]
     assert values.shape == (3, 2, 1)
     assert values.dtype == np.float32
     assert values.flags.c_contiguous
