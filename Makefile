@@ -14,7 +14,7 @@ demo: .venv-run/installed  ## segment the example pictures, with names and witho
 	@echo "Look at out/named/*.overlay.png and out/unnamed/*.overlay.png"
 
 test: lint  ## lint, types, then every test, on the installed package
-	.venv-dev/bin/pytest
+	.venv-dev/bin/pytest -n 2 --dist loadfile
 
 extras-test: .venv-dev/installed  ## what each extra installs, in empty environments (a minute or two)
 	.venv-dev/bin/pytest -m extras
