@@ -333,7 +333,7 @@ def test_the_records_keys_are_those_of_the_guide(
         settings = {option.name for option in declared(HEADS[record["settings"]["head"]].options)}
         assert settings <= set(record["settings"])
         found |= {
-            "settings.SETTING" if key.removeprefix("settings.") in settings else key
+            "settings.SETTING" if key in {f"settings.{name}" for name in settings} else key
             for key in keys(record)
             if key != "files.npz"
         }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -118,9 +118,13 @@ class Folder:
             OutputError: the disk refused.
         """
         piece = self.kind.piece(result, picture, self.run)
-        writes = {self.path / name: write for name, write in piece.files.items()}
-        _make_folders(writes)
-        write_together(writes)
+        folders: dict[Path, dict[Path, Callable[[BinaryIO], object]]] = {}
+        for name, write in piece.files.items():
+            path = self.path / name
+            folders.setdefault(path.parent, {})[path] = write
+        for writes in folders.values():
+            _make_folders(writes)
+            write_together(writes)
         line = {
             "key": picture.key,
             "file": picture.file,

@@ -126,10 +126,10 @@ def test_the_sweep_has_a_row_for_every_figure(
     features: int, attention: int, figures: set[float]
 ) -> None:
     """That a bundle of so many strides can give."""
+    embedded = Segmenter().manifest
     manifest = replace(
-        Segmenter().manifest,
-        size_multiple=64,
-        native_size=512,
+        embedded,
+        image=replace(embedded.image, size_multiple=64, native_size=512),
         features=tuple(FeatureOutput(f"f{s}", s, 4) for s in EVERY["features"][:features]),
         attention=tuple(
             AttentionOutput(f"logits_s{s}", s, 2, 4, 8, "") for s in EVERY["attention"][:attention]

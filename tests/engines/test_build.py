@@ -232,8 +232,10 @@ def test_a_graph_that_changes_meanwhile(
 def test_a_graph_the_library_cannot_build(bundle: Path, library: Library) -> None:
     """A profile whose text input is longer than the graph's fixed length."""
     checked = load_bundle(bundle)
-    tokens = dataclasses.replace(checked.manifest.texts[0].tokens, max_length=41)
-    manifest = dataclasses.replace(checked.manifest, tokenizer=tokens)
+    (text,) = checked.manifest.texts
+    tokens = dataclasses.replace(text.tokens, max_length=41)
+    longer = (dataclasses.replace(text, tokens=tokens),)
+    manifest = dataclasses.replace(checked.manifest, texts=longer)
     wrong = dataclasses.replace(checked, manifest=manifest)
     with pytest.raises(EngineError, match=r"cannot build text_encoder\.onnx: \S"):
         build_engines(wrong, library, EngineOptions())

@@ -147,7 +147,7 @@ def test_a_smaller_batch_is_tried_when_memory_does_not_suffice(
         segmenter(wide, NAMES, pooling="exp"),
         mdrt.Segmenter(bundle)(wide, NAMES, pooling="exp"),
     )
-    assert segmenter.network._unet_rows.limit == 1  # and it is remembered
+    assert segmenter.network._pass_rows.limit == 1  # and it is remembered
     device.MEMORY.limit = 3000
     with pytest.raises(DeviceMemoryError, match=r"out of device memory.*lower size"):
         segmenter(wide[:64, :64], NAMES)

@@ -128,7 +128,7 @@ def refusal(pipeline: Path, **options: Any) -> str:
         ({"projection_class_embeddings_input_dim": 48 + 5 * 8}, "aesthetic score"),
         ({"in_channels": 5}, "depth"),
         ({"time_cond_proj_dim": 32}, "guidance scale"),
-        ({"addition_embed_type": "image", "encoder_hid_dim": 8}, "addition_embed_type"),
+        ({"addition_embed_type": "image", "encoder_hid_dim": 8}, "encoder_hid_dim_type"),
         ({"cross_attention_dim": 64}, "32 \\+ 64 wide"),
     ],
 )

@@ -73,7 +73,7 @@ def _mixed(name: str, values: Array, channels: int) -> Array:
 
 def quick_segmenter() -> mdrt.Segmenter:
     def opened(path: Path) -> Session:
-        if path.name in (contract.TEXT_ENCODER, contract.KEYS):
+        if path.name in (contract.text_encoder_name(0), contract.KEYS):
             return OrtSession(path, "cpu", 1, False, Host(), False)
         return QuickSession(path)
 

@@ -98,9 +98,9 @@ class Worked(list):
     def __init__(self, monkeypatch):
         super().__init__()
 
-        def read(path, read_image=images.read_image):
+        def read(path, *limits, read_image=images.read_image):
             self.append(path.name)
-            return read_image(path)
+            return read_image(path, *limits)
 
         monkeypatch.setattr(batch, "read_image", read)
 
