@@ -91,8 +91,8 @@ def class_maps(
 
     A grid of less than half a layer's rows or columns passes over some of its cells.
     """
+    _check_layers(logits, len(token_class))
     if pooling == "exp" and on_gpu(logits[0]):
-        _check_layers(logits, len(token_class))
         return cuda.pooled_attention(logits, token_class, classes, grid or _largest(logits))
     maps, _ = class_totals(logits, token_class, classes, pooling, grid)
     return _stretched(maps) if pooling == "logit" else _relative(maps)

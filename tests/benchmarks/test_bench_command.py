@@ -129,6 +129,7 @@ def test_parity_compares_every_tensor_and_label(storybook: Path) -> None:
         "vae_encoder.onnx",
         "text_encoder.onnx",
         "keys.onnx",
+        "values.onnx",
         "unet.onnx",
     }
     assert all(row["passed"] for row in found["tensors"])

@@ -218,20 +218,18 @@ def test_the_vocabulary_comes_from_elsewhere(
     config = shutil.copytree(sd2, tmp_path / "config")
     for name in ("vocab.json", "merges.txt"):
         (config / "tokenizer" / name).unlink()
-    given = load_part(
-        open_pipeline(single, config=config, tokenizer=sd1 / "tokenizer"), "tokenizer"
-    )
+    given = open_pipeline(single, config=config, tokenizer=sd1 / "tokenizer").tokenizer(0)
     assert given.pad_token == "!"
     assert given.model_max_length == 77
     monkeypatch.setattr(
         hub.huggingface_hub, "snapshot_download", lambda *_, **__: sd1 / "tokenizer"
     )
-    assert load_part(open_pipeline(single, config=config), "tokenizer").pad_token == "!"
+    assert open_pipeline(single, config=config).tokenizer(0).pad_token == "!"
 
     def refuse(*_: Any, **__: Any) -> None:
         raise ConnectionError("no route")
 
     monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(ExportError, match=r"no tokenizer: give --tokenizer.*no route") as caught:
-        load_part(open_pipeline(single, config=config), "tokenizer")
+        open_pipeline(single, config=config).tokenizer(0)
     assert "\n" not in str(caught.value)

@@ -151,7 +151,8 @@ def test_class_list_is_split(calls: list[ExportOptions]) -> None:
 
 def test_missing_torch_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("mdrt.export.exporter")
-    monkeypatch.delitem(sys.modules, "mdrt.export.exporter")
+    for name in [name for name in sys.modules if name.startswith("mdrt.export.")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "diffusers", None)
     result = CliRunner().invoke(export_command, ["model", "-o", "bundle"])
     assert isinstance(result.exception, MdrtError)

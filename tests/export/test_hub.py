@@ -72,7 +72,7 @@ def test_a_refusal_on_the_command_line(answer: Callable[[Handler], None], tmp_pa
     words = ["export", "some/model", "--out", str(tmp_path / "bundle"), "--revision", "main"]
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 1
-    (line,) = done.stderr.splitlines()
+    line = done.stderr.splitlines()[-1]
     assert "`hf auth login`" in line
     assert not (tmp_path / "bundle").exists()
 

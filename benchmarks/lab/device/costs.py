@@ -113,9 +113,10 @@ def _cost(
 
 
 def _parts(result: Any) -> list[Any]:
-    """A result's arrays: a head's labels and its winning scores, or the one of an operation."""
+    """A result's arrays: a head's labels and its winning scores if it has them, or the one of an
+    operation."""
     if isinstance(result, kernels.Assignment):
-        return [result.labels, result.confidence]
+        return [part for part in (result.labels, result.confidence) if part is not None]
     return [result]
 
 
