@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
@@ -228,6 +229,7 @@ def segment_command(
     """
     from ..runtime.heads import parse
     from ..runtime.segmenter import Segmenter
+    from ..runtime.sessions.device import Host
     from ..runtime.sessions.trace import Trace
     from ..runtime.writers.base import Run
     from ..runtime.writers.outputs import Outputs, check_outputs, needs_scores
@@ -295,10 +297,12 @@ def segment_command(
     )
     if max_pixels is not None:
         Image.MAX_IMAGE_PIXELS = round(max_pixels * 1e6)
+    # a GPU's driver maps far more than it takes: there only what is asked for is a limit
+    limited = memory is not None or isinstance(network.device, Host)
     most = None if memory is None else round(memory * (1 << 30))
     form: Form = "json" if as_json else "quiet" if quiet else "text"
     with (
-        within_memory(most),
+        within_memory(most) if limited else nullcontext(),
         output_folder(out),
         progress_bar(console, quiet) as progress,
         Outputs(
