@@ -41,6 +41,8 @@ def attention(graph: Any) -> Iterator[AttentionPattern]:
             continue
         heads = mixed.outputs[0].shape[1]
         (query, of_q), (key, of_k), (value, _) = map(_projection, (*logits.inputs, mixed.inputs[1]))
+        if any(part.shape is None or len(part.shape) != 3 for part in (query, key, value)):
+            continue  # joint attention joins pictures and words when the heads are split already
         yield AttentionPattern(query, key, value, joined.outputs[0], heads, of_q * of_k)
 
 
