@@ -81,7 +81,9 @@ class Changed:
 def test_its_proof_is_a_row(original: CLIPTokenizerFast, tmp_path: Path) -> None:
     spec = tokenizer_spec(original, 77)
     names = ["traffic light", "Sky"]
-    row = write_tokenizer(original, tmp_path / "tokenizer.json", spec, len(original), names)
+    path = tmp_path / "tokenizer" / "tokenizer.json"
+    path.parent.mkdir()
+    row = write_tokenizer(original, path, spec, len(original), names)
     assert (row.graph, row.tensor, row.passed) == ("tokenizer/tokenizer.json", "input_ids", True)
     with pytest.raises(ExportError, match=f"up to {len(original) - 1}, the text encoder embeds"):
         write_tokenizer(original, tmp_path / "tokenizer.json", spec, len(original) - 1)
