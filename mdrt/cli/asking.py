@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 
 from ..runtime.bundle.contract import MOST_SEGMENTS
+from ..runtime.heads.options import Refine
+from .groups import option
 
 if TYPE_CHECKING:
     from ..runtime.heads import Head
@@ -90,6 +92,15 @@ def _counted() -> bool:
     """Whether `--segments` was given."""
     source = click.get_current_context().get_parameter_source("segments")
     return source is not click.core.ParameterSource.DEFAULT
+
+
+def refine_option(of: str) -> Callable[[Any], Any]:
+    """`--refine`, short for a setting of every head; `of` is what is segmented, for the help."""
+    return option(
+        "--refine",
+        type=click.Choice(get_args(Refine)),
+        help=f"What makes boundaries follow the {of}'s edges; short for --set refine=….",
+    )
 
 
 def with_refine(settings: Mapping[str, str], refine: str | None) -> Mapping[str, str]:

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 import click
 from rich.console import Console
@@ -21,10 +21,9 @@ from rich.progress import (
 from rich.text import Text
 
 from ..runtime.errors import PromptError
-from ..runtime.heads.options import Refine
 from ..runtime.look.prompts import load_classes, with_background
 from . import Terminated
-from .asking import Segments, check_words, choose_head, with_refine
+from .asking import Segments, check_words, choose_head, refine_option, with_refine
 from .groups import Command, experts, group, option
 from .options import (
     PATH,
@@ -84,11 +83,7 @@ class _Bands(click.ParamType):  # type: ignore[type-arg]
         "multicut.",
     ),
     set_option,
-    option(
-        "--refine",
-        type=click.Choice(get_args(Refine)),
-        help="What makes boundaries follow the raster's edges; short for --set refine=….",
-    ),
+    refine_option("raster"),
     engine_option,
     option(
         "--max-pixels",

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 from PIL import Image
@@ -15,13 +15,12 @@ from rich.console import Console
 from ..runtime.bundle.contract import OPERATORS
 from ..runtime.disk.atomic import write_atomically
 from ..runtime.errors import PromptError
-from ..runtime.heads.options import Refine
 from ..runtime.limits import within_memory
 from ..runtime.look.prompts import class_file, load_classes, shown_names, with_background
 from ..runtime.overlap import overlap
 from ..runtime.pictures.output import choose_targets, output_folder
 from ..runtime.writers import FORMATS, PNG
-from .asking import Segments, check_words, choose_head, with_refine
+from .asking import Segments, check_words, choose_head, refine_option, with_refine
 from .found import find_pictures
 from .groups import Command, experts, group, option
 from .options import (
@@ -80,11 +79,7 @@ GONE: Final[Mapping[str, str]] = {
         "spectral]",
     ),
     set_option,
-    option(
-        "--refine",
-        type=click.Choice(get_args(Refine)),
-        help="What makes boundaries follow the picture's edges; short for --set refine=….",
-    ),
+    refine_option("picture"),
     engine_option,
 )
 @group(
