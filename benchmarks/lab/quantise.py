@@ -41,7 +41,7 @@ def main(bundle: Path, output: Path, activations: bool) -> None:
         for name in source.manifest.files:
             if not name.startswith(network.removesuffix("onnx")):
                 (aside / name).parent.mkdir(exist_ok=True)
-                _link(source.path / name, aside / name)
+                shutil.copyfile(source.path / name, aside / name)
         (_dynamic if activations else _weights)(source.network, aside / network)
         _check(aside / network, bundle)
         _write_twin(aside, source.manifest)
@@ -62,14 +62,6 @@ def _check(graph: Path, bundle: Path) -> None:
         raise click.ClickException(
             f"{bundle} has no matrix product with float32 weights; export it with --weights fp32"
         )
-
-
-def _link(source: Path, target: Path) -> None:
-    """A second name for a file; a copy where the file system has no such thing."""
-    try:
-        target.hardlink_to(source)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _dynamic(source: Path, target: Path) -> None:

@@ -146,9 +146,11 @@ def _network(
     file = graph if plan is None else plan_name(graph)
     batch = BATCH if plan is None else plan.profile["batch"].max
     kind = "KIND_GPU" if gpu or plan is not None else "KIND_CPU"
-    _place(bundle.path / file, folder / "1" / file)
-    for weights in _weights(bundle, graph) if plan is None else ():
-        _place(bundle.path / weights, folder / "1" / weights)
+    if plan is None:
+        for name in (graph, *_weights(bundle, graph)):
+            _place_again(repository / MODEL / "1" / BUNDLE / name, folder / "1" / name)
+    else:
+        _place(bundle.path / file, folder / "1" / file)
     (folder / "config.pbtxt").write_text(
         network_config(bundle.manifest, graph, file, networks, batch, kind), encoding="utf-8"
     )
@@ -182,13 +184,20 @@ def _plans(bundle: Bundle) -> dict[str, PlanRecord]:
 
 
 def _place(source: Path, target: Path) -> None:
-    """A file of the bundle in the repository: the same one where the disk allows, for weights are
+    """A file of the bundle in the repository. Never a second name for the bundle's own: onnx
+    refuses to read weights that have one, and a change there would change what is served."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _place_again(placed: Path, target: Path) -> None:
+    """A file of the repository once more: the same one where the disk allows, for weights are
     large, else a copy."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(source.resolve(), target)
+        os.link(placed, target)
     except OSError:
-        shutil.copyfile(source, target)
+        shutil.copyfile(placed, target)
 
 
 def _picture(manifest: Manifest) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,13 @@ def test_networks_are_models_of_their_own_with_the_weights_they_load(tmp_path: P
         folder = f"mdrt_{graph.replace('.', '_')}/1"
         assert {f"{folder}/{graph}.onnx", f"{folder}/unet.onnx.data"} <= written
     assert {"mdrt_vae_encoder/1/vae_encoder.onnx", "mdrt_keys/1/keys.onnx"} <= written
+
+
+def test_the_bundle_keeps_its_files_to_itself(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(EMBEDDED, bundle)
+    assert triton(bundle, tmp_path / "models", "--networks", "onnxruntime").exit_code == 0
+    assert {file.stat().st_nlink for file in bundle.iterdir()} == {1}
 
 
 def test_configurations_are_what_triton_declares(tmp_path: Path) -> None:
