@@ -28,6 +28,7 @@ from ....runtime.pictures.output import read_record, result_files, write_result
 from ....runtime.segmentation import Segmentation
 from ....runtime.segmenter import EMBEDDED, Segmenter
 from ....runtime.sessions.library import Library
+from ..scenes.renderer import render
 from .shim import DISK_FULL, ENDED, KILL_AFTER, KILL_BEFORE, REFUSED, in_child
 
 
@@ -100,7 +101,7 @@ def _judge(scenario: Scenario, place: Path, where: str, status: int, fault: int)
 
 def scenarios() -> Iterator[Scenario]:
     """Everything that replaces something of its own."""
-    picture = np.asarray(Image.open(EMBEDDED.parents[2] / "examples" / "valley.png").convert("RGB"))
+    picture = render(0).image
     with Segmenter() as segmenter:
         results = {"old": segmenter(picture, ["sky", "water"]), "new": segmenter(picture, ["tree"])}
     yield Scenario(
