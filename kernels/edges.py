@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
 from . import cuda
 from .assign import Assignment, score_tiles
-from .cpu.upsampled import edge_labels, has_upsampled
+from .cpu.upsampled import edge_fits, edge_labels, has_upsampled
 from .grid import Array, Grid, Size, array_module, label_type, on_gpu
 from .resize import Banded, Stencil
 
@@ -53,27 +52,21 @@ def edge_grid(features: Sequence[Grid], size: Size) -> Size:
     return min(max(rows, 1), size[0]), min(max(columns, 1), size[1])
 
 
-@dataclass(frozen=True)
 class Guide:
-    """The picture I that scores follow."""
+    """The picture I that scores follow, and all of the filter that depends on it alone."""
 
-    image: Array
-    """(H, W, 3) uint8."""
-    small: Array
-    """(3, gh, gw) float32 in [0, 1], its means over the cells of the small grid."""
-
-
-class EdgeFilter:
-    """The part of the filter that depends on the guide alone."""
-
-    def __init__(self, guide: Guide, radius: int = RADIUS) -> None:
-        xp = array_module(guide.small)
-        self.guide = guide
+    def __init__(self, image: Array, small: Array, radius: int = RADIUS) -> None:
+        """Args:
+        image: (H, W, 3) uint8.
+        small: (3, gh, gw) float32 in [0, 1], its means over the cells of the small grid.
+        radius: r, in cells of the small grid.
+        """
+        xp = array_module(small)
+        self.image, self.small, self.radius = image, small, radius
         self._rows, self._columns = (
-            Banded(_box(n, radius), xp, outputs=BAND) for n in guide.small.shape[1:]
+            Banded(_box(n, radius), xp, outputs=BAND) for n in small.shape[1:]
         )
-        small = guide.small
-        mean = self._mean = self._average(small)
+        mean = self.mean = self._average(small)
         covariance = xp.empty((3, 3, *small.shape[1:]), dtype="float32")
         pairs = [(i, j) for i in range(3) for j in range(i, 3)]
         for chunk in _chunks(pairs, small.shape[1:]):
@@ -82,15 +75,20 @@ class EdgeFilter:
                 covariance[i, j] = covariance[j, i] = average - mean[i] * mean[j]
         for i in range(3):
             covariance[i, i] += EPSILON
-        self._inverse = _inverse(covariance)
+        self.inverse = _inverse(covariance)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        return sum(a.nbytes for a in (self.image, self.small, self.mean, self.inverse))
 
     def fit(self, scores: Array) -> Array:
         """ā and b̄ of scores p (classes, gh, gw): (4, classes, gh, gw) float32, b̄ last."""
         xp = array_module(scores)
-        small, mean = self.guide.small, self._average(scores)
-        together = self._average(small[:, None] * scores) - self._mean[:, None] * mean
-        a = sum(self._inverse[:, j, None] * together[j] for j in range(3))
-        b = mean - (a * self._mean[:, None]).sum(axis=0)
+        small, mean = self.small, self._average(scores)
+        together = self._average(small[:, None] * scores) - self.mean[:, None] * mean
+        a = sum(self.inverse[:, j, None] * together[j] for j in range(3))
+        b = mean - (a * self.mean[:, None]).sum(axis=0)
         return self._average(xp.concatenate([a, b[None]]))
 
     def _average(self, values: Array) -> Array:
@@ -98,30 +96,29 @@ class EdgeFilter:
         return self._columns.across(self._rows.down(values))
 
 
-def assign_along_edges(
-    scores: Array, guide: Guide, absent: Array | None = None, radius: int = RADIUS
-) -> Assignment:
+def assign_along_edges(scores: Array, guide: Guide, absent: Array | None = None) -> Assignment:
     """The class of the highest filtered score at each pixel; its confidence is that score.
 
     `scores` (classes, gh, gw) float32 lie on the guide's small grid. Classes of the mask `absent`
     (classes,) bool win nowhere; one at least must be left. The first class wins a tie.
     """
-    edges = EdgeFilter(guide, radius)
     xp = array_module(scores)
     size = (guide.image.shape[0], guide.image.shape[1])
     labels = xp.zeros(size, dtype=label_type(len(scores)))
     best = xp.full(size, -xp.inf, dtype="float32")
     if on_gpu(scores):
         for group in _chunks(range(len(scores)), scores.shape[1:]):
-            fits = edges.fit(scores[group[0] : group[-1] + 1])
+            fits = guide.fit(scores[group[0] : group[-1] + 1])
             cuda.edge_labels(fits, guide.image, group[0], absent, labels, best)
         return Assignment(labels, best)
     open_to = range(len(scores)) if absent is None else xp.flatnonzero(~absent).tolist()
     for chunk in _chunks(open_to, scores.shape[1:]):
         if has_upsampled():
-            edge_labels(edges.fit(scores[list(chunk)]), guide.image, list(chunk), labels, best)
+            some = scores[list(chunk)]
+            fits = edge_fits(some, guide.small, guide.mean, guide.inverse, guide.radius)
+            edge_labels(fits, guide.image, list(chunk), labels, best)
             continue
-        for tile, block in _filtered_tiles(edges, scores[list(chunk)]):
+        for tile, block in _filtered_tiles(guide, scores[list(chunk)]):
             for label, score in zip(chunk, block, strict=True):
                 wins = score > best[tile]
                 xp.copyto(best[tile], score, where=wins)
@@ -129,13 +126,12 @@ def assign_along_edges(
     return Assignment(labels, best)
 
 
-def scores_along_edges(scores: Array, guide: Guide, radius: int = RADIUS) -> Array:
+def scores_along_edges(scores: Array, guide: Guide) -> Array:
     """Every class's filtered score at every pixel, (classes, H, W) float32."""
-    edges = EdgeFilter(guide, radius)
     full = array_module(scores).empty((len(scores), *guide.image.shape[:2]), dtype="float32")
     for group in _chunks(range(len(scores)), scores.shape[1:]):
         chunk = slice(group[0], group[-1] + 1)
-        for (rows, columns), block in _filtered_tiles(edges, scores[chunk]):
+        for (rows, columns), block in _filtered_tiles(guide, scores[chunk]):
             full[chunk, rows, columns] = block
     return full  # type: ignore[no-any-return]
 
@@ -147,12 +143,10 @@ def _chunks(maps: Sequence[Item], grid: tuple[int, ...]) -> Iterator[Sequence[It
         yield maps[start : start + step]
 
 
-def _filtered_tiles(
-    edges: EdgeFilter, scores: Array
-) -> Iterator[tuple[tuple[slice, slice], Array]]:
+def _filtered_tiles(guide: Guide, scores: Array) -> Iterator[tuple[tuple[slice, slice], Array]]:
     """Yield ((rows, columns), q on that tile (classes, rows, columns))."""
-    image = edges.guide.image
-    fits = edges.fit(scores)
+    image = guide.image
+    fits = guide.fit(scores)
     maps = Grid(fits.reshape(-1, *fits.shape[2:]))
     for tile, block in score_tiles([maps], (image.shape[0], image.shape[1])):
         *slopes, filtered = block.reshape(4, -1, *block.shape[1:])

@@ -9,14 +9,11 @@ from __future__ import annotations
 from functools import reduce
 from operator import add
 
-import numpy as np
-
 from .. import kernels
-from ..kernels import Array, Assignment, Grid, Guide, Size, void
+from ..kernels import Array, Assignment, Grid, Size, void
 from .heads.base import Reading
 from .heads.options import Refine
 from .look.taps import Taps
-from .pictures.images import shrink
 
 
 def label_pixels(
@@ -48,12 +45,11 @@ def _assign(
         grid = kernels.edge_grid(features or scores, size)
         fine = _fine(reading, grid)
         if refine == "guided":
-            image = taps.network.device.upload(np.ascontiguousarray(taps.image))
-            edges = Guide(image, _small(taps, grid))
-            full = kernels.scores_along_edges(fine, edges) if keep else None
-            return kernels.assign_along_edges(fine, edges, absent), full
+            guide = taps.guide(grid)
+            full = kernels.scores_along_edges(fine, guide) if keep else None
+            return kernels.assign_along_edges(fine, guide, absent), full
         if refine == "pamr":
-            fine = kernels.pamr(fine, _small(taps, grid))
+            fine = kernels.pamr(fine, taps.small(grid))
         scores, features = [Grid(fine)], ()
     xp = taps.network.device.xp
     norms = taps.norms(features) if features else xp.ones(size, dtype="float32")
@@ -68,9 +64,3 @@ def _fine(reading: Reading, grid: Size) -> Array:
     if features:
         return kernels.fine_scores(scores, features, grid, reading.maps, reading.attention)
     return reduce(add, (kernels.resize(level, grid) for level in scores))
-
-
-def _small(taps: Taps, grid: Size) -> Array:
-    """The picture on a small grid on the device, (3, *grid) float32 in [0, 1]."""
-    small = shrink(taps.image, grid).transpose(2, 0, 1).astype(np.float32, order="C") / 255
-    return taps.network.device.upload(small)

@@ -45,6 +45,10 @@ FOR_NUMPY int mdrt_mean_rows(const MeanRows* m) {
 // Whether this processor has upsampled.h: 1 or 0.
 FOR_NUMPY int mdrt_has_upsampled() { return arrays::kernels().upsampled != nullptr ? 1 : 0; }
 
+FOR_NUMPY int mdrt_edge_fits(const EdgeFits* e) {
+  return arrays::guarded([&] { arrays::kernels().upsampled->fits(*e, *Scratch::shared()); });
+}
+
 FOR_NUMPY int mdrt_edge_labels(const EdgeLabels* e) {
   return arrays::guarded([&] { arrays::kernels().upsampled->labels(*e, *Scratch::shared()); });
 }

@@ -38,6 +38,7 @@ struct MeanMap {
 
 // Of upsampled.h.
 struct Upsampled {
+  void (*fits)(const EdgeFits&, Scratch&);
   void (*labels)(const EdgeLabels&, Scratch&);
   void (*overlap)(const Overlap&, Scratch&);
 };

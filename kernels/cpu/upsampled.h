@@ -35,6 +35,92 @@ static void between(const float* first, const float* second, float share, size_t
   }
 }
 
+constexpr size_t kFit = 64;  // numbers a cell: three slopes and an offset, of 16 classes
+
+typedef double Wide __attribute__((vector_size(64), aligned(64), may_alias));
+typedef float Half __attribute__((vector_size(32), aligned(32), may_alias));
+
+// wide += sign · x, of the numbers of a cell.
+template <typename Number>
+static inline void accumulate(const Number* x, double sign, double* wide) {
+  typedef Number Eight __attribute__((vector_size(8 * sizeof(Number)), aligned(8 * sizeof(Number)), may_alias));
+  for (size_t i = 0; i < kFit; i += 8)
+    *reinterpret_cast<Wide*>(wide + i) +=
+        __builtin_convertvector(*reinterpret_cast<const Eight*>(x + i), Wide) * sign;
+}
+
+// The means over windows, clipped at the borders, of (height, width, kFit): read(y) gives a row,
+// write(y, means) takes one. Sums run along columns, then along rows, in double: what enters is
+// what leaves.
+template <typename Read, typename Write>
+static void average(size_t height, size_t width, size_t radius, Scratch& scratch, const Read& read,
+                    const Write& write) {
+  auto columns = scratch.lend<double>(width * kFit), run = scratch.lend<double>(kFit);
+  auto means = scratch.lend<float>(width * kFit);
+  std::fill(columns.get(), columns.get() + width * kFit, 0.0);
+  const auto add_row = [&](size_t y, double sign) {
+    const float* const row = read(y);
+    for (size_t x = 0; x < width; ++x) accumulate(row + x * kFit, sign, columns.get() + x * kFit);
+  };
+  for (size_t y = 0; y < std::min(radius, height); ++y) add_row(y, 1.0);
+  for (size_t y = 0; y < height; ++y) {
+    if (y + radius < height) add_row(y + radius, 1.0);
+    if (y > radius) add_row(y - radius - 1, -1.0);
+    const size_t high = std::min(y + radius, height - 1) + 1 - (y > radius ? y - radius : 0);
+    std::fill(run.get(), run.get() + kFit, 0.0);
+    for (size_t x = 0; x < std::min(radius, width); ++x)
+      accumulate(columns.get() + x * kFit, 1.0, run.get());
+    for (size_t x = 0; x < width; ++x) {
+      if (x + radius < width) accumulate(columns.get() + (x + radius) * kFit, 1.0, run.get());
+      if (x > radius) accumulate(columns.get() + (x - radius - 1) * kFit, -1.0, run.get());
+      const size_t wide = std::min(x + radius, width - 1) + 1 - (x > radius ? x - radius : 0);
+      const double share = 1.0 / double(high * wide);
+      for (size_t i = 0; i < kFit; i += 8)
+        *reinterpret_cast<Half*>(means.get() + x * kFit + i) =
+            __builtin_convertvector(*reinterpret_cast<const Wide*>(run.get() + i) * share, Half);
+    }
+    write(y, means.get());
+  }
+}
+
+static void fits(const EdgeFits& e, Scratch& scratch) {
+  const size_t area = e.height * e.width, line = e.width * kFit;
+  auto packed = scratch.lend<float>(area * 16), products = scratch.lend<float>(line);
+  auto own = scratch.lend<float>(area * kFit);
+  pack(e.scores, e.classes, area, 16, packed.get());
+  const auto scores_and_products = [&](size_t y) {
+    for (size_t x = 0; x < e.width; ++x) {
+      const size_t cell = y * e.width + x;
+      const Vector p = load(packed.get() + cell * 16, 16);
+      float* const to = products.get() + x * kFit;
+      for (size_t i = 0; i < 3; ++i) store(p * e.small[i * area + cell], to + 16 * i, 16);
+      store(p, to + 48, 16);
+    }
+    return products.get();
+  };
+  const auto solve = [&](size_t y, const float* means) {
+    for (size_t x = 0; x < e.width; ++x) {
+      const size_t cell = y * e.width + x;
+      const float* const from = means + x * kFit;
+      float* const to = own.get() + cell * kFit;
+      const Vector p = load(from + 48, 16);
+      Vector together[3], offset = p;
+      for (size_t i = 0; i < 3; ++i) together[i] = load(from + 16 * i, 16) - p * e.mean[i * area + cell];
+      for (size_t i = 0; i < 3; ++i) {
+        Vector slope = {};
+        for (size_t j = 0; j < 3; ++j) slope += together[j] * e.inverse[(3 * i + j) * area + cell];
+        offset -= slope * e.mean[i * area + cell];
+        store(slope, to + 16 * i, 16);
+      }
+      store(offset, to + 48, 16);
+    }
+  };
+  average(e.height, e.width, e.radius, scratch, scores_and_products, solve);
+  average(
+      e.height, e.width, e.radius, scratch, [&](size_t y) { return own.get() + y * line; },
+      [&](size_t y, const float* means) { std::copy(means, means + line, e.fits + y * line); });
+}
+
 template <int kApart>
 struct Apart {
   static constexpr int at(int lane) { return lane ^ kApart; }
@@ -48,17 +134,14 @@ static inline Vector larger(Vector x) {
 
 template <typename Label>
 static void label_rows(const EdgeLabels& e, Scratch& scratch) {
-  const size_t h = e.rows.inputs, w = e.columns.inputs, apart = 64;  // four maps of 16 classes
-  auto packed = scratch.lend<float>(h * w * apart);
-  for (size_t map = 0; map < 4; ++map)
-    pack(e.fits + map * e.classes * h * w, e.classes, h * w, apart, packed.get() + 16 * map);
+  const size_t w = e.columns.inputs, apart = kFit;
   auto row = scratch.lend<float>(w * apart);
   const std::vector<Tap> down = taps(e.rows), across = taps(e.columns);
   Vector missing = {};
   for (size_t c = e.classes; c < 16; ++c) missing[c] = -INFINITY;
   for (size_t y = e.first; y < e.last; ++y) {
-    between(packed.get() + down[y].low * w * apart, packed.get() + down[y].high * w * apart,
-            down[y].far, w * apart, row.get());
+    between(e.fits + down[y].low * w * apart, e.fits + down[y].high * w * apart, down[y].far,
+            w * apart, row.get());
     for (size_t x = 0; x < e.columns.outputs; ++x) {
       const Tap& tap = across[x];
       const size_t pixel = y * e.columns.outputs + x;
@@ -121,6 +204,6 @@ static void overlap(const Overlap& o, Scratch& scratch) {
     for (size_t i = 0; i < h * w; ++i) o.totals[c * h * w + i] = sums[i * 16 + c];
 }
 
-static constexpr Upsampled kernels = {labels, overlap};
+static constexpr Upsampled kernels = {fits, labels, overlap};
 
 }  // namespace upsampled

@@ -29,6 +29,15 @@ class Axis(ctypes.Structure):
     )
 
 
+class EdgeFits(ctypes.Structure):
+    """work.h's."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("scores", "small", "mean", "inverse", "fits")),
+        *((name, ctypes.c_size_t) for name in ("classes", "height", "width", "radius")),
+    )
+
+
 class EdgeLabels(ctypes.Structure):
     """work.h's."""
 
@@ -56,18 +65,32 @@ def has_upsampled() -> bool:
     return library is not None and bool(library.mdrt_has_upsampled())
 
 
+def edge_fits(scores: Floats, small: Floats, mean: Floats, inverse: Floats, radius: int) -> Floats:
+    """ā and b̄ (edges.py) of the scores p (up to 16 classes, gh, gw): (gh, gw, 4, 16), zeros for
+    classes that there are not. The rest as `edges.Guide` has it."""
+    library = loaded()
+    assert library is not None
+    classes, height, width = scores.shape
+    fits = np.empty((height, width, 4, CLASSES), np.float32)
+    given = [np.ascontiguousarray(a, np.float32) for a in (scores, small, mean, inverse)]
+    arrays = [array.ctypes.data for array in (*given, fits)]
+    asked = EdgeFits(*arrays, classes, height, width, radius)
+    called(library.mdrt_edge_fits(ctypes.byref(asked)))
+    return fits
+
+
 def edge_labels(
     fits: Floats, image: NDArray[np.uint8], numbers: list[int], labels: NDArray[Any], best: Floats
 ) -> None:
-    """Let classes win pixels, in place; `fits` are their ā and b̄ (4, up to 16 classes, gh, gw),
-    `numbers` their labels, ascending. The rest as `cuda.edge_labels` has it."""
+    """Let classes win pixels, in place; `fits` are those of `edge_fits`, `numbers` the classes'
+    labels, ascending. The rest as `cuda.edge_labels` has it."""
     library = loaded()
     assert library is not None
-    fits, image = np.ascontiguousarray(fits), np.ascontiguousarray(image)
+    image = np.ascontiguousarray(image)
     named = np.array(numbers, np.int32)
     arrays = [array.ctypes.data for array in (fits, image, named, labels, best)]
     size: Size = labels.shape[0], labels.shape[1]
-    axes = _axes(fits.shape[2:], (1.0, 1.0), size)
+    axes = _axes(fits.shape[:2], (1.0, 1.0), size)
 
     def win(rows: slice) -> None:
         asked = EdgeLabels(

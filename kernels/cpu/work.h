@@ -74,10 +74,21 @@ struct Axis {
   double step;
 };
 
-// What up to 16 classes win of the rows from `first` up to `last` of a picture (kernels/edges.py): fits (4,
-// classes, inputs of rows, inputs of columns) float32, the slopes of the three colours, then the
-// offset; image (outputs of rows, outputs of columns, 3); labels, uint16 if `wide` and else uint8, and
-// best hold the winners so far, and get numbers[i] for class i.
+// The affine functions of a picture's colours that fit the scores of up to 16 classes in windows of a
+// radius, averaged over the windows (kernels/edges.py): scores (classes, height, width); small and
+// mean (3, height, width), the picture and its means over the windows; inverse (3, 3, height, width),
+// of the covariances; fits (height, width, 4, 16), the slopes of the three colours, then the
+// offset, of each class, zeros for classes that there are not; all float32.
+struct EdgeFits {
+  const float *scores, *small, *mean, *inverse;
+  float* fits;
+  size_t classes, height, width, radius;
+};
+
+// What up to 16 classes win of the rows from `first` up to `last` of a picture: fits as
+// above, (inputs of rows, inputs of columns, 4, 16); image (outputs of rows, outputs of columns, 3);
+// labels, uint16 if `wide` and else uint8, and best hold the winners so far, and get numbers[i] for
+// class i.
 struct EdgeLabels {
   const float* fits;
   const uint8_t* image;

@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,9 @@ JOINT: Final = " and "  # the official prompt: "road and sidewalk and …"
 
 UNSEEN: Final = ("Cc", "Cf", "Me", "Mn", "Zl", "Zp", "Zs")
 """Unicode categories of characters without a shape of their own: controls, zero-width, marks."""
+
+KEPT_TOKENS: Final = 4096
+"""Texts whose tokens are kept: a list is asked again and again, with a name more or less."""
 
 NEVER: Final = ("Cc", "Cs")
 """Of characters that no name has: controls, and halves of others."""
@@ -98,6 +102,7 @@ class PromptTokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._tokenizer.encode_special_tokens = True  # names are text: "<|endoftext|>" ends nothing
+        self._tokens = lru_cache(KEPT_TOKENS)(self._read)
         self.spec = spec
 
     def empty(self) -> Prompts:
@@ -168,11 +173,11 @@ class PromptTokenizer:
         begins = self.spec.begins
         return Prompts(names, tuple(texts), ids, lengths, where, places, classes, begins)
 
-    def _tokens(self, text: str) -> list[tuple[int, tuple[int, int]]]:
+    def _read(self, text: str) -> tuple[tuple[int, tuple[int, int]], ...]:
         """Ids and character offsets, without begin and end."""
         with self._trusted("cannot read a name"):
             encoding = self._tokenizer.encode(text, add_special_tokens=False)
-            return list(zip(encoding.ids, encoding.offsets, strict=True))
+            return tuple(zip(encoding.ids, encoding.offsets, strict=True))
 
     @contextmanager
     def _trusted(self, what: str) -> Iterator[None]:

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import kernels
-from ...kernels import Array, Grid, Size
+from ...kernels import Array, Grid, Guide, Size
 from ..bundle.contract import AttentionOutput, FeatureOutput, aligned_name
 from ..bundle.cuts import Cut
 from ..errors import MdrtError
+from ..pictures.images import shrink
 from . import tiles
 from .clock import StageClock
 from .kept import Kept
@@ -281,6 +282,20 @@ class Taps:
             found = kernels.pixel_norms(features, self.size), features
             self._kept.put(key, found)
         return found[0]
+
+    def small(self, grid: Size) -> Array:
+        """The picture's means over the cells of a grid, (3, *grid) float32 in [0, 1]."""
+        means = shrink(self.image, grid).transpose(2, 0, 1).astype(np.float32, order="C") / 255
+        return self.network.device.upload(means)
+
+    def guide(self, grid: Size) -> Guide:
+        """What scores on a grid follow the picture's edges by."""
+        found: Guide | None = self._kept.get(("guide", grid))
+        if found is None:
+            image = self.network.device.upload(np.ascontiguousarray(self.image))
+            found = Guide(image, self.small(grid))
+            self._kept.put(("guide", grid), found)
+        return found
 
     def release(self) -> None:
         """Let everything go that was computed; what is asked for again is computed again."""

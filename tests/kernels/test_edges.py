@@ -16,18 +16,18 @@ from mdrt.kernels import (
     edge_grid,
     scores_along_edges,
 )
-from mdrt.kernels.edges import CHUNK, EPSILON
+from mdrt.kernels.edges import CHUNK, EPSILON, RADIUS
 
 from .strategies import SEEDS
 
 SIDES = st.integers(1, 9)
 
 
-def guide_of(image: NDArray[np.uint8], factor: int = 1) -> Guide:
+def guide_of(image: NDArray[np.uint8], factor: int = 1, radius: int = RADIUS) -> Guide:
     """The picture, and its means over cells of factor² pixels."""
     h, w = image.shape[0] // factor, image.shape[1] // factor
     means = image.reshape(h, factor, w, factor, 3).mean((1, 3))
-    return Guide(image, (means.transpose(2, 0, 1) / 255).astype(np.float32))
+    return Guide(image, (means.transpose(2, 0, 1) / 255).astype(np.float32), radius)
 
 
 def picture(seed: int, height: int, width: int) -> NDArray[np.uint8]:
@@ -73,7 +73,7 @@ def test_it_is_the_guided_filter_where_the_small_grid_is_the_pictures(
     image = picture(seed, height, width)
     scores = np.random.default_rng(seed).standard_normal((classes, height, width))
     scores = scores.astype(np.float32)
-    actual = scores_along_edges(scores, guide_of(image), radius)
+    actual = scores_along_edges(scores, guide_of(image, radius=radius))
     assert actual.dtype == np.float32
     np.testing.assert_allclose(actual, naive_filter(image, scores, radius), atol=2e-3)
 
@@ -82,10 +82,10 @@ def test_it_is_the_guided_filter_where_the_small_grid_is_the_pictures(
 @settings(max_examples=20)
 def test_labels_are_the_argmax_of_the_scores(seed: int, classes: int, factor: int) -> None:
     random = np.random.default_rng(seed)
-    guide = guide_of(picture(seed, 6 * factor, 5 * factor), factor)
+    guide = guide_of(picture(seed, 6 * factor, 5 * factor), factor, 2)
     scores = random.standard_normal((classes, 6, 5)).astype(np.float32)
-    full = scores_along_edges(scores, guide, 2)
-    found = assign_along_edges(scores, guide, radius=2)
+    full = scores_along_edges(scores, guide)
+    found = assign_along_edges(scores, guide)
     assert found.labels.dtype == np.uint8
     chosen = np.take_along_axis(full, found.labels[None].astype(np.int64), axis=0)[0]
     assert (full.max(axis=0) - chosen).max() < 1e-5  # slopes can be tens: scores are as near
@@ -93,7 +93,7 @@ def test_labels_are_the_argmax_of_the_scores(seed: int, classes: int, factor: in
     absent = random.random(classes) < 0.5
     absent[random.integers(classes)] = False
     full[absent] = -np.inf
-    some = assign_along_edges(scores, guide, absent, radius=2)
+    some = assign_along_edges(scores, guide, absent)
     assert not absent[np.unique(some.labels)].any()
     chosen = np.take_along_axis(full, some.labels[None].astype(np.int64), axis=0)[0]
     assert (full.max(axis=0) - chosen).max() < 1e-5
@@ -103,10 +103,10 @@ def test_labels_are_the_argmax_of_the_scores(seed: int, classes: int, factor: in
 @settings(max_examples=20)
 def test_what_all_classes_share_changes_nothing(seed: int, shift: float, factor: float) -> None:
     """The filter is linear and keeps constants."""
-    guide = guide_of(picture(seed, 12, 10), 2)
+    guide = guide_of(picture(seed, 12, 10), 2, 1)
     scores = np.random.default_rng(seed).standard_normal((3, 6, 5)).astype(np.float32)
-    plain = scores_along_edges(scores, guide, 1)
-    moved = scores_along_edges((factor * scores + shift).astype(np.float32), guide, 1)
+    plain = scores_along_edges(scores, guide)
+    moved = scores_along_edges((factor * scores + shift).astype(np.float32), guide)
     np.testing.assert_allclose(moved, factor * plain + shift, atol=1e-3)
 
 
@@ -157,11 +157,11 @@ def test_the_small_grid(
 
 def test_without_edges_a_large_region_keeps_its_score() -> None:
     """A plain picture: windows average, and nothing else happens."""
-    guide = guide_of(np.full((40, 40, 3), 128, np.uint8), 2)
+    guide = guide_of(np.full((40, 40, 3), 128, np.uint8), 2, 2)
     scores = np.zeros((2, 20, 20), np.float32)
     scores[1, :, 10:] = 1
     scores[0] = 1 - scores[1]
-    filtered = scores_along_edges(scores, guide, 2)
+    filtered = scores_along_edges(scores, guide)
     np.testing.assert_allclose(filtered[1, :, :10], 0, atol=1e-4)
     np.testing.assert_allclose(filtered[1, :, 30:], 1, atol=1e-4)
     np.testing.assert_allclose(filtered.sum(axis=0), 1, atol=1e-4)
