@@ -2,7 +2,8 @@
 CVPR 2024, arXiv 2312.00878).
 
 The second stream runs beside the last six blocks, with one iteration and a temperature from the
-tokens' own length, as published; it stands in the graph.
+tokens' own length, as published; it stands in the graph. Positions are resized as transformers
+and MaskCLIP do it (bicubic, a = −0.75); GEM's code antialiases (a = −0.5).
 """
 
 from __future__ import annotations

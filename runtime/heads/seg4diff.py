@@ -2,7 +2,7 @@
 attention that both share.
 
 The published prompt and argmax know which classes are in the picture; here they are the names'
-own.
+own, joined by "and" as for every head, where the published ones are joined by blanks.
 """
 
 from __future__ import annotations

@@ -83,6 +83,7 @@ def test_labels_are_a_naive_pipelines(sd3: Path, sd3_report: ExportReport) -> No
         image = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
         result = segmenter(image, NAMES, head="seg4diff")
         (prompt,) = result.record()["settings"]["prompts"]
+        assert prompt == " and ".join(NAMES)
         expected = naive(pipeline, image, prompt, noise, sigma)
         assert len(np.unique(expected)) > 1
         equal.append((result.labels == expected).mean())

@@ -51,17 +51,16 @@ def image(segmenter: mdrt.Segmenter) -> NDArray[np.uint8]:
     return render(11, size=side).image[: side - 16]
 
 
-def naive_maps(clip: Path, image: NDArray[np.uint8], head: str) -> tuple[np.ndarray, np.ndarray]:
-    """Patches in the space of words, and the names there: (patches, E), (K, E)."""
+def naive_inputs(clip: Path, image: NDArray[np.uint8]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The weights by name, and the picture as CLIP takes it, (3, H, W)."""
     weights = {n: v.astype(np.float64) for n, v in load_file(clip / "model.safetensors").items()}
     mean = np.array([0.48145466, 0.4578275, 0.40821073])
     deviation = np.array([0.26862954, 0.26130258, 0.27577711])
-    pixels = ((image / 255 - mean) / deviation).transpose(2, 0, 1)
-    features = (
-        gem.features(weights, pixels, **CLIP)
-        if head == "gem"
-        else maskclip.features(weights, pixels, **CLIP)[0]
-    )
+    return weights, ((image / 255 - mean) / deviation).transpose(2, 0, 1)
+
+
+def naive_names(clip: Path, weights: dict[str, np.ndarray]) -> np.ndarray:
+    """The names where their sentences are: (K, E)."""
     words = json.loads((clip / "config.json").read_text())["text_config"]
     tokenizer = Tokenizer.from_file(str(clip.with_suffix(".bundle") / "tokenizer/tokenizer.json"))
     embeddings = []
@@ -78,17 +77,27 @@ def naive_maps(clip: Path, image: NDArray[np.uint8], head: str) -> tuple[np.ndar
             for sentence in sentences
         ]
         embeddings.append(found)
-    return features, np.stack([vit.unit(np.mean(own, axis=0)[None])[0] for own in embeddings])
+    return np.stack([vit.unit(np.mean(own, axis=0)[None])[0] for own in embeddings])
+
+
+def naive_labels(scores: np.ndarray, image: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The best name of every pixel, of scores (patches, K)."""
+    rows, columns = (side // 8 for side in image.shape[:2])
+    maps = scores.T.reshape(-1, rows, columns)
+    return resizing.bilinear(maps, (image.shape[0], image.shape[1])).argmax(axis=0)
 
 
 @pytest.mark.parametrize("head", ["maskclip", "gem"])
 def test_labels_are_the_naive_ones(
     clip: Path, segmenter: mdrt.Segmenter, image: NDArray[np.uint8], head: str
 ) -> None:
-    features, names = naive_maps(clip, image, head)
-    rows, columns = (side // 8 for side in image.shape[:2])
-    scores = (features @ names.T).T.reshape(-1, rows, columns)
-    expected = resizing.bilinear(scores, (image.shape[0], image.shape[1])).argmax(axis=0)
+    weights, pixels = naive_inputs(clip, image)
+    features = (
+        gem.features(weights, pixels, **CLIP)
+        if head == "gem"
+        else maskclip.features(weights, pixels, **CLIP)[0]
+    )
+    expected = naive_labels(features @ naive_names(clip, weights).T, image)
     assert len(np.unique(expected)) > 1
     result = segmenter(image, NAMES, head=head, templates="one")
     assert np.mean(result.labels == expected) >= 0.999
@@ -125,19 +134,31 @@ def test_heads_read_what_they_need(
             segmenter.settle(head)
 
 
-def test_cleaning_changes_what_it_should(
+def test_cleaned_labels_are_the_naive_ones(
     clip: Path, segmenter: mdrt.Segmenter, image: NDArray[np.uint8]
 ) -> None:
+    """Prompt denoising, key smoothing of all cells and of the less sure half, and both together."""
+    weights, pixels = naive_inputs(clip, image)
+    features, keys = maskclip.features(weights, pixels, **CLIP)
+    scores = features @ naive_names(clip, weights).T
+    probabilities = scaling.softmax(maskclip.SHARPNESS * scores)
+    least = float(np.sort(probabilities.max(axis=0))[:2].mean())  # between the two least likely
+    unsure = float(np.median(probabilities.max(axis=1)))
+    dropped = maskclip.dropped(scores, least)
+    assert dropped.sum() == 1
+    kept = np.where(dropped, -100, scores)
     look = segmenter.look(image)
-    plain = look.segment(NAMES, templates="one", scores=True)
-    features, names = naive_maps(clip, image, "maskclip")
-    best = np.sort(scaling.softmax(maskclip.SHARPNESS * features @ names.T).max(axis=0))
-    certain = look.segment(NAMES, templates="one", denoising=float(best[:2].mean()))
-    assert len(certain.settings["absent"]) == 1
-    absent = [certain.classes.index(name) for name in certain.settings["absent"]]
-    assert not np.isin(certain.labels, absent).any()
-    smooth = look.segment(NAMES, templates="one", smoothing=1.0, scores=True)
-    assert not np.allclose(smooth.scores, plain.scores)
+    for expected, settings in (
+        (kept, {"denoising": least}),
+        (maskclip.smoothed(scores, keys, 1.0), {"smoothing": 1.0}),
+        (maskclip.smoothed(scores, keys, unsure), {"smoothing": unsure}),
+        (maskclip.smoothed(kept, keys, 1.0), {"denoising": least, "smoothing": 1.0}),
+    ):
+        result = look.segment(NAMES, templates="one", **settings)
+        assert np.mean(result.labels == naive_labels(expected, image)) >= 0.999, settings
+        absent = [result.classes.index(name) for name in result.settings["absent"]]
+        assert absent == (np.flatnonzero(dropped).tolist() if "denoising" in settings else [])
+        assert not np.isin(result.labels, absent).any()
 
 
 def test_large_pictures_are_tiled_and_mirrors_averaged(segmenter: mdrt.Segmenter) -> None:
