@@ -15,7 +15,7 @@ from ..runtime.look.prompts import load_classes, shown_names, with_background
 from ..runtime.writers import FORMATS, PNG
 from .asking import Segments, check_words, choose_head
 from .groups import Command, experts, group, option
-from .options import engine_option, provider_option, set_option, threads_option
+from .options import COUNT, engine_option, head_option, provider_option, set_option, threads_option
 
 if TYPE_CHECKING:
     from ..runtime.batch.shards import Job, Outcome, Shard
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 )
 @group(
     "How",
-    option("--head", metavar="NAME", help="The method; `mdrt heads` lists them."),
+    head_option,
     set_option,
     engine_option,
 )
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     ),
     option(
         "--shard",
-        type=click.IntRange(min=1),
+        type=COUNT,
         default=1000,
         show_default=True,
         help="Pictures that are written together, and done again if a node dies.",
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     option("--ray", metavar="ADDRESS", help="A Ray cluster: its address, auto or local."),
     option(
         "--workers",
-        type=click.IntRange(min=1),
+        type=COUNT,
         default=1,
         show_default=True,
         help="How many load the model, with --ray.",
@@ -95,7 +95,7 @@ if TYPE_CHECKING:
     option("--column", default="image", show_default=True, help="Of Parquet files."),
     option(
         "--max-size",
-        type=click.IntRange(min=1),
+        type=COUNT,
         metavar="PIXELS",
         help="Reduce a picture's longer side to this for the network.",
     ),

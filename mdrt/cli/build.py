@@ -14,7 +14,7 @@ from ..runtime.bundle.cuts import WHOLE
 from ..runtime.bundle.plan import LIBRARIES, PlanRecord
 from ..runtime.sessions.library import Library, open_library
 from .groups import Command, experts, group, option
-from .options import PATH, json_option, profile_option
+from .options import COUNT, PATH, json_option, profile_option
 from .tables import engine_table, print_whole
 
 
@@ -50,7 +50,7 @@ from .tables import engine_table, print_whole
 @experts(
     option(
         "--workspace",
-        type=click.IntRange(min=1),
+        type=COUNT,
         metavar="MIB",
         help="The most scratch memory on the device.",
     ),

@@ -23,7 +23,15 @@ from .eval_asked import Asked, parse_head
 from .eval_compare import bundle_folders, show_comparison
 from .eval_run import EvaluationRun, show
 from .groups import Command, experts, group, option
-from .options import PATH, engine_option, json_option, out_option, provider_option, set_option
+from .options import (
+    COUNT,
+    PATH,
+    engine_option,
+    json_option,
+    out_option,
+    provider_option,
+    set_option,
+)
 from .tables import print_whole
 
 GONE: Final[Mapping[str, str]] = {
@@ -48,7 +56,7 @@ def _data(bundle: Callable[[Any], Any]) -> Callable[[Any], Any]:
         data = group(
             "Data",
             option("--root", type=PATH, help="The folder that DATASET lies in."),
-            option("--limit", type=click.IntRange(min=1), help="The first pictures only."),
+            option("--limit", type=COUNT, help="The first pictures only."),
             bundle,
         )(command)
         return click.argument("dataset", type=click.Choice(NAMES), metavar="DATASET")(data)
@@ -119,7 +127,7 @@ def _results(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             option(
                 "--train-limit",
-                type=click.IntRange(min=1),
+                type=COUNT,
                 default=200,
                 show_default=True,
                 help="Pictures of the training split that prototypes-gt learns from.",

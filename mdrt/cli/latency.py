@@ -21,7 +21,7 @@ from ..runtime.bundle.loading import load_bundle
 from ..runtime.errors import MdrtError
 from .bench import count_option, pipeline_option, show, size_option, task_of, vae_option, write
 from .groups import Command, experts, group, option
-from .options import engine_option, json_option, out_option, threads_option
+from .options import COUNT, engine_option, json_option, out_option, threads_option
 
 Report = dict[str, Any]
 
@@ -34,7 +34,7 @@ _BESIDE: Final = 4  # contenders, of 13 characters each
     engine_option,
     size_option,
     count_option,
-    option("--images", type=click.IntRange(min=1), default=3, show_default=True),
+    option("--images", type=COUNT, default=3, show_default=True),
 )
 @group(
     "Beside what",
@@ -54,7 +54,7 @@ _BESIDE: Final = 4  # contenders, of 13 characters each
     option("--warmup", type=click.IntRange(min=0), default=1, show_default=True),
     option(
         "--rounds",
-        type=click.IntRange(min=1),
+        type=COUNT,
         default=2,
         show_default=True,
         help="Every contender in turn, in fresh processes, this many times.",

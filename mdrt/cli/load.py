@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .groups import Command, option
-from .options import engine_option, json_option
+from .options import COUNT, WORKERS, engine_option, json_option
 from .tables import print_whole
 
 
@@ -38,14 +38,12 @@ class _Counts(click.ParamType):  # type: ignore[type-arg]
 )
 @option(
     "--requests",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=200,
     show_default=True,
     help="Pictures asked about with each.",
 )
-@option(
-    "--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Of the server."
-)
+@option("--workers", type=WORKERS, default=1, show_default=True, help="Of the server.")
 @option(
     "--picture",
     "pictures",

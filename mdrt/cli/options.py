@@ -12,6 +12,8 @@ from ..runtime.sessions.providers import PROVIDERS
 from .groups import option
 
 PATH: Any = click.Path(path_type=Path)
+COUNT: Any = click.IntRange(min=1)
+WORKERS: Any = click.IntRange(1, 64)  # of a server
 
 engine_option = option(
     "-e",
@@ -25,7 +27,13 @@ provider_option = option(
     help="Where ONNX Runtime runs the graphs of unet.onnx.  [default: cpu]",
 )
 threads_option = option(
-    "--threads", type=click.IntRange(min=1), help="Threads of one operator.  [default: every core]"
+    "--threads", type=COUNT, help="Threads of one operator.  [default: every core]"
+)
+head_option = option(
+    "--head",
+    metavar="NAME",
+    help="The method; `mdrt heads` lists them.  [default: what the engine recommends for names, or "
+    "for segments]",
 )
 json_option = option(
     "--json", "as_json", is_flag=True, help="Print JSON on standard output instead of tables."

@@ -69,8 +69,9 @@ def needs_ascii() -> bool:
 
 
 def say(console: Console, kind: str, text: str) -> None:
-    """A warning or an error: one line; names in it are text, never markup."""
+    """A warning or an error: one line that begins as click's do; names in it are never markup."""
     style = "red" if kind == "error" else "yellow"
     console.print(
-        Text(f"{kind}: ", style).append(shown(printable(text)), "default"), soft_wrap=True
+        Text(f"{kind.capitalize()}: ", style).append(shown(printable(text)), "default"),
+        soft_wrap=True,
     )

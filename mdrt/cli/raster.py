@@ -26,6 +26,7 @@ from . import Terminated
 from .asking import Segments, check_words, choose_head, refine_option, with_refine
 from .groups import Command, experts, group, option
 from .options import (
+    COUNT,
     PATH,
     engine_option,
     json_option,
@@ -87,7 +88,7 @@ class _Bands(click.ParamType):  # type: ignore[type-arg]
     engine_option,
     option(
         "--max-pixels",
-        type=click.IntRange(min=1),
+        type=COUNT,
         metavar="N",
         help="Refuse a raster of more.  [default: 2000000000]",
     ),

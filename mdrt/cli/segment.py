@@ -24,7 +24,9 @@ from .asking import Segments, check_words, choose_head, refine_option, with_refi
 from .found import find_pictures
 from .groups import Command, experts, group, option
 from .options import (
+    COUNT,
     engine_option,
+    head_option,
     json_option,
     out_option,
     provider_option,
@@ -72,12 +74,7 @@ GONE: Final[Mapping[str, str]] = {
 )
 @group(
     "How",
-    option(
-        "--head",
-        metavar="NAME",
-        help="The method; `mdrt heads` lists them.  [default: maskdiffusion; without names "
-        "spectral]",
-    ),
+    head_option,
     set_option,
     refine_option("picture"),
     engine_option,
@@ -117,7 +114,7 @@ GONE: Final[Mapping[str, str]] = {
     ),
     option(
         "--max-size",
-        type=click.IntRange(min=1),
+        type=COUNT,
         metavar="PIXELS",
         help="Reduce a picture's longer side to this for the network; never below the size that "
         "was trained on, to which smaller pictures are enlarged. Masks keep the picture's own "
@@ -131,7 +128,7 @@ GONE: Final[Mapping[str, str]] = {
     ),
     option(
         "--max-side",
-        type=click.IntRange(min=1),
+        type=COUNT,
         metavar="PIXELS",
         help="Refuse pictures with a longer side.",
     ),

@@ -15,7 +15,7 @@ from rich.text import Text
 from ..runtime.errors import MdrtWarning
 from . import Terminated
 from .groups import Command, experts, group, option
-from .options import engine_option, provider_option, threads_option
+from .options import COUNT, WORKERS, engine_option, provider_option, threads_option
 from .progress import say
 
 _MIB: Final = 1 << 20
@@ -43,7 +43,7 @@ _MIB: Final = 1 << 20
     engine_option,
     option(
         "--workers",
-        type=click.IntRange(1, 64),
+        type=WORKERS,
         default=1,
         show_default=True,
         help="Pictures worked on at once, each by networks of its own; they share the cores.",
@@ -59,7 +59,7 @@ _MIB: Final = 1 << 20
     "How much",
     option(
         "--queue",
-        type=click.IntRange(min=1),
+        type=COUNT,
         default=32,
         show_default=True,
         help="Pictures that may wait; beyond, callers are told to come again.",
@@ -73,7 +73,7 @@ _MIB: Final = 1 << 20
     ),
     option(
         "--max-size",
-        type=click.IntRange(min=1),
+        type=COUNT,
         default=1024,
         show_default=True,
         metavar="PIXELS",
@@ -82,7 +82,7 @@ _MIB: Final = 1 << 20
     ),
     option(
         "--looks",
-        type=click.IntRange(min=1),
+        type=COUNT,
         default=1024,
         show_default=True,
         metavar="MB",
@@ -102,7 +102,7 @@ _MIB: Final = 1 << 20
     ),
     option(
         "--max-bytes",
-        type=click.IntRange(min=1),
+        type=COUNT,
         default=32,
         show_default=True,
         metavar="MB",
@@ -110,7 +110,7 @@ _MIB: Final = 1 << 20
     ),
     option(
         "--max-pixels",
-        type=click.IntRange(min=1),
+        type=COUNT,
         default=40,
         show_default=True,
         metavar="MILLIONS",
@@ -118,7 +118,7 @@ _MIB: Final = 1 << 20
     ),
     option(
         "--max-names",
-        type=click.IntRange(min=1),
+        type=COUNT,
         default=200,
         show_default=True,
         help="Of one question, synonyms counted.",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .groups import Command, experts, group, option
-from .options import PATH, provider_option, set_option, threads_option
+from .options import COUNT, PATH, head_option, provider_option, set_option, threads_option
 
 if TYPE_CHECKING:
     from ..runtime.triton.repository import Networks
@@ -36,7 +36,7 @@ NETWORKS = ("inside", "onnxruntime", "tensorrt")
     option("--gpu", is_flag=True, help="Run networks on onnxruntime on the server's GPUs."),
     option(
         "--instances",
-        type=click.IntRange(min=1),
+        type=COUNT,
         default=1,
         show_default=True,
         help="How many pictures are worked on at once.",
@@ -45,7 +45,7 @@ NETWORKS = ("inside", "onnxruntime", "tensorrt")
 @group(
     "What a request need not say",
     option("--classes", metavar="NAMES|@FILE", help="Names, as for `mdrt segment`."),
-    option("--head", metavar="NAME", help="The method; `mdrt heads` lists them."),
+    head_option,
     set_option,
 )
 @group(

@@ -124,7 +124,7 @@ def test_claims_need_a_sweep_of_the_same_bundle(tmp_path: Path) -> None:
     def ask() -> str:
         done = CliRunner().invoke(lab, ["claims", str(tmp_path), "-o", str(tmp_path)])
         assert done.exit_code == 1
-        (error,) = (t for t in done.stderr.splitlines() if not t.startswith("warning: "))
+        (error,) = (t for t in done.stderr.splitlines() if not t.startswith("Warning: "))
         return str(error)
 
     assert "does not exist" in ask()

@@ -327,8 +327,8 @@ def test_what_cannot_be_scored_is_named_and_skipped(folder: Path, tmp_path: Path
     out = tmp_path / "out"
     done = evaluate("run", "folder", "--root", folder, "-o", out)
     assert done.exit_code == 0, done.output
-    assert "warning: 1 of 4 pictures have no mask, as 2" in done.stderr
-    assert "skipped: mask" in done.stderr
+    assert "Warning: 1 of 4 pictures have no mask, as 2" in done.stderr
+    assert "Skipped: mask" in done.stderr
     values = json.loads((out / "report.json").read_text())
     assert set(values["problems"]) == {"2", "3"}
     assert values["results"][0]["pictures"] == 2  # the void one counts nothing, and is no problem

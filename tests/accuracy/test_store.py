@@ -129,7 +129,7 @@ def test_results_of_another_version_are_not_read(
         CliRunner().invoke(lab, ["claims", str(tmp_path / "out"), "-o", str(tmp_path)]),
     ):
         assert done.exit_code == 1
-        (error,) = (t for t in done.stderr.splitlines() if not t.startswith("warning: "))
+        (error,) = (t for t in done.stderr.splitlines() if not t.startswith("Warning: "))
         assert f"of results version {stores.RESULTS_VERSION - 1}" in error
 
 
@@ -191,7 +191,7 @@ def test_a_limit_holds_for_the_pictures_that_were_skipped(tmp_path: Path) -> Non
     assert evaluate(*run).exit_code == 0
     done = evaluate(*run, "--limit", 2, "--json")
     assert json.loads(done.stdout)["problems"] == {}
-    assert "skipped" not in done.stderr
+    assert "Skipped" not in done.stderr
     assert "Skipped pictures: 0." in (tmp_path / "out" / "report.md").read_text()
 
 

@@ -27,7 +27,7 @@ def assert_one_line_error(result, *words):
     assert result.exit_code != 0
     assert isinstance(result.exception, SystemExit)
     assert "Traceback" not in result.output
-    lines = [line for line in result.output.splitlines() if line.startswith(("Error", "error"))]
+    lines = [line for line in result.output.splitlines() if line.startswith("Error")]
     assert lines
     for word in words:
         assert word in result.output
@@ -109,7 +109,7 @@ def test_a_surprise_in_one_picture_does_not_stop_the_others(picture_file, tmp_pa
     out = tmp_path / "out"
     result = run(tmp_path / "odd.png", picture_file, "--classes", "sky, water", "--out", out)
     assert_one_line_error(result, "1 of 2 pictures failed")
-    line = f"error: {tmp_path / 'odd.png'}: ZeroDivisionError: two lines; "
+    line = f"Error: {tmp_path / 'odd.png'}: ZeroDivisionError: two lines; "
     told = [found for found in result.stderr.splitlines() if found.startswith(line)]
     assert len(told) == 1
     assert "--debug" in told[0]

@@ -8,18 +8,11 @@ import sys
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
+from reading import Worked, run
 
-from mdrt.cli import main
-from mdrt.cli import pictures as batch
 from mdrt.runtime.bundle.contract import digest
-from mdrt.runtime.pictures import images
 from mdrt.runtime.segmenter import EMBEDDED
-
-
-def run(*arguments):
-    return CliRunner().invoke(main, ["segment", *map(str, arguments)])
 
 
 @pytest.fixture
@@ -112,7 +105,7 @@ def test_quiet(album, tmp_path):
     result = run(album, "--classes", "sky, water", "--quiet", "--out", tmp_path / "out")
     assert result.stdout == ""
     lines = result.stderr.splitlines()
-    assert [line.partition(":")[0] for line in lines] == ["warning", "error", "Error"]
+    assert [line.partition(":")[0] for line in lines] == ["Warning", "Error", "Error"]
     assert "drawn scenes only" in lines[0]
 
 
@@ -133,27 +126,8 @@ def test_pictures_of_kinds_that_are_not_read_are_told_of(album, tmp_path):
     for name in ("x.heic", "y.HEIC", "z.dng"):
         (album / name).write_bytes(b"")
     result = run(album, "--classes", "sky", "--out", tmp_path / "out")
-    assert "note: passed over 2 .heic files" in result.stderr
-    assert "note: passed over 1 .dng file;" in result.stderr
-
-
-class Worked(list):
-    """The pictures that a run read."""
-
-    def __init__(self, monkeypatch):
-        super().__init__()
-
-        def read(path, *limits, read_image=images.read_image):
-            self.append(path.name)
-            return read_image(path, *limits)
-
-        monkeypatch.setattr(batch, "read_image", read)
-
-    def by(self, *arguments):
-        self.clear()
-        result = run(*arguments)
-        assert result.exit_code == 0, result.output
-        return sorted(self)
+    assert "Note: passed over 2 .heic files" in result.stderr
+    assert "Note: passed over 1 .dng file;" in result.stderr
 
 
 def test_results_that_are_there_are_passed_over(album, tmp_path, monkeypatch):
@@ -231,7 +205,7 @@ def test_one_name_is_told_of(picture_file, tmp_path, monkeypatch, names, note):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "names.csv").write_text("sky")
     stderr = run(picture_file, "--classes", *names, "-o", "out").stderr
-    assert ("note: " in stderr) == (note is not None)
+    assert ("Note: " in stderr) == (note is not None)
     assert note is None or note in stderr
 
 
@@ -254,6 +228,6 @@ def test_an_interruption_says_how_far_it_came(album, tmp_path):
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert done.returncode == 130
     assert "Traceback" not in done.stderr
-    assert "interrupted: 2 of 5 pictures are done" in done.stderr
+    assert "Interrupted: 2 of 5 pictures are done" in done.stderr
     assert "--skip-existing" in done.stderr
     assert len(label_maps(tmp_path / "out")) == 2

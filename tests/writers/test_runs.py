@@ -10,13 +10,10 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
+from reading import Worked, run
 
-from mdrt.cli import main
-from mdrt.cli import pictures as batch
 from mdrt.runtime.errors import OutputError
-from mdrt.runtime.pictures import images
 from mdrt.runtime.writers import FORMATS, find_format
 from mdrt.runtime.writers.base import Picture
 from mdrt.runtime.writers.folder import Folder
@@ -25,10 +22,6 @@ from .made import blobs, result_of, run_of
 
 WORDS = ["--classes", "sky, water", "--quiet"]
 OTHERS = [name for name in FORMATS if name != "png"]
-
-
-def run(*arguments):
-    return CliRunner().invoke(main, ["segment", *map(str, arguments)])
 
 
 @pytest.fixture
@@ -90,25 +83,6 @@ def test_a_wrong_format_names_those_there_are(picture_file):
     done = run(picture_file, *WORDS, "--format", "yolo")
     assert done.exit_code == 2
     assert "'coco-panoptic'" in done.stderr
-
-
-class Worked(list):
-    """The pictures that a run read."""
-
-    def __init__(self, monkeypatch):
-        super().__init__()
-
-        def read(path, *limits, read_image=images.read_image):
-            self.append(path.name)
-            return read_image(path, *limits)
-
-        monkeypatch.setattr(batch, "read_image", read)
-
-    def by(self, *arguments):
-        self.clear()
-        done = run(*arguments)
-        assert done.exit_code == 0, done.output
-        return sorted(self)
 
 
 def test_a_run_goes_on_where_it_was(album, tmp_path, monkeypatch):
