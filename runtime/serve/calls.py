@@ -117,7 +117,8 @@ async def through(request: Request, workers: Workers, jobs: Sequence[Job]) -> li
         )
     finally:
         gone.cancel()
-        every.cancel()
+        if every.cancel():  # what nobody asks of it then, asyncio would print at its end
+            every.add_done_callback(lambda ended: ended.exception())
         for job in jobs:
             if not job.done.done():
                 workers.stop(job)

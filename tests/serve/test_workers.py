@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -76,13 +77,17 @@ def test_a_full_line_says_when_to_come_again(served: Serve, png: bytes) -> None:
     assert client.get("/ready").status_code == 200
 
 
-def test_a_request_that_takes_too_long_is_given_up(served: Serve, png: bytes) -> None:
+def test_a_request_that_takes_too_long_is_given_up(
+    served: Serve, png: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     client, workers = served(replace(SMALL, seconds=0.3))
     with held(workers):
         got = ask(client, png)
         assert got.status_code == 504
         assert "0.3 s" in got.json()["error"]
         assert len(workers.line) == 0  # its place is free
+    gc.collect()
+    assert caplog.records == []  # nor does asyncio miss anyone who asks for what was given up
 
 
 def test_work_stops_between_tiles_when_its_caller_is_gone(
