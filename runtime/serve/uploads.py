@@ -84,7 +84,7 @@ def from_json(value: Any) -> Upload:
     if isinstance(value, Mapping):
         name, value = shown_name(value.get("name")), value.get("data")
     if not isinstance(value, str):
-        raise bad(f"picture {name} is {type(value).__name__}, expected its file in base64")
+        raise bad(f"{name} is {type(value).__name__}, expected its file in base64")
     found = _DATA.match(value)
     try:
         return Upload(
@@ -98,6 +98,6 @@ def from_json(value: Any) -> Upload:
 
 def _no_base64(name: str, value: str) -> Problem:
     return bad(
-        f"picture {name} begins with {value[:24]!r} and is no base64; pictures are sent, never "
+        f"{name} begins with {value[:24]!r} and is no base64; pictures are sent, never "
         "read from a path or an address"
     )
