@@ -113,6 +113,8 @@ def test_an_example_is_segmented_and_the_mask_follows_the_words(visit: Callable[
     page.get_by_label("Example: valley").click()
     settled(page, "of 5 found")
     assert "water" in legend(page)
+    heard = page.locator("#legend button", has_text="water").aria_snapshot()
+    assert re.search(r'button "water, \d+ %, confidence 0\.\d\d"', heard)
     assert not page.get_by_text("Drop a picture here").is_visible()
     page.get_by_label("Remove water").click()
     settled(page, "of 4 found")
@@ -221,6 +223,7 @@ def test_every_format_can_be_downloaded(visit: Callable[..., Any], tmp_path: Pat
     saved = {}
     for name in FORMATS:
         page.locator("#format").select_option(name)
+        assert page.locator("#written").inner_text() == FORMATS[name]
         with page.expect_download() as waiting:
             page.get_by_role("button", name="Download").click()
         saved[name] = tmp_path / waiting.value.suggested_filename
@@ -291,6 +294,8 @@ def test_a_server_with_a_token_asks_for_it(visit: Callable[..., Any], workers: W
 
 def test_a_phone_shows_all_of_it_without_scrolling_sideways(visit: Callable[..., Any]) -> None:
     page = visit(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    assert page.get_by_text("Begin with a picture").is_visible()
+    assert not page.get_by_text("Drop a picture here").is_visible()
     page.get_by_label("Example: valley").tap()
     settled(page, "of 5 found")
     page.get_by_text("Method and settings").tap()

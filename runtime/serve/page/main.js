@@ -18,7 +18,7 @@ const by = (id) => document.getElementById(id);
 const stage = new Stage();
 const words = new Words();
 const past = [];
-let settings, formats, picture = null, asking = null, waiting = 0, last = null;
+let settings, picture = null, asking = null, waiting = 0, last = null;
 
 const mode = () => document.querySelector("[name=mode]:checked").value;
 
@@ -131,7 +131,7 @@ function legend(record) {
     meter.max = 1;
     meter.value = Math.max(0, c.confidence);
     meter.title = `confidence ${c.confidence.toFixed(2)}`;
-    meter.setAttribute("aria-label", `confidence ${c.confidence.toFixed(2)}`);
+    button.setAttribute("aria-label", `${c.name}, ${percent(c.share)}, ${meter.title}`);
     button.append(swatch, name, share, meter);
     button.addEventListener("click", () => stage.isolate(stage.alone === c.label ? null : c.label));
     row.append(button);
@@ -220,6 +220,11 @@ function tell(text) {
   by("status").textContent = text;
 }
 
+/** What the chosen format is. */
+function written() {
+  by("written").textContent = model.formats[by("format").value];
+}
+
 async function save() {
   const format = by("format").value;
   by("download").disabled = true;
@@ -242,9 +247,9 @@ async function save() {
 const model = await server.model().catch((error) => { complain(error.message); throw error; });
 settings = new Settings(await server.heads());
 by("model").textContent = `${model.model} · mdrt ${model.mdrt}`;
-formats = Object.entries(model.formats);
-by("format").append(...formats.map(([name, text]) => new Option(`${name}: ${text}`, name)));
+by("format").append(...Object.keys(model.formats).map((name) => new Option(name)));
 by("format").value = "overlay";
+written();
 words.known = model.knows;
 words.set([]);
 modes();
@@ -274,6 +279,7 @@ for (const radio of document.querySelectorAll("[name=mode]")) {
 }
 by("auto").addEventListener("change", () => { counts(); later(); });
 by("count").addEventListener("input", () => { counts(); later(); });
+by("format").addEventListener("change", written);
 by("download").addEventListener("click", save);
 by("error").querySelector("button").addEventListener("click", () => complain(null));
 
