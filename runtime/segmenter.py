@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from threading import RLock
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
@@ -42,6 +41,7 @@ from .sessions.backend import choose_backend, on_other_sessions
 from .sessions.base import Session
 from .sessions.device import Device
 from .sessions.trace import Trace
+from .turn import Turn
 
 EMBEDDED: Final = Path(str(files("mdrt.assets"))) / "scenes"
 """The bundle that comes with the package: the scenes world's own model."""
@@ -69,7 +69,8 @@ class Segmenter:
 
     Any thread may call a segmenter and its looks. Networks and what is kept are used by one call at
     a time: a call waits until another thread's has ended. Several segmenters in one process compute
-    side by side. A result shares nothing with its segmenter.
+    side by side. A result shares nothing with its segmenter. After `os.fork` a child loads its own:
+    one that was loaded before is an error there.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class Segmenter:
             else on_other_sessions(self.bundle, open_graph, device)
         )
         self.network = Network(self.bundle, backend)
-        self.turn: Final = RLock()
+        self.turn: Final = Turn()
         """Held by the thread whose call it is."""
         self._trace = trace
         if self.bundle.path == EMBEDDED:
@@ -293,9 +294,10 @@ class Segmenter:
         return [name for name in names if name.lower() not in known]
 
     def close(self) -> None:
-        """Give back what the graphs take, when the call under way has ended."""
-        with self.turn:
-            self.network.close()
+        """Give back what the graphs take, when the call under way has ended; nothing in a fork."""
+        if self.turn.ours:
+            with self.turn:
+                self.network.close()
 
     def __enter__(self) -> Self:
         return self

@@ -41,6 +41,58 @@ def test_threads_share_a_look(segmenter: mdrt.Segmenter, picture: NDArray[np.uin
     assert all(np.array_equal(one, found[0]) for one in found)
 
 
+ASKED_IN_A_FORK = """
+import os, sys, warnings
+from threading import Event, Thread
+import mdrt, numpy as np
+warnings.simplefilter("ignore")
+picture = np.zeros((64, 64, 3), np.uint8)
+segmenter = mdrt.Segmenter()
+look = segmenter.look(picture)
+found = look.segment(["sky", "sea"]).found
+if "busy" in sys.argv:  # another thread's turn, which never ends in the child
+    held = Event()
+    def hold():
+        with segmenter.turn:
+            held.set()
+            Event().wait()
+    Thread(target=hold, daemon=True).start()
+    held.wait()
+asked = {
+    "segmenter": lambda: segmenter(picture, ["sky", "sea"]),
+    "look": lambda: look.segment(["sky", "tree"]),
+    "names": lambda: segmenter.prepare(["sand"]),
+    "bytes": lambda: look.nbytes,
+    "close": segmenter.close,
+    "one of its own": lambda: mdrt.Segmenter()(picture, ["sky", "sea"]).found == found,
+}
+if os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+for name, ask in asked.items():
+    try:
+        print(name, "gave", ask(), flush=True)
+    except mdrt.MdrtError as error:
+        print(name, "was told", error, flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("how", ["at rest", "busy"])
+def test_after_a_fork_a_segmenter_says_so_and_another_works(how: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", ASKED_IN_A_FORK, how],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    for name, line in zip(("segmenter", "look", "names", "bytes"), lines, strict=False):
+        assert line.startswith(f"{name} was told this segmenter was loaded by process")
+        assert line.endswith("load one after the fork, in each process")
+    assert lines[4:] == ["close gave None", "one of its own gave True"]
+
+
 def test_four_processes_on_one_output(picture_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ["segment", str(picture_file), "--classes", "sky, water", "--out", str(out), "--quiet"]
