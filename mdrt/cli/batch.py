@@ -201,6 +201,7 @@ def _begin(store: Store, run: Run) -> None:
     """
     from ..runtime.batch.stores import RUN
 
+    store.recover()
     before = store.read(RUN)
     if before is not None and not run.made(before):
         raise OutputError(

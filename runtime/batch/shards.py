@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MdrtError
+from ..limits import within_memory
 from ..look.prompts import ClassName
 from ..overlap import ahead
 from ..pictures.images import read_image
 from ..pictures.output import printable
 from ..segmentation import Segmentation
 from ..segmenter import Count, Segmenter
+from ..sessions.device import Host
 from ..writers import find_format
 from ..writers.base import Picture, Run, own_key
 from ..writers.folder import Folder
@@ -120,7 +122,12 @@ class Worker:
         """
         errors: dict[str, str] = {}
         pictures: list[dict[str, str]] = []
-        with self.job.store.aside(shard.name) as folder:
+        # as for `mdrt segment`: a GPU's driver maps far more than it takes
+        limited = isinstance(self.segmenter.network.device, Host)
+        with (
+            within_memory() if limited else nullcontext(),
+            self.job.store.aside(shard.name) as folder,
+        ):
             for name, key, error in self._write(shard, folder):
                 if error is None:
                     pictures.append({"key": key, "file": name})

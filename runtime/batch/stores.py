@@ -6,11 +6,17 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from ..disk.atomic import write_atomically
+from ..disk.atomic import (
+    aside_folder,
+    recover,
+    settle_folder,
+    settle_tree,
+    write_atomically,
+)
 from ..disk.folders import rename_new
 from ..errors import OutputError
 from .sources import file_system, is_remote
@@ -35,8 +41,18 @@ class Store:
         self.root = root.rstrip("/")
         self._remote = is_remote(root)
 
+    def recover(self) -> None:
+        """Remove what runs that were killed had begun here."""
+        if not self._remote:
+            for folder in (Path(self.root), Path(self.root) / "shards"):
+                recover(folder)
+
     def read(self, name: str) -> dict[str, Any] | None:
-        """A JSON file; None where there is none."""
+        """A JSON file; None where there is none.
+
+        Raises:
+            OutputError: it is damaged.
+        """
         try:
             if not self._remote:
                 text = (Path(self.root) / name).read_bytes()
@@ -46,8 +62,11 @@ class Store:
                     text = file.read()
         except FileNotFoundError:
             return None
-        found: dict[str, Any] = json.loads(text)
-        return found
+        with suppress(ValueError, RecursionError):
+            found = json.loads(text)
+            if isinstance(found, dict):
+                return found
+        raise OutputError(f"{self.root}/{name} is damaged; remove it, or choose another output")
 
     def write(self, name: str, values: Any) -> None:
         """Write a JSON file, whole or not at all."""
@@ -76,13 +95,16 @@ class Store:
     @contextmanager
     def aside(self, name: str) -> Iterator[Path]:
         """An empty folder here to write a shard into, gone at the end; see `place`."""
-        beside = None if self._remote else Path(self.root) / "shards"
-        if beside is not None:
-            beside.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=beside) as above:
+        with tempfile.TemporaryDirectory() if self._remote else self._beside() as above:
             folder = Path(above) / name
             folder.mkdir()
             yield folder
+
+    def _beside(self) -> AbstractContextManager[Path]:
+        """A folder to write into on the file system of the shards."""
+        shards = Path(self.root) / "shards"
+        shards.mkdir(parents=True, exist_ok=True)
+        return aside_folder(shards)
 
     def place(self, folder: Path, name: str) -> None:
         """Let a shard appear; where another worker was sooner with it, that one's stays.
@@ -95,7 +117,9 @@ class Store:
             return
         target = Path(self.root) / "shards" / name
         try:
+            settle_tree(folder)
             rename_new(folder, target)
+            settle_folder(target.parent)
         except FileExistsError:
             if not (target / MANIFEST).is_file():
                 raise OutputError(f"{target} is no shard of mdrt; choose another output") from None

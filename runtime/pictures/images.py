@@ -159,7 +159,12 @@ def _to_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
     if image.mode == "F" or image.mode.startswith("I"):
         image = _eight_bits(np.asarray(image), name)
     transparent = "A" in image.getbands() or "transparency" in image.info
-    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    try:
+        pixels = np.empty((image.height, image.width, 3), np.uint8)
+    except MemoryError as error:  # a decoder's own may be of a damaged size
+        raise ImageError(
+            f"image {name} takes more memory than there is ({error}); resize it first"
+        ) from error
     for rows in bands(pixels.shape):
         band = image.crop((0, rows.start, image.width, rows.stop))
         if transparent:

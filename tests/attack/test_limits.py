@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -54,6 +55,34 @@ def test_the_rest_goes_on(pictures: Path, options: list[str], says: str) -> None
     assert "Traceback" not in done.stderr
     assert "1 of 2 pictures failed" in done.stderr
     assert sorted(path.name for path in (pictures / "out").glob("*.json")) == ["z.json"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits a process's memory as Linux does")
+@pytest.mark.parametrize("command", ["segment", "batch"])
+def test_the_rest_goes_on_where_the_system_refuses(pictures: Path, command: str) -> None:
+    """Without `--memory`, in a process that gets no more."""
+    Image.new("RGB", (9000, 9000), "teal").save(pictures / "a.png", compress_level=1)
+    code = (
+        "import resource\n"
+        "from mdrt.cli import main\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 30,) * 2)\n"
+        "main()\n"
+    )
+    out = ["--out"] * (command == "segment") + [str(pictures / "out")]
+    words = [command, str(pictures), *out, "--classes", "sky, sea", "--format", "coco"]
+    words += ["--max-size", "256"]  # one pass of the network
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, *words],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "memory" in done.stderr.replace("allocate", "memory")
+    assert "Traceback" not in done.stderr
+    assert "1 of 2 pictures failed" in done.stderr
+    (found,) = (pictures / "out").rglob("annotations.json")
+    assert [image["file_name"] for image in json.loads(found.read_text())["images"]] == ["z.png"]
 
 
 def test_memory_that_is_not_there_is_an_error_and_then_there_again() -> None:
