@@ -8,7 +8,7 @@ import hmac
 from collections.abc import Collection
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -76,7 +76,7 @@ class Guard:
 
     def _refuse(self, scope: Scope, headers: Headers) -> Problem | None:
         host = headers.get("host", "")
-        name = (urlsplit(f"//{host}").hostname or "") if host.isprintable() else ""
+        name = (_split(f"//{host}").hostname or "") if host.isprintable() else ""
         if self.hosts is not None and name not in self.hosts:
             return Problem(
                 HTTPStatus.MISDIRECTED_REQUEST, f"this server is not called {name[:60]!r}"
@@ -88,7 +88,7 @@ class Guard:
                 f"pages of {origin[:80]} may not call this server; `mdrt serve --cors` allows it",
             )
         length = headers.get("content-length", "0")
-        if length.isdigit() and int(length) > self.most_bytes:
+        if length.isdecimal() and int(length) > self.most_bytes:
             return self._too_large()
         path = scope["path"]
         is_open = path in OPEN or path.startswith(PAGE) or scope["method"] == "OPTIONS"
@@ -101,7 +101,7 @@ class Guard:
         )
 
     def _friendly(self, origin: str, host: str) -> bool:
-        return "*" in self.origins or origin in self.origins or urlsplit(origin).netloc == host
+        return "*" in self.origins or origin in self.origins or _split(origin).netloc == host
 
     def _knows(self, authorization: str) -> bool:
         """By Bearer; or by Basic's password, which is what Label Studio sends."""
@@ -117,3 +117,11 @@ class Guard:
 
     def _too_large(self) -> Problem:
         return too_large(f"a request may have {self.most_bytes:,} bytes here, and this has more")
+
+
+def _split(url: str) -> SplitResult:
+    """A URL's parts; none of what is no URL, as a bracket that is not closed."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
