@@ -27,7 +27,13 @@ from .attention import (
     won_shares,
 )
 from .diffseg import merged_maps
-from .edges import Guide, assign_along_edges, edge_grid, scores_along_edges
+from .edges import (
+    Guide,
+    assign_along_edges,
+    assign_some_along_edges,
+    edge_grid,
+    scores_along_edges,
+)
 from .found import found
 from .goca import head_weights, joined, largest, layer_map, layer_weights, rescaled
 from .grid import Array, Grid, Mode, Size, array_module, void
@@ -73,6 +79,7 @@ __all__ = [
     "array_module",
     "assign",
     "assign_along_edges",
+    "assign_some_along_edges",
     "at_side",
     "attend",
     "class_maps",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from . import cuda
 from .grid import Array, Grid, Mode, Size, array_module, check_classes, label_type, on_gpu
 from .norms import NORM_FLOOR, pixel_norms
-from .resize import bands, grid_stencils, resize
+from .resize import Resize, bands, grid_stencils
 from .rivals import Tile, highest
 
 NEVER = -1e30
@@ -22,6 +22,8 @@ TILE_VALUES = 1 << 18
 """Scores of a tile, over all classes (1 MiB of float32): stays in a core's cache."""
 TILE_COLUMNS = 128
 """Columns of a tile: few enough that it touches only a few low-resolution columns."""
+_MIXED = 16
+"""Classes whose maps join in at a time."""
 LONG = 256
 """Classes from which on it pays to find out which can win where, even if that is nearly all."""
 
@@ -90,9 +92,12 @@ def fine_scores(
     fine = full_scores(scores, size, pixel_norms(features, size))
     if maps is not None and attention:
         fine *= 1 - attention
-        mapped = resize(maps, size)
-        mapped *= attention  # in place: such scores can be larger than the picture
-        fine += mapped
+        up = Resize(maps, size)
+        for start in range(0, len(fine), _MIXED):  # all scores can be larger than the picture
+            own = slice(start, start + _MIXED)
+            mapped = up.up(maps.values[own])
+            mapped *= attention
+            fine[own] += mapped
     return fine
 
 

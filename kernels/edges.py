@@ -14,14 +14,14 @@ resolution, so that no score is ever stored there.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
 
 from . import cuda
 from .assign import Assignment, score_tiles
-from .cpu.upsampled import edge_fits, edge_labels, has_upsampled
+from .cpu.upsampled import edge_labels, has_upsampled
 from .grid import Array, Grid, Size, array_module, label_type, on_gpu
 from .resize import Banded, Stencil
 
@@ -102,28 +102,47 @@ def assign_along_edges(scores: Array, guide: Guide, absent: Array | None = None)
     `scores` (classes, gh, gw) float32 lie on the guide's small grid. Classes of the mask `absent`
     (classes,) bool win nowhere; one at least must be left. The first class wins a tie.
     """
-    xp = array_module(scores)
+    return assign_some_along_edges([(0, scores)], len(scores), guide, absent)
+
+
+def assign_some_along_edges(
+    parts: Iterable[tuple[int, Array]], classes: int, guide: Guide, absent: Array | None = None
+) -> Assignment:
+    """As `assign_along_edges` of so many classes, whose scores come in parts, each with the number
+    of its first class: all of them together can be larger than the picture."""
+    xp = array_module(guide.small)
     size = (guide.image.shape[0], guide.image.shape[1])
-    labels = xp.zeros(size, dtype=label_type(len(scores)))
+    labels = xp.zeros(size, dtype=label_type(classes))
     best = xp.full(size, -xp.inf, dtype="float32")
+    for first, scores in parts:
+        _win(scores, first, guide, absent, labels, best)
+    return Assignment(labels, best)
+
+
+def _win(
+    scores: Array, first: int, guide: Guide, absent: Array | None, labels: Array, best: Array
+) -> None:
+    """Let the classes from `first` on win pixels, in place."""
+    xp = array_module(scores)
     if on_gpu(scores):
         for group in _chunks(range(len(scores)), scores.shape[1:]):
             fits = guide.fit(scores[group[0] : group[-1] + 1])
-            cuda.edge_labels(fits, guide.image, group[0], absent, labels, best)
-        return Assignment(labels, best)
-    open_to = range(len(scores)) if absent is None else xp.flatnonzero(~absent).tolist()
+            cuda.edge_labels(fits, guide.image, first + group[0], absent, labels, best)
+        return
+    out = None if absent is None else absent[first : first + len(scores)]
+    open_to = range(len(scores)) if out is None else xp.flatnonzero(~out).tolist()
     for chunk in _chunks(open_to, scores.shape[1:]):
+        numbers = [first + number for number in chunk]
         if has_upsampled():
-            some = scores[list(chunk)]
-            fits = edge_fits(some, guide.small, guide.mean, guide.inverse, guide.radius)
-            edge_labels(fits, guide.image, list(chunk), labels, best)
+            parts = guide.small, guide.mean, guide.inverse
+            own = scores[list(chunk)], parts, guide.radius
+            edge_labels(*own, guide.image, numbers, labels, best)
             continue
         for tile, block in _filtered_tiles(guide, scores[list(chunk)]):
-            for label, score in zip(chunk, block, strict=True):
+            for label, score in zip(numbers, block, strict=True):
                 wins = score > best[tile]
                 xp.copyto(best[tile], score, where=wins)
                 xp.copyto(labels[tile], labels.dtype.type(label), where=wins)
-    return Assignment(labels, best)
 
 
 def scores_along_edges(scores: Array, guide: Guide) -> Array:
@@ -159,15 +178,18 @@ def _filtered_tiles(guide: Guide, scores: Array) -> Iterator[tuple[tuple[slice, 
 
 def _inverse(matrices: Array) -> Array:
     """Of symmetric, positive definite matrices (3, 3, gh, gw) float32, by cofactors: numpy.linalg
-    takes one after another. In float64, in which they do not cancel."""
-    xp = array_module(matrices)
-    m = matrices.astype("float64")
-    inverse = xp.empty_like(m)
-    for i, (j, k) in enumerate([(1, 2), (2, 0), (0, 1)]):
-        for n, (p, q) in enumerate([(1, 2), (2, 0), (0, 1)]):
-            inverse[n, i] = m[j, p] * m[k, q] - m[j, q] * m[k, p]
-    inverse /= (m[0] * inverse[:, 0]).sum(axis=0)
-    return inverse.astype("float32")  # type: ignore[no-any-return]
+    takes one after another. In float64, in which they do not cancel, a few rows at a time."""
+    inverse = array_module(matrices).empty_like(matrices)
+    step = max(1, CHUNK_CELLS // (CHUNK * matrices.shape[3]))
+    for start in range(0, matrices.shape[2], step):
+        m = matrices[:, :, start : start + step].astype("float64")
+        cofactors = array_module(m).empty_like(m)
+        for i, (j, k) in enumerate([(1, 2), (2, 0), (0, 1)]):
+            for n, (p, q) in enumerate([(1, 2), (2, 0), (0, 1)]):
+                cofactors[n, i] = m[j, p] * m[k, q] - m[j, q] * m[k, p]
+        cofactors /= (m[0] * cofactors[:, 0]).sum(axis=0)
+        inverse[:, :, start : start + step] = cofactors
+    return inverse  # type: ignore[no-any-return]
 
 
 def _box(n: int, radius: int) -> Stencil:

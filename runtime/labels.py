@@ -6,14 +6,21 @@ boundaries follow the picture's edges.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import reduce
 from operator import add
+from typing import Final
 
 from .. import kernels
 from ..kernels import Array, Assignment, Grid, Size, void
 from .heads.base import Reading
 from .heads.options import Refine
 from .look.taps import Taps
+
+FINE_VALUES: Final = 1 << 25
+"""Scores of classes on the fine grid that are held at a time (128 MiB of float32)."""
 
 
 def label_pixels(
@@ -43,11 +50,12 @@ def _assign(
     scores, absent = reading.scores, reading.absent
     if refine != "none" or reading.attention:
         grid = kernels.edge_grid(features or scores, size)
-        fine = _fine(reading, grid)
         if refine == "guided":
-            guide = taps.guide(grid)
-            full = kernels.scores_along_edges(fine, guide) if keep else None
-            return kernels.assign_along_edges(fine, guide, absent), full
+            guide, classes = taps.guide(grid), len(scores[0].values)
+            full = kernels.scores_along_edges(_fine(reading, grid), guide) if keep else None
+            parts = _fine_parts(reading, grid)
+            return kernels.assign_some_along_edges(parts, classes, guide, absent), full
+        fine = _fine(reading, grid)
         if refine == "pamr":
             fine = kernels.pamr(fine, taps.small(grid))
         scores, features = [Grid(fine)], ()
@@ -56,6 +64,21 @@ def _assign(
     full = kernels.full_scores(scores, size, norms) if keep else None
     open_to = scores if absent is None else kernels.never(scores, absent)
     return kernels.assign(open_to, size, norms), full
+
+
+def _fine_parts(reading: Reading, grid: Size) -> Iterator[tuple[int, Array]]:
+    """`_fine` of some classes at a time, each with the number of the first."""
+    step = max(1, FINE_VALUES // math.prod(grid))
+    for first in range(0, len(reading.scores[0].values), step):
+        own = slice(first, first + step)
+        scores, maps = [_some(level, own) for level in reading.scores], reading.maps
+        part = replace(reading, scores=scores, maps=None if maps is None else _some(maps, own))
+        yield first, _fine(part, grid)
+
+
+def _some(grid: Grid, classes: slice) -> Grid:
+    """A grid of some classes."""
+    return replace(grid, values=grid.values[classes])
 
 
 def _fine(reading: Reading, grid: Size) -> Array:

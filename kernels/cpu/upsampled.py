@@ -15,6 +15,10 @@ from . import called, loaded
 
 CLASSES = 16
 """At a time."""
+BAND_CELLS = 1 << 18
+"""Cells of the small grid whose fits are held at a time, in 64 MiB; making them takes as much."""
+BAND_ROWS = 128
+"""And at least so many rows: around a band twice the radius is fitted in vain."""
 
 Floats = NDArray[np.float32]
 
@@ -80,25 +84,54 @@ def edge_fits(scores: Floats, small: Floats, mean: Floats, inverse: Floats, radi
 
 
 def edge_labels(
-    fits: Floats, image: NDArray[np.uint8], numbers: list[int], labels: NDArray[Any], best: Floats
+    scores: Floats,
+    guide: tuple[Floats, Floats, Floats],
+    radius: int,
+    image: NDArray[np.uint8],
+    numbers: list[int],
+    labels: NDArray[Any],
+    best: Floats,
 ) -> None:
-    """Let classes win pixels, in place; `fits` are those of `edge_fits`, `numbers` the classes'
-    labels, ascending. The rest as `cuda.edge_labels` has it."""
+    """Let up to 16 classes win pixels, in place.
+
+    Args:
+        scores: theirs on the small grid, (classes, gh, gw).
+        guide: `small`, `mean` and `inverse` as `edges.Guide` has them.
+        numbers: the classes' labels, ascending.
+        radius, image, labels, best: as `cuda.edge_labels` has them.
+    """
     library = loaded()
     assert library is not None
+    height, width = scores.shape[1:]
     image = np.ascontiguousarray(image)
     named = np.array(numbers, np.int32)
-    arrays = [array.ctypes.data for array in (fits, image, named, labels, best)]
     size: Size = labels.shape[0], labels.shape[1]
-    axes = _axes(fits.shape[:2], (1.0, 1.0), size)
+    axes = _axes((height, width), (1.0, 1.0), size)
+    places = (np.arange(size[0]) + 0.5) * axes[0].step - 0.5  # of rows of pixels on the small grid
 
-    def win(rows: slice) -> None:
-        asked = EdgeLabels(
-            *arrays, len(named), labels.dtype == np.uint16, rows.start, rows.stop, *axes
-        )
-        called(library.mdrt_edge_labels(ctypes.byref(asked)))
+    def band(start: int, stop: int) -> None:
+        """Rows of pixels that lie between these of the small grid."""
+        # one more on either side, lest a place is rounded otherwise in C++
+        first, last = max(start - 1, 0), min(stop + 2, height)
+        above, below = max(first - 2 * radius, 0), min(last + 2 * radius, height)
+        some = slice(above, below)
+        small, mean, inverse = (part[..., some, :] for part in guide)
+        fits = edge_fits(scores[:, some], small, mean, inverse, radius)
+        origin = fits.ctypes.data - above * fits.strides[0]  # where row 0 would be
+        arrays = [origin, *(array.ctypes.data for array in (image, named, labels, best))]
+        top = int(np.searchsorted(places, start)) if start else 0
+        bottom = int(np.searchsorted(places, stop)) if stop < height else size[0]
 
-    each_block(labels, size[0], 4 * size[1], win)  # a small picture is done before a thread starts
+        def win(rows: slice) -> None:
+            own = top + rows.start, top + rows.stop
+            asked = EdgeLabels(*arrays, len(named), labels.dtype == np.uint16, *own, *axes)
+            called(library.mdrt_edge_labels(ctypes.byref(asked)))
+
+        each_block(labels, bottom - top, 4 * size[1], win)  # a small one is done without threads
+
+    step = max(BAND_ROWS, BAND_CELLS // width)
+    for start in range(0, height, step):
+        band(start, min(start + step, height))
 
 
 def overlap(maps: Grid, level: Grid, norms: Floats) -> Floats:

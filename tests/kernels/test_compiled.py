@@ -125,6 +125,25 @@ def test_labels_along_edges_are_numpys(classes: int, monkeypatch: pytest.MonkeyP
 
 
 @upsampled
+@pytest.mark.parametrize("rows", [1, 5, 16])
+def test_labels_along_edges_are_the_same_band_by_band(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(rows)
+    image = random.integers(0, 256, (307, 61, 3)).cumsum(axis=0, dtype=np.uint8)
+    small = np.ascontiguousarray(image[::4, ::4].transpose(2, 0, 1) / 255, np.float32)
+    scores = random.standard_normal((19, *small.shape[1:]), dtype=np.float32)
+    guide = Guide(image, small)
+    whole = kernels.assign_along_edges(scores, guide)
+    module = sys.modules["mdrt.kernels.cpu.upsampled"]
+    monkeypatch.setattr(module, "BAND_CELLS", 1)
+    monkeypatch.setattr(module, "BAND_ROWS", rows)
+    found = kernels.assign_along_edges(scores, guide)
+    assert (found.labels == whole.labels).mean() >= 0.9999
+    np.testing.assert_allclose(found.confidence, whole.confidence, atol=1e-5)
+
+
+@upsampled
 @given(st.integers(0, 2**31), st.integers(1, 35), st.integers(1, 70), st.integers(1, 70))
 @settings(max_examples=20, deadline=None)
 def test_overlaps_are_products_in_full(seed: int, classes: int, height: int, width: int) -> None:
