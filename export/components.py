@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import diffusers
+import torch
 import transformers
 
+from ..runtime.bundle.contract import MOST_STEPS
 from ..runtime.errors import ExportError
 from .checkpoint import CONFIGS, Checkpoint, open_checkpoint
 from .hub import CLIP, fetch_files, fetch_pipeline, is_hub_id
@@ -29,6 +31,10 @@ _ACCEPTED: Final = {
 _TEXT_ENCODER: Final = "text_encoder"
 _TOKENIZER: Final = "tokenizer"
 _VOCABULARIES: Final = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+_MOST: Final = 1 << 31
+"""No whole number of a configuration is larger, be it a size or an id."""
+_MOST_LAYERS: Final = 1000
+"""As many are built one by one before any library looks at the rest."""
 _SPECIAL: Final = ("bos_token", "eos_token", "unk_token", "pad_token", "model_max_length")
 
 
@@ -73,10 +79,10 @@ class Pipeline:
         """A part's configuration, as its file has it, and what a checkpoint says of it."""
         checkpoint = self.checkpoints.get(part)
         said = {} if checkpoint is None else checkpoint.config(part)
-        return read_json(self.path / part / file) | said
+        return read_config(self.path / part / file) | said
 
     def vae_config(self) -> dict[str, Any]:
-        return read_json(self.vae_path / "config.json")
+        return read_config(self.vae_path / "config.json")
 
     def load(self, part: str, kind: Any) -> Any:
         """A part, of a class of diffusers' or transformers'."""
@@ -96,6 +102,7 @@ class Pipeline:
     def text_config(self, index: int) -> Any:
         """A text encoder's configuration, with transformers' defaults."""
         folder = self.path / _part(_TEXT_ENCODER, index)
+        read_config(folder / "config.json")
         with refusing(f"{folder / 'config.json'} is no CLIP text encoder's configuration"):
             return transformers.CLIPTextConfig.from_pretrained(folder)
 
@@ -123,6 +130,7 @@ class Pipeline:
         else:
             source = path
             variant = weights_variant(path, self.variant)
+            _check_size(path, kind, config)
             with refusing(f"{path} cannot be loaded as {kind.__name__}"):
                 model, found = kind.from_pretrained(
                     path,
@@ -311,6 +319,42 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ExportError(f"{path} holds a {type(values).__name__}, expected a JSON object")
     return values
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read the configuration of a part.
+
+    Raises:
+        ExportError: it is no JSON object, or holds numbers that no model has.
+    """
+    values = read_json(path)
+    for key, value in values.items():
+        steps = key == "num_train_timesteps"
+        most = MOST_STEPS if steps else _MOST_LAYERS if "layers" in key else _MOST
+        least = -1 if key.endswith("_id") else 0  # no token
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int) and not least <= number <= most:
+                shown = str(number) if abs(number) < 10**20 else f"{str(number)[:20]}…"
+                raise ExportError(f"{path}: {key} is {shown}, expected {least} to {most}")
+    return values
+
+
+def _check_size(path: Path, kind: Any, config: Any) -> None:
+    """See that a component in a directory is not larger than the weights that lie there: the
+    libraries take its memory before they look at them.
+
+    Raises:
+        ExportError: it is, or cannot be built.
+    """
+    with refusing(f"{path} cannot be loaded as {kind.__name__}"), torch.device("meta"):
+        model = kind.from_config(config) if isinstance(config, Mapping) else kind(config)
+    numbers = sum(weights.numel() for weights in model.parameters())
+    stored = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    if stored and numbers > stored:  # a byte each is the least there is
+        raise ExportError(
+            f"{path / 'config.json'} describes {numbers:,} weights, and what lies there has "
+            f"{stored:,} bytes; its files are damaged, or its configuration is another model's"
+        )
 
 
 def _checked_class(index: Mapping[str, Any], part: str) -> str:

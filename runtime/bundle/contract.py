@@ -94,7 +94,7 @@ PREDICTION_TYPES: Final = ("epsilon", "v_prediction", "sample", "flow_prediction
 
 MOST_PIXELS: Final = 1 << 14  # a side of the pictures a model was trained on
 _MOST_LETTERS: Final = 1 << 10  # of a name
-_MOST_STEPS: Final = 100_000  # levels of noise
+MOST_STEPS: Final = 100_000  # levels of noise
 _MOST_MULTIPLE: Final = 1 << 12
 # far beyond any model, and small enough that no damaged number asks for all memory
 
@@ -333,7 +333,7 @@ class NoiseSpec:
 
     def __post_init__(self) -> None:
         _require(self.law in LAWS, "noise.law", self.law, LAWS)
-        _bound("noise.levels: their number", len(self.levels), 1, _MOST_STEPS)
+        _bound("noise.levels: their number", len(self.levels), 1, MOST_STEPS)
         bounded = all(0.0 <= value <= 1.0 for value in self.levels)
         _require(bounded, "noise.levels", "a value outside it", "[0, 1]")
         known = self.prediction_type in PREDICTION_TYPES
