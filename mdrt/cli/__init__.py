@@ -45,7 +45,8 @@ class Terminated(SystemExit):
     """SIGTERM, as an exception: what is half-written is removed on the way out, as by Ctrl-C."""
 
 
-def _terminate(number: int, _frame: object) -> NoReturn:
+def terminate(number: int, _frame: object) -> NoReturn:
+    """What answers SIGTERM while a command runs."""
     signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt the removal
     raise Terminated(128 + number)  # the status of a process that the signal ended
 
@@ -75,7 +76,7 @@ class Commands(LazyGroup):
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # no name may end a run
                 stream.reconfigure(errors="backslashreplace")
-        before = signal.signal(signal.SIGTERM, _terminate)
+        before = signal.signal(signal.SIGTERM, terminate)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("always", MdrtWarning)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mdrt.benchmarks.lab.attack.parsers import Parser, attack, careless, ended, parsers
+from mdrt.benchmarks.lab.attack.requests import requests
 
 RUNS = 40
 CRASHED = {
@@ -17,20 +19,28 @@ CRASHED = {
     "noise": [b"", b"\x93NUMPY\x01\x00\x04\x00((((", b"PK\x03\x04"],
     "manifest": [b'{"schema_version": 6, "sha256": ""}', b"1" * 5000],
     "sidecar": [b"[" * 100_000, b"null"],
+    "requests": [
+        b"GET /v1/model\nhost: localhost\norigin: p://[\n\n",
+        b"GET /\nhost: [::1\n\n",
+        b"GET /\nhost: localhost\ncontent-length: \xb2\n\n",
+        b"GET /\nhost: localhost\nauthorization: Basic \xff\n\n",
+    ],
     "results": [b"", b"SQLite format 3\0"],
 }
 """As small as they still crashed something once, here or in a library."""
 
 
 @pytest.fixture(scope="module")
-def every(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Parser]:
-    return {one.name: one for one in parsers(tmp_path_factory.mktemp("attack"))}
+def every(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Parser]]:
+    with requests() as server:
+        found = [*parsers(tmp_path_factory.mktemp("attack")), server]
+        yield {one.name: one for one in found}
 
 
 NAMES = ("pictures", "class files", "manifest", "graphs", "tokenizer", "noise", "sidecar")
 
 
-@pytest.mark.parametrize("name", [*NAMES, "results", "records", "journals"])
+@pytest.mark.parametrize("name", [*NAMES, "results", "records", "journals", "requests"])
 def test_only_allowed_errors(every: dict[str, Parser], name: str) -> None:
     parser = every[name]
     for seed in parser.seeds:  # what is whole is read, but for an engine that is none

@@ -17,8 +17,11 @@ import click
 import numpy as np
 
 from ....runtime.errors import MdrtError
-from .kills import Finding, kill_everywhere, scenarios, torn
-from .parsers import attack, careless, parsers, pictures
+from .guided import PARSERS, guided, installed
+from .kills import Finding, Scenario, interrupt_everywhere, kill_everywhere, scenarios, torn
+from .parsers import Parser, attack, careless, parsers, pictures
+from .requests import requests
+from .sanitizers import CONTROL, SETS, passed, run_tests, sanitized
 from .shim import NO_MEMORY, SURPRISED, built, in_child
 
 _ARMED: Final = "MDRT_ATTACK"
@@ -30,12 +33,24 @@ _ARMED: Final = "MDRT_ATTACK"
 @click.option("--kills", default=1000, show_default=True, help="At least, over all writers.")
 @click.option("--starved", default=40, show_default=True, help="Pictures with failing allocations.")
 @click.option("--calls", default=1000, show_default=True, help="Calls of the soak.")
+@click.option("--guided", default=0, help="Inputs that coverage guides, of each parser in Python.")
+@click.option("--sanitizers/--no-sanitizers", default=True, help="Of the operators for CPUs.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--keep", type=click.Path(path_type=Path), help="Folder for inputs that crash.")
-def main(runs: int, kills: int, starved: int, calls: int, seed: int, keep: Path | None) -> None:
-    """Attack mdrt: mutated inputs, kills, full disks, failing allocations, a soak.
+def main(
+    runs: int,
+    kills: int,
+    starved: int,
+    calls: int,
+    guided: int,
+    sanitizers: bool,
+    seed: int,
+    keep: Path | None,
+) -> None:
+    """Attack mdrt: mutated inputs, kills, signals, clocks, full disks, failing allocations, a soak,
+    sanitizers.
 
-    Exit status 1 where anything but the allowed errors was seen, or where the controls, two
+    Exit status 1 where anything but the allowed errors was seen, or where the controls, three
     careless programs, were not caught.
     """
     with tempfile.TemporaryDirectory() as scratch:
@@ -51,9 +66,12 @@ def main(runs: int, kills: int, starved: int, calls: int, seed: int, keep: Path 
             raise SystemExit(status)
         report = Campaign(folder, np.random.default_rng(seed), keep)
         report.mutated(runs)
+        report.guided(guided)
         report.killed(kills)
         report.starved(starved)
         report.soaked(calls)
+        if sanitizers:
+            report.sanitized()
     click.echo(json.dumps(report.figures, indent=2))
     if report.findings:
         raise click.ClickException(f"{len(report.findings)} findings, above")
@@ -76,20 +94,41 @@ class Campaign:
         with self._timed("inputs"):
             counts = {}
             for parser in parsers(self.folder):
-                counts[parser.name] = runs
-                click.echo(f"{parser.name}: {runs} inputs", err=True)
-                for crash in attack(parser, runs, self.random):
-                    self._found(f"{crash.parser}: {crash.error}")
-                    if self.keep is not None:
-                        self.keep.mkdir(parents=True, exist_ok=True)
-                        name = f"{crash.parser.replace(' ', '-')}-{abs(hash(crash.content)):x}"
-                        (self.keep / name).write_bytes(crash.content)
+                counts[parser.name] = self._attacked(parser, runs)
+            with requests() as server:
+                counts[server.name] = self._attacked(server, runs)
             self.figures["inputs"] = counts
             if not any(attack(careless(), max(200, runs // 10), self.random)):
                 self._found("the careless reader was not caught")
 
+    def guided(self, runs: int) -> None:
+        """Inputs that coverage guides, where atheris is installed."""
+        if not installed():
+            self.figures["guided"] = "not run: atheris is not installed"
+        if not runs or not installed():
+            return
+        with self._timed("guided"):
+            counts = {}
+            for parser in parsers(self.folder):
+                if parser.name in PARSERS:
+                    with tempfile.TemporaryDirectory(dir=self.folder) as place:
+                        counts[parser.name], crash = guided(parser, runs, Path(place))
+                    if crash:
+                        self._found(f"{parser.name}, guided: {crash}")
+            self.figures["guided"] = counts
+
+    def _attacked(self, parser: Parser, runs: int) -> int:
+        click.echo(f"{parser.name}: {runs} inputs", err=True)
+        for crash in attack(parser, runs, self.random):
+            self._found(f"{crash.parser}: {crash.error}")
+            if self.keep is not None:
+                self.keep.mkdir(parents=True, exist_ok=True)
+                name = f"{crash.parser.replace(' ', '-')}-{abs(hash(crash.content)):x}"
+                (self.keep / name).write_bytes(crash.content)
+        return runs
+
     def killed(self, kills: int) -> None:
-        """Kills and full disks for every writer, and for the control."""
+        """Kills, full disks, signals and clocks for every writer, and for the control."""
         with self._timed("kills"):
             place = self.folder / "kills"
             place.mkdir()
@@ -104,11 +143,19 @@ class Campaign:
                         done = 1
                     counts[scenario.name] = counts.get(scenario.name, 0) + done
             self.figures["kills"] = counts | {"in all": sum(counts.values())}
+            self.figures["signals"] = sum(self._interrupted(one, place) for one in every)
             try:
                 kill_everywhere(torn(), place)
             except Finding:
                 return
             self._found("the careless writer was not caught")
+
+    def _interrupted(self, scenario: Scenario, place: Path) -> int:
+        try:
+            return interrupt_everywhere(scenario, place)
+        except Finding as finding:
+            self._found(str(finding))
+            return 1
 
     def starved(self, count: int) -> None:
         """One allocation in 16 fails, where they are of 4 KiB or more; another in 64, in 256, …"""
@@ -151,6 +198,23 @@ class Campaign:
             self.figures["soak"] = {"calls": calls, "grown MiB": round(grown / 2**20, 1)}
             if grown > 16 << 20:
                 self._found(f"{calls} calls grew the process by {grown >> 20} MiB")
+
+    def sanitized(self) -> None:
+        """The operators' tests on every instruction set, and on an operator without a bound."""
+        with self._timed("sanitizers"):
+            (self.folder / "operators").mkdir()
+            library = sanitized(self.folder / "operators")
+            counts = {}
+            for name in SETS:
+                done = run_tests(library, name)
+                counts[name] = passed(done)
+                if done.returncode != 0:
+                    self._found(f"operators on {name}:\n{(done.stdout + done.stderr)[-4000:]}")
+            self.figures["sanitizers"] = counts
+            (self.folder / "control").mkdir()
+            control = run_tests(sanitized(self.folder / "control", **CONTROL), selection="gates")
+            if "heap-buffer-overflow" not in control.stdout + control.stderr:
+                self._found("the operator without a bound was not caught")
 
     def _found(self, text: str) -> None:
         self.findings.append(text)

@@ -5,31 +5,47 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from unittest import mock
 
+import click
 import numpy as np
 from PIL import Image
 
 from ....benchmarks.accuracy.store import RESULTS, Store
+from ....cli import main
 from ....export.engines import build as engines
 from ....export.engines.builder import Engine
 from ....export.engines.options import EngineOptions
 from ....export.staging import staged
+from ....runtime.batch.shards import finished
+from ....runtime.batch.stores import Store as Shards
 from ....runtime.bundle.contract import MANIFEST
 from ....runtime.bundle.loading import load_bundle
 from ....runtime.bundle.plan import BuildOptions, Kernels, plan_name, sidecar_name
 from ....runtime.disk.atomic import PREFIX, recover, write_together
+from ....runtime.errors import MdrtError
 from ....runtime.pictures.output import read_record, result_files, write_result
 from ....runtime.segmentation import Segmentation
 from ....runtime.segmenter import EMBEDDED, Segmenter
 from ....runtime.sessions.library import Library
 from ..scenes.renderer import render
-from .shim import DISK_FULL, ENDED, KILL_AFTER, KILL_BEFORE, REFUSED, in_child
+from .shim import (
+    CLOCKS,
+    DISK_FULL,
+    ENDED,
+    INTERRUPT,
+    KILL_AFTER,
+    KILL_BEFORE,
+    REFUSED,
+    TERMINATE,
+    in_child,
+)
 
 
 @dataclass(frozen=True)
@@ -53,12 +69,12 @@ class Finding(Exception):
     """What must not be."""
 
 
-def kill_everywhere(scenario: Scenario, folder: Path, most: int | None = None) -> int:
+def kill_everywhere(scenario: Scenario, folder: Path, step: int = 1) -> int:
     """Kill a writer before and after every call, and fill the disk at every call.
 
     Args:
         folder: to work in.
-        most: kills; None: all there are.
+        step: of calls; 1 for every one.
 
     Returns:
         How many kills there were.
@@ -69,24 +85,61 @@ def kill_everywhere(scenario: Scenario, folder: Path, most: int | None = None) -
     """
     kills = 0
     for fault in (KILL_BEFORE, KILL_AFTER, DISK_FULL):
-        for at in range(1, 10_000):
-            if most is not None and kills >= most:
-                return kills
-            place = folder / "place"
-            shutil.rmtree(place, ignore_errors=True)
-            place.mkdir()
-            scenario.old(place)
-            status, _ = in_child(fault, at, partial(scenario.new, place))
-            _judge(scenario, place, f"{scenario.name}, fault {fault} at call {at}", status, fault)
+        for at in range(1, 10_000, step):
+            status, _ = _faulted(scenario, folder, fault, at)
             if status == ENDED:  # so many calls there are not
                 break
             kills += fault != DISK_FULL
     return kills
 
 
+def interrupt_everywhere(scenario: Scenario, folder: Path, step: int = 1, clocks: int = 3) -> int:
+    """Send a writer SIGINT and SIGTERM at every call, and let clocks jump under it.
+
+    Args:
+        folder, step: as for kills.
+        clocks: how many.
+
+    Returns:
+        How many signals and clocks there were.
+
+    Raises:
+        Finding: as for kills; or a clock was no matter of indifference.
+    """
+    done = 0
+    signals = range(1, 10_000, step)
+    for fault, places in ((INTERRUPT, signals), (TERMINATE, signals), (CLOCKS, range(clocks))):
+        for at in places:
+            _, calls = _faulted(scenario, folder, fault, at)
+            if fault != CLOCKS and calls < at:  # so many calls there are not
+                break
+            done += 1
+    return done
+
+
+def _faulted(scenario: Scenario, folder: Path, fault: int, at: int) -> tuple[int, int]:
+    """The end of a writer with a fault at a call, and how many calls it came to."""
+    place = folder / "place"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    scenario.old(place)
+    status, calls = in_child(fault, at, partial(scenario.new, place))
+    _judge(scenario, place, f"{scenario.name}, fault {fault} at call {at}", status, fault)
+    return status, calls
+
+
+_MAY_END: Final = {
+    KILL_BEFORE: (ENDED, -signal.SIGKILL),
+    KILL_AFTER: (ENDED, -signal.SIGKILL),
+    DISK_FULL: (ENDED, REFUSED),
+    INTERRUPT: (ENDED, 128 + signal.SIGINT),
+    TERMINATE: (ENDED, 128 + signal.SIGTERM),
+    CLOCKS: (ENDED,),
+}
+
+
 def _judge(scenario: Scenario, place: Path, where: str, status: int, fault: int) -> None:
-    allowed = (ENDED, REFUSED) if fault == DISK_FULL else (ENDED, -9)
-    if status not in allowed:
+    if status not in _MAY_END[fault]:
         raise Finding(f"{where}: ended with status {status}")
     try:
         found = scenario.found(place)
@@ -113,6 +166,8 @@ def scenarios() -> Iterator[Scenario]:
     yield Scenario("export", lambda p: _export(p, "old"), lambda p: _export(p, "new"), _which)
     yield Scenario("build", lambda p: _build(p, "old"), lambda p: _build(p, "new"), _which_engines)
     yield Scenario("eval", lambda p: _count(p, 1), lambda p: _count(p, 2), _which_counts)
+    seen = _Seen(segmenter, results["old"])
+    yield Scenario("batch", partial(_batched, seen=seen), partial(_batch, 2, seen), _which_shards)
 
 
 def torn() -> Scenario:
@@ -222,3 +277,69 @@ def _which_counts(place: Path) -> str:
         return f"parts of pictures: {done}"
     report = (place / "report.json").read_text()
     return {"1": "old", "2": "new"}.get(report, report)
+
+
+class _Seen:
+    """A segmenter that has seen every picture already, and its looks."""
+
+    def __init__(self, segmenter: Segmenter, result: Segmentation) -> None:
+        self.manifest, self.settle, self.result = segmenter.manifest, segmenter.settle, result
+        self.network = segmenter.network
+
+    def prepare(self, classes: object) -> None:
+        """It needs no text."""
+
+    def look(self, *_: object, **__: object) -> _Seen:
+        return self
+
+    def segment(self, *_: object, **__: object) -> Segmentation:
+        return self.result
+
+
+def _batched(place: Path, seen: _Seen) -> None:
+    """The batch of one picture, made once."""
+    made = place.parent / "batched"
+    if not made.exists():
+        _batch(1, seen, place)
+        (place / "labels").rename(made)
+    shutil.copytree(made, place / "labels")
+
+
+def _batch(pictures: int, seen: _Seen, place: Path) -> None:
+    """`mdrt batch` over so many pictures, each a shard of three formats."""
+    album = place.parent / "album"
+    listed = place.parent / f"{pictures}.txt"
+    if not album.exists():
+        album.mkdir()
+        for number in range(2):
+            Image.fromarray(seen.result.image).save(album / f"{number}.png")
+            names = [str(album / f"{n}.png") for n in range(number + 1)]
+            (place.parent / f"{number + 1}.txt").write_text("\n".join(names))
+    words = ["--classes", "sky, water", "--shard", "1", "--format", "coco", "--format", "masks"]
+    words += ["--format", "polygons"]
+    with mock.patch("mdrt.runtime.segmenter.Segmenter", return_value=seen):
+        try:
+            arguments = ["batch", str(listed), str(place / "labels"), *words, "--quiet"]
+            main(arguments, standalone_mode=False)
+        except click.ClickException as error:
+            if "--debug" in error.message:  # nothing that is told
+                raise
+            raise MdrtError(error.message) from error
+
+
+def _which_shards(place: Path) -> str:
+    """As a rerun judges: what whole shards hold is done."""
+    shards = Shards(str(place / "labels"))
+    shards.recover()
+    done = finished(shards)
+    for name in shards.shards():
+        folder = place / "labels" / "shards" / name
+        coco: dict[str, Any] = json.loads((folder / "coco" / "annotations.json").read_bytes())
+        (image,) = coco["images"]
+        if image["file_name"] not in done:
+            return f"an unknown picture in shard {name}"
+        masks = [Image.open(path).load() for path in (folder / "masks").rglob("*.png")]
+        if len(masks) != len(coco["annotations"]):
+            return f"a torn shard {name}"
+    names = tuple(sorted(Path(name).name for name in done))
+    return {("0.png",): "old", ("0.png", "1.png"): "new"}.get(names, f"{names}")

@@ -1,5 +1,6 @@
-/* Stands before the C library (LD_PRELOAD) and ends the process, or fails, at the n-th call that
- * changes something on the disk; or fails one allocation in n. Armed by `shim_arm`. */
+/* Stands before the C library (LD_PRELOAD) and ends the process, signals it or fails, at the n-th
+ * call that changes something on the disk; or fails one allocation in n; or sets the clock, years
+ * back and forth, at every look at it. Armed by `shim_arm`. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -9,9 +10,10 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <sys/types.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { OFF, KILL_BEFORE, KILL_AFTER, DISK_FULL, NO_MEMORY };
+enum { OFF, KILL_BEFORE, KILL_AFTER, DISK_FULL, NO_MEMORY, INTERRUPT, TERMINATE, CLOCKS };
 
 static volatile int mode = OFF;
 static volatile long at = 0, calls = 0;
@@ -33,9 +35,11 @@ static void die(void) {
 
 /* Whether this call is the one to fail. */
 static int before(void) {
-  if (mode == OFF || mode == NO_MEMORY) return 0;
+  if (mode == OFF || mode == NO_MEMORY || mode == CLOCKS) return 0;
   long number = ++calls;
   if (mode == KILL_BEFORE && number == at) die();
+  if (mode == INTERRUPT && number == at) kill(getpid(), SIGINT);
+  if (mode == TERMINATE && number == at) kill(getpid(), SIGTERM);
   return mode == DISK_FULL && number >= at;
 }
 
@@ -96,11 +100,26 @@ int open64(const char *path, int flags, ...) {
   return result;
 }
 
-/* One allocation in `at`, by chance of a fixed seed; small ones are left to live. */
+/* By chance of a fixed seed, below `most`. */
+static unsigned long chance(unsigned long most) {
+  seed = seed * 6364136223846793005ul + 1442695040888963407ul;
+  return (seed >> 33) % most;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+  REAL(clock_gettime);
+  int result = real(clock, now);
+  if (mode != CLOCKS || clock != CLOCK_REALTIME) return result;
+  const time_t ten_years = 10l * 365 * 86400;
+  calls++;
+  now->tv_sec += ten_years * ((long)chance(3) - 1);
+  return result;
+}
+
+/* One allocation in `at`; small ones are left to live. */
 static int starve(size_t size) {
   if (mode != NO_MEMORY || size < 4096) return 0;
-  seed = seed * 6364136223846793005ul + 1442695040888963407ul;
-  return (seed >> 33) % (unsigned long)at == 0;
+  return chance((unsigned long)at) == 0;
 }
 
 extern void *__libc_malloc(size_t);

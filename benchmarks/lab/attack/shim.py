@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -11,12 +12,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from ....cli import terminate
 from ....runtime.errors import MdrtError
 
 SOURCE: Final = Path(__file__).with_name("shim.c")
-KILL_BEFORE, KILL_AFTER, DISK_FULL, NO_MEMORY = 1, 2, 3, 4
+KILL_BEFORE, KILL_AFTER, DISK_FULL, NO_MEMORY, INTERRUPT, TERMINATE, CLOCKS = range(1, 8)
 ENDED, REFUSED, SURPRISED = 0, 3, 4
-"""How a child ends that was not killed: well, by an error that is told, by any other."""
+"""How a child ends that was not killed: well, by an error that is told, by any other; by a signal
+with the status of a process that it ended, as the command line does."""
 
 
 def built(folder: Path) -> Path:
@@ -54,11 +57,17 @@ def in_child(fault: int, at: int, work: Callable[[], object]) -> tuple[int, int]
     if child == 0:
         status = SURPRISED
         try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, terminate)
             loaded.shim_arm(fault, ctypes.c_long(at))
             work()
             status = ENDED
         except MdrtError:
             status = REFUSED
+        except KeyboardInterrupt:
+            status = 128 + signal.SIGINT
+        except SystemExit as error:
+            status = error.code if isinstance(error.code, int) else SURPRISED
         except BaseException as error:
             loaded.shim_arm(0, ctypes.c_long(0))
             told = isinstance(error, MemoryError) and fault == NO_MEMORY
