@@ -205,7 +205,7 @@ def careless() -> Parser:
 
     def read(content: bytes) -> object:
         values = json.loads(content)
-        return values["size"][0] * values["size"][1], values["name"].upper()
+        return values["size"][0] + values["size"][1], values["name"].upper()
 
     return Parser("control", [seed], of_json, read, (ValueError,))
 
