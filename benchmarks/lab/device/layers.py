@@ -19,7 +19,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 from transformers.models.clip.modeling_clip import CLIPAttention
 
-from ..random_pipeline import SHAPES, VAE
+from ..random_pipeline import CLIP_L, UNET, VAE
 from .counts import HALF, SIDE, Operation, Stage
 
 TOKENS: Final = 77
@@ -32,7 +32,7 @@ class _Reached(Exception):
 def networks() -> list[Stage]:
     with torch.device("meta"), torch.no_grad():
         vae = AutoencoderKL(**VAE)
-        text = CLIPTextModel(CLIPTextConfig(**SHAPES["sd14"][1]))
+        text = CLIPTextModel(CLIPTextConfig(**CLIP_L))
         with _counted(vae) as encoding:
             vae.encode(torch.empty(1, 3, SIDE, SIDE))
         with _counted(text) as prompt:
@@ -46,7 +46,7 @@ def networks() -> list[Stage]:
 
 def unet(whole: bool = False) -> Stage:
     """A pass of batch 1, to the last features the graph reads, or to the end."""
-    config = SHAPES["sd14"][0]
+    config = UNET
     with torch.device("meta"), torch.no_grad():
         model = UNet2DConditionModel(**config)
         if not whole:  # the features of stride 16 enter the third up block's last resnet
