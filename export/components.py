@@ -11,10 +11,12 @@ from typing import Any, Final
 import diffusers
 import torch
 import transformers
+from safetensors import safe_open
 
 from ..runtime.bundle.contract import MOST_STEPS
 from ..runtime.errors import ExportError
 from .checkpoint import CONFIGS, Checkpoint, open_checkpoint
+from .halves import keep_halves
 from .hub import CLIP, fetch_files, fetch_pipeline, is_hub_id
 from .lora import Lora, open_lora
 from .pickles import PICKLES, refuse_pickle, weights_variant
@@ -131,6 +133,8 @@ class Pipeline:
             source = path
             variant = weights_variant(path, self.variant)
             _check_size(path, kind, config)
+            if hasattr(diffusers, kind.__name__) and _is_half(path, variant):
+                options["torch_dtype"] = torch.float16  # else it is widened whole
             with refusing(f"{path} cannot be loaded as {kind.__name__}"):
                 model, found = kind.from_pretrained(
                     path,
@@ -146,9 +150,11 @@ class Pipeline:
                 f"{source} lacks {len(missing)} of {kind.__name__}'s weights, the first "
                 f"{missing[0]}; its files are damaged, or its configuration is another model's"
             )
-        model = model.float()
-        for lora in self.loras:
-            lora.merge(part, model)
+        if any(part in lora.pairs for lora in self.loras):
+            model = model.float()  # which a merged weight is rounded from once
+            for lora in self.loras:
+                lora.merge(part, model)
+        model = keep_halves(model)
         return model.eval().requires_grad_(False)
 
 
@@ -288,6 +294,16 @@ def _parts(index: Mapping[str, Any]) -> list[str]:
     further = [name for name in names if index.get(name, [None])[0]]
     beside = [name.replace(_TEXT_ENCODER, _TOKENIZER) for name in further]
     return [network, _TEXT_ENCODER, _TOKENIZER, *further, *beside]
+
+
+def _is_half(folder: Path, variant: str | None) -> bool:
+    """Whether all of a component's weights are stored as float16."""
+    files = folder.glob(f"*model.{variant}*.safetensors" if variant else "*model[-.]*safetensors")
+    kinds = set()
+    for path in files:
+        with refusing(f"{path} cannot be read"), safe_open(path, framework="pt") as file:
+            kinds |= {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+    return kinds == {"F16"}
 
 
 def load_tokenizer(folder: Path, **special: Any) -> Any:

@@ -115,7 +115,7 @@ class _ExportJob:
         self.weight_bytes = 0
         self.notes: dict[str, str] = {}
         image = backbone.image
-        self.cases = proof.cases(image.size_multiple, image.native_size, options.precision)
+        self.cases = proof.cases(image.size_multiple, image.native_size)
 
     def run(self) -> contract.Manifest:
         """Write every file of the bundle, the manifest last."""
@@ -150,7 +150,7 @@ class _ExportJob:
             watched(network, self.options.precision) as peaks,
         ):
             examples = proof.text_examples(network, spec, text.layer, self.cases, text.any_length)
-        with lowered(network, self._fitting(spec.graph, peaks)):
+        with lowered(network, self._fitting(spec.graph, peaks), self.options.weights):
             graph = text_graph(network, spec, text.layer, text.any_length)
             self._write(graph)
         del network, graph
@@ -167,12 +167,14 @@ class _ExportJob:
         ):
             examples = proof.vae_examples(vae, self.cases)
         vae.decoder = None  # half the weights, and nothing asks for an image
-        with lowered(vae, self._fitting(contract.VAE_ENCODER, peaks)) as dtype:
+        precision = self._fitting(contract.VAE_ENCODER, peaks)
+        with lowered(vae, precision, self.options.weights) as dtype:
             graph = vae_graph(vae, dtype, manifest.factor)
             self._write(graph)
         del vae, graph
         self._prove(contract.VAE_ENCODER, examples)
-        self._twins(contract.VAE_ENCODER, manifest, examples)
+        derived = proof.for_derived(examples, manifest.image.native_size)
+        self._twins(contract.VAE_ENCODER, manifest, derived)
 
     def _noise(self, manifest: contract.Manifest) -> None:
         """Write ε."""
@@ -200,15 +202,17 @@ class _ExportJob:
                 precision="bf16",
             )
         with (
-            lowered(network, self.options.precision) as dtype,
+            lowered(network, self.options.precision, self.options.weights) as dtype,
             self.backbone.graphs(network, dtype) as graphs,
         ):
             for make in graphs:
                 self._write(make())
         del network, graphs, make
-        for filename, own in examples.items():
-            self._prove(filename, own)
-        whole = examples[manifest.network]
+        whole = examples.pop(manifest.network)
+        for filename in list(examples):
+            self._prove(filename, examples.pop(filename))  # gigabytes, of a large network
+        self._prove(manifest.network, whole)
+        whole = list(proof.for_derived(whole, manifest.image.native_size))
         self._twins(manifest.network, manifest, whole)
         for cut, path in write_cuts(self.directory, self.backbone.selection):
             self._prove(path.name, [example.of(cut.outputs) for example in whole])
@@ -222,7 +226,7 @@ class _ExportJob:
         return "fp32"
 
     def _counted(self, network: Any) -> Any:
-        self.weight_bytes += sum(p.numel() * p.element_size() for p in network.parameters())
+        self.weight_bytes += 4 * sum(p.numel() for p in network.parameters())
         return network
 
     def _write(self, graph: Graph | GraphFile) -> None:
@@ -232,8 +236,7 @@ class _ExportJob:
             graph.write(path)
             return
         self.progress(f"tracing {graph.filename}")
-        float16_weights = self.options.weights == "fp16"
-        write_graph(graph, path, self.options.opset_version, float16_weights)
+        write_graph(graph, path, self.options.opset_version)
 
     def _prove(self, filename: str, examples: Sequence[proof.Example]) -> None:
         """Run the written graph; the model it came from must have been let go by now."""

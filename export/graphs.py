@@ -15,7 +15,7 @@ from ..runtime.errors import ExportError
 from .quiet import quiet
 from .refusal import one_line
 from .softmax import widen_softmax
-from .weights import store_as_float16, strip_traces
+from .weights import strip_traces, turn_halves
 
 _EXTERNAL_ABOVE: Final = 1 << 26
 """Bytes of weights. A file of their own is mapped instead of parsed, and a twin can share it."""
@@ -122,7 +122,7 @@ def text_graph(
     )
 
 
-def write_graph(graph: Graph, path: Path, opset: int, float16_weights: bool) -> None:
+def write_graph(graph: Graph, path: Path, opset: int) -> None:
     """Trace `graph` and write it to `path`, its weights beside it where they are large or shared.
 
     Raises:
@@ -149,8 +149,7 @@ def write_graph(graph: Graph, path: Path, opset: int, float16_weights: bool) -> 
     model = program.model
     strip_traces(model)
     widen_softmax(model)
-    if float16_weights:
-        store_as_float16(model)
+    turn_halves(model)
     _check_axes(graph, model)
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values())
     program.save(str(path), external_data=graph.shared or size > _EXTERNAL_ABOVE)

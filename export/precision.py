@@ -11,20 +11,28 @@ import torch
 from diffusers.models.attention_processor import Attention
 
 from .attention import Float32SoftmaxProcessor, JointProcessor
+from .halves import drop_halves, store_halves
 
 DTYPES: Final = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @contextmanager
-def lowered(module: Any, precision: str) -> Iterator[torch.dtype]:
+def lowered(module: Any, precision: str, weights: str = "same") -> Iterator[torch.dtype]:
     """Compute `module` in `precision`; yields the dtype its inputs are to be cast to.
 
     Weights are cast in place and stay so, except those of GroupNorm and
     LayerNorm, which keep float32 and are fed float32. The hooks and attention
-    processors that arrange it are undone on exit. Under fp32 nothing changes.
+    processors that arrange it are undone on exit. Under fp32 only how weights
+    are stored changes: in float32, or with `weights` "fp16" in half.
     """
     dtype = DTYPES[precision]
+    if weights == "fp16":
+        store_halves(module)
+        yield dtype
+        return
+    drop_halves(module)
     if dtype is torch.float32:
+        torch.nn.Module.float(module)
         yield dtype
         return
     torch.nn.Module.to(module, dtype)  # diffusers' own `to` only adds a warning

@@ -33,7 +33,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 # 2e-6, 1.5e-3, 1.2e-2, and 2e-3 where weights alone are rounded; depth multiplies it.
 TOLERANCE: Final = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1, "fp16 weights": 1e-2}
 _SHORT: Final = 5  # tokens of a prompt that nothing pads
-_NATIVE_LIMIT: Final = 512  # pixels a side; a larger native size is proved only where it matters
+_ONCE_ABOVE: Final = 512  # pixels a side; a larger native size is proved by one graph of each kind
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,16 @@ class Example:
         return Example(self.inputs, {name: self.expected[name] for name in outputs})
 
 
-def cases(size_multiple: int, native_size: int, precision: str = "fp32") -> tuple[Case, ...]:
-    """Two sizes × two batch sizes, and the native size once where it is small enough or where
-    values may leave the precision's range."""
+def cases(size_multiple: int, native_size: int) -> tuple[Case, ...]:
+    """Two sizes × two batch sizes, then the native size once."""
     m = size_multiple
     chosen = [Case(h, w, batch) for h, w in ((m, 2 * m), (3 * m, 2 * m)) for batch in (1, 2)]
-    if native_size <= _NATIVE_LIMIT or precision == "fp16":
-        chosen.append(Case(native_size, native_size, 1))
-    return tuple(chosen)
+    return (*chosen, Case(native_size, native_size, 1))
+
+
+def for_derived(examples: Sequence[Example], native_size: int) -> Sequence[Example]:
+    """Those of the `cases` for what is made from a graph that was proved: its cuts, its twins."""
+    return examples if native_size <= _ONCE_ABOVE else examples[:-1]
 
 
 def vae_examples(vae: Any, chosen: Sequence[Case]) -> list[Example]:
@@ -185,7 +187,7 @@ def _opened(path: Path) -> Iterator[tuple[OrtSession, str]]:
     with TemporaryDirectory(dir=path.parent) as scratch, ExitStack() as opened:
         note = ""
         try:
-            session = OrtSession(path)
+            session = OrtSession(path, fold=False)
         except BundleError as error:
             refused = onnx_runtime().capi.onnxruntime_pybind11_state.NotImplemented
             if not isinstance(error.__cause__, refused):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-
-_SMALLEST: Final = 256  # elements; below it a Cast node costs more than it saves
 
 
 def strip_traces(model: Any) -> None:
@@ -22,40 +21,35 @@ def strip_traces(model: Any) -> None:
     model.metadata_props.clear()
 
 
-def store_as_float16(model: Any) -> int:
-    """Store large float32 weights as float16, each widened by a Cast before its use.
-
-    Arithmetic stays float32 (a runtime folds the casts when it loads the
-    graph); the file is half as large, and each weight is rounded once. A
-    weight with a value beyond float16's range keeps float32.
-
-    Returns:
-        The number of weights stored as float16.
-    """
+def turn_halves(model: Any) -> None:
+    """Lay matrices that are stored in half as products read them, so that no run turns them; each
+    is turned when it is written."""
     graph = model.graph
-    stored = 0
     for value in list(graph.initializers.values()):
-        if value.const_value.dtype != ir.DataType.FLOAT or value.const_value.size < _SMALLEST:
+        if value.dtype != ir.DataType.FLOAT16 or len(value.shape) != 2:
             continue
-        wide = value.const_value.numpy()
-        if np.abs(wide).max() > np.finfo(np.float16).max:
+        casts = [use.node for use in value.uses()]
+        turns = [use.node for cast in casts for use in cast.outputs[0].uses()]
+        if {node.op_type for node in casts} != {"Cast"} or any(
+            node.op_type != "Transpose" for node in turns
+        ):
             continue
-        name = f"{value.name}.fp16"
-        narrow = ir.Value(
-            name=name,
+        value.shape = ir.Shape(reversed(value.shape))
+        value.const_value = ir.LazyTensor(
+            partial(_turned, value.const_value),
+            dtype=ir.DataType.FLOAT16,
             shape=value.shape,
-            type=ir.TensorType(ir.DataType.FLOAT16),
-            const_value=ir.tensor(wide.astype(np.float16), name=name),
+            name=value.name,
         )
-        cast = ir.node("Cast", [narrow], {"to": ir.DataType.FLOAT.value}, name=f"widen {name}")
-        cast.outputs[0].shape, cast.outputs[0].type = value.shape, value.type
-        value.replace_all_uses_with(cast.outputs[0])
-        del graph.initializers[value.name]
-        cast.outputs[0].name = value.name
-        graph.initializers[name] = narrow
-        graph.insert_before(graph[0], cast)
-        stored += 1
-    return stored
+        for cast in casts:
+            cast.outputs[0].shape = value.shape
+        for turn in turns:
+            turn.outputs[0].replace_all_uses_with(turn.inputs[0])
+            graph.remove(turn, safe=True)
+
+
+def _turned(tensor: Any) -> Any:
+    return ir.tensor(np.ascontiguousarray(tensor.numpy().T))
 
 
 def widen_bfloat16(source: Path, target: Path) -> None:

@@ -44,6 +44,7 @@ class OrtSession(Session):
         profile: bool = False,
         device: Device | None = None,
         allow_cpu_nodes: bool = False,
+        fold: bool = True,
     ) -> None:
         """Load a graph.
 
@@ -55,6 +56,8 @@ class OrtSession(Session):
             device: where its arrays live; needed for a provider on a GPU.
             allow_cpu_nodes: let another provider than the CPU's leave nodes to it that do more
                 than compute sizes.
+            fold: compute what follows from weights alone once, as those stored in half widened;
+                else in every run, in less memory.
 
         Raises:
             ProviderError: the provider is unknown or not in the installed ONNX Runtime, cannot
@@ -86,8 +89,11 @@ class OrtSession(Session):
                 str(path),
                 options,
                 providers=_with_options(chosen, options, self.device),
-                # a twin's operators read their weights in place: no copies in another layout
-                disabled_optimizers=["NchwcTransformer"] if twin else [],
+                disabled_optimizers=[
+                    # a twin's operators read their weights in place: no copies in another layout
+                    *(["NchwcTransformer"] if twin else []),
+                    *([] if fold else ["ConstantFolding"]),
+                ],
                 enable_fallback=False,  # it would print, and try another provider
             )
         except Exception as error:  # ONNX Runtime's exceptions share no other base

@@ -24,6 +24,7 @@ from mdrt.export.checkpoint import CONFIGS, Checkpoint
 from mdrt.export.components import open_pipeline
 from mdrt.export.exporter import ExportReport, export
 from mdrt.export.options import ExportOptions
+from mdrt.export.precision import lowered
 from mdrt.runtime.errors import ExportError
 
 PARTS = ("unet", "vae", "text_encoder")
@@ -79,7 +80,12 @@ def test_half_weights_are_widened(sd1: Path, single: Path, tmp_path: Path) -> No
     half = {name: tensor.half() for name, tensor in load_file(single).items()}
     save_file(half, tmp_path / "half.safetensors")
     network = load_part(open_pipeline(tmp_path / "half.safetensors", config=sd1), "unet")
-    assert same(network, load_part(open_pipeline(sd1), "unet").half().float())
+    assert {p.dtype for p in network.parameters() if p.ndim > 1 and p.numel() > 255} == {
+        torch.float16
+    }
+    assert network.conv_in.weight.dtype is torch.float32
+    with lowered(network, "fp32"):
+        assert same(network, load_part(open_pipeline(sd1), "unet").half().float())
 
 
 def test_the_bundle_is_the_directorys(
