@@ -110,7 +110,7 @@ def test_unet_that_wants_more_than_text(broken: Path, output: Path) -> None:
     ("part", "changes", "words"),
     [
         ("unet", {"dual_cross_attention": True}, "extra conditioning (dual_cross_attention"),
-        ("unet", {"encoder_hid_dim": 8}, "encoder_hid_dim_type = text_proj"),
+        ("unet", {"encoder_hid_dim": 8}, "encoder_hid_dim = 8"),
         ("unet", {"cross_attention_dim": [32, 32]}, "UNet's configuration cannot be built"),
         ("unet", {"cross_attention_dim": "wide"}, "UNet's configuration cannot be built"),
         ("unet", {"norm_num_groups": 0}, "UNet's configuration cannot be built"),

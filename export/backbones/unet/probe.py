@@ -35,7 +35,8 @@ SIZES: Final = 6
 _REFUSED: Final = (
     ("class_embed_type", "a class or a noise level of its own"),
     ("num_class_embeds", "a class or the noise level of a low-resolution picture"),
-    ("encoder_hid_dim_type", "embeddings that another network projects"),
+    ("encoder_hid_dim_type", "embeddings that another network projects, as of a picture"),
+    ("encoder_hid_dim", "embeddings that another network projects"),
     ("time_cond_proj_dim", "an embedding of the guidance scale"),
     ("dual_cross_attention", "two attentions, over a text and a picture"),
 )
@@ -110,9 +111,9 @@ def probe(config: Mapping[str, Any]) -> Structure:
         ExportError: the UNet wants inputs that a text prompt cannot give, or cannot be built or
             run.
     """
+    check_inputs(config)
     with refusing("the UNet's configuration cannot be built"), torch.device("meta"):
         unet = UNet2DConditionModel.from_config(dict(config)).eval()
-    check_inputs(unet.config)
     with refusing("the UNet's configuration cannot be run"):
         return _walk(unet)
 
@@ -274,7 +275,7 @@ def _check_strides(
             raise ExportError(f"{kind} stride {stride} has nothing at it; {offer}", **option)
 
 
-def check_inputs(config: Any) -> None:
+def check_inputs(config: Mapping[str, Any]) -> None:
     """Refuse UNets that need what a picture and a prompt cannot give.
 
     Raises:
