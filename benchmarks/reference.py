@@ -75,14 +75,9 @@ class Reference:
             kind = getattr({"diffusers": diffusers, "transformers": transformers}[library], name)
             return kind.from_pretrained(path / part, **options)
 
-        def load_vae(folder: Path) -> Any:
-            folder = folder if (folder / "config.json").is_file() else folder / "vae"
-            kind = json.loads((folder / "config.json").read_text())["_class_name"]
-            return getattr(diffusers, kind).from_pretrained(folder, **weights)
-
         weights = {"use_safetensors": True}  # a pickle is a program
         self.unet = load("unet", **weights).float().eval()
-        self.vae = (load("vae", **weights) if vae is None else load_vae(Path(vae))).float().eval()
+        self.vae = self._load_vae(path / "vae" if vae is None else Path(vae))
         self.scheduler = load("scheduler")
         pairs = [(f"text_encoder{n}", f"tokenizer{n}") for n in ("", "_2")]
         self.texts = [
@@ -94,6 +89,12 @@ class Reference:
         self.feature_strides = tuple(feature_strides)
         self.attention_strides = tuple(attention_strides)
         self.dtype = dtype
+
+    def _load_vae(self, folder: Path) -> Any:
+        folder = folder if (folder / "config.json").is_file() else folder / "vae"
+        kind = json.loads((folder / "config.json").read_text())["_class_name"]
+        found = getattr(diffusers, kind).from_pretrained(folder, use_safetensors=True)
+        return found.float().eval()
 
     def segment(
         self,

@@ -22,6 +22,7 @@ from ...runtime.bundle.loading import Bundle, load_bundle
 from ...runtime.errors import MdrtError
 from ...runtime.heads.maskdiffusion import MaskDiffusionOptions
 from ...runtime.segmenter import Segmenter
+from ..joint_reference import JointReference
 from ..reference import Reference
 from ..tower_reference import TowerReference
 from .task import Task
@@ -87,8 +88,7 @@ def _as_exported(manifest: Manifest, vae: str | None) -> ExportOptions:
         tuple(dict.fromkeys(output.stride for output in outputs))
         for outputs in (manifest.features, manifest.attention, manifest.self_attention)
     )
-    blocks = tuple(int(a.layer.split(".")[1]) for a in manifest.attention if a.joint)
-    return ExportOptions(features, attention, among, blocks, vae=vae)
+    return ExportOptions(features, attention, among, _blocks(manifest), vae=vae)
 
 
 def _check_same(backbone: Backbone, manifest: Manifest, task: Task) -> None:
@@ -119,13 +119,7 @@ def labels(task: Task, say: Callable[[str], None]) -> list[Agreement]:
     say("PyTorch reference")
     if manifest.noise is None:
         return _tower_labels(task, bundle, say)
-    reference = Reference(
-        task.pipeline,
-        tuple(f.stride for f in manifest.features),
-        tuple(dict.fromkeys(a.stride for a in manifest.attention)),
-        vae=task.vae,
-        dtype=torch.float32,  # float64 would hold 23 GB of features at 512²
-    )
+    reference = _reference(task.pipeline, manifest, task.vae)
     image, noise = task.image(0), bundle.noise()
     modes: tuple[Mode, ...] = ("paper", "released")
     expected = {mode: reference.segment(image, task.classes, noise, mode=mode) for mode in modes}
@@ -141,6 +135,21 @@ def labels(task: Task, say: Callable[[str], None]) -> list[Agreement]:
             found.append(Agreement(operators, mode, float(np.mean(got == wanted))))
         del segmenter
     return found
+
+
+def _reference(pipeline: str, manifest: Manifest, vae: str | None) -> Reference:
+    """The oracle of a bundle's family, its mathematics in float32: float64 would hold 23 GB of
+    features at 512²."""
+    if blocks := _blocks(manifest):
+        return JointReference(pipeline, blocks, torch.float32, vae)
+    strides = (f.stride for f in manifest.features), (a.stride for a in manifest.attention)
+    features, attention = (tuple(dict.fromkeys(found)) for found in strides)
+    return Reference(pipeline, features, attention, torch.float32, vae)
+
+
+def _blocks(manifest: Manifest) -> tuple[int, ...]:
+    """Of a transformer, those whose joint attention is exported."""
+    return tuple(int(a.layer.split(".")[1]) for a in manifest.attention if a.joint)
 
 
 def _tower_labels(task: Task, bundle: Bundle, say: Callable[[str], None]) -> list[Agreement]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import random_models
+from agreement import shares
 
 from mdrt import Segmenter
 from mdrt.benchmarks.lab.scenes.renderer import render
@@ -103,6 +104,19 @@ def test_labels_are_those_of_pytorch(
     assert (ours == theirs).mean() >= 0.999
 
 
+@pytest.mark.parametrize("size", [128, 64])
+def test_parity_on_the_command_line(model: tuple[str, Path, ExportReport], size: int) -> None:
+    """Every tensor at both sizes; labels at the native one, to which smaller pictures are enlarged
+    before the network sees them."""
+    kind, pipeline, report = model
+    if kind != "xl":
+        pytest.skip("one of them is enough: it costs seconds")
+    found = shares(report.path, pipeline, size)
+    assert found.keys() == {"paper", "released"}
+    if size == report.manifest.image.native_size:
+        assert min(found.values()) >= 0.999
+
+
 def test_late_words_need_no_values(model: tuple[str, Path, ExportReport]) -> None:
     """Words that come late open the graph of keys alone, at a size that is not square."""
     with Segmenter(model[2].path) as segmenter, warnings.catch_warnings():
@@ -128,7 +142,7 @@ def refusal(pipeline: Path, **options: Any) -> str:
         ({"projection_class_embeddings_input_dim": 48 + 5 * 8}, "aesthetic score"),
         ({"in_channels": 5}, "depth"),
         ({"time_cond_proj_dim": 32}, "guidance scale"),
-        ({"addition_embed_type": "image", "encoder_hid_dim": 8}, "encoder_hid_dim_type"),
+        ({"addition_embed_type": "image", "encoder_hid_dim": 8}, "encoder_hid_dim = 8"),
         ({"cross_attention_dim": 64}, "32 \\+ 64 wide"),
     ],
 )
