@@ -22,6 +22,7 @@ CONFIGS: Final[Mapping[str, Any]] = {
 """The families, by `model_type`."""
 
 CONFIG: Final = "config.json"
+_INDEX: Final = "model_index.json"  # of a diffusers pipeline, which holds its models in folders
 _FILES: Final = (
     CONFIG,
     "preprocessor_config.json",
@@ -111,7 +112,7 @@ def find_source(model: str | Path, revision: str | None = None) -> Source | None
     if is_hub_id(model):
         model_id = str(model)
         try:
-            path = fetch_files(model_id, CONFIG, revision=revision)
+            path = fetch_files(model_id, _INDEX, CONFIG, revision=revision)
         except ExportError:
             return None  # said by whoever looks for another kind of model
         if _family(path) is not None:
@@ -126,5 +127,7 @@ def find_source(model: str | Path, revision: str | None = None) -> Source | None
 def _family(folder: Path) -> str | None:
     """The family that a directory's configuration names, if it is one of those here."""
     path = folder / CONFIG
-    kind = read_json(path).get("model_type") if path.is_file() else None
+    if (folder / _INDEX).is_file() or not path.is_file():
+        return None
+    kind = read_json(path).get("model_type")
     return kind if kind in CONFIGS else None
