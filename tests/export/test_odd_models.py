@@ -82,13 +82,6 @@ def test_an_xl(tmp_path: Path, name: str) -> None:
     proved(random_models.save_xl(tmp_path / "model", unet=XLS[name]))
 
 
-def test_a_transformer_of_single_cells(tmp_path: Path) -> None:
-    """diffusers' Stable Diffusion 3 but for its texts: patches of one cell, a single block."""
-    changes = {"patch_size": 1, "num_layers": 1, "sample_size": 16, "pos_embed_max_size": 16}
-    job = proved(random_models.save_sd3(tmp_path / "model", **changes))
-    assert [a.layer for a in job.backbone.selection.attention] == ["transformer_blocks.0.attn"]
-
-
 @pytest.fixture(scope="module")
 def described(sd1: Path, workspace: Path) -> Mapping[str, Path]:
     """Pipelines without weights, which a refusal never reads."""
