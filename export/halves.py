@@ -57,7 +57,7 @@ def drop_halves(network: Any) -> None:
 
 
 def _is_worth_it(values: torch.Tensor) -> bool:
-    return values.ndim > 1 and values.numel() >= _SMALLEST
+    return bool(values.ndim > 1 and values.numel() >= _SMALLEST)
 
 
 def _widen(module: nn.Module, name: str) -> None:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import click
+import numpy as np
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -43,6 +44,21 @@ def warm(runs: int, **call: object) -> float:
     return statistics.median(seconds[2:])
 
 
+def other_words(runs: int) -> float:
+    """Median seconds of a list of 19 names on a look that has shown others, each list another."""
+    random = np.random.default_rng(0)
+    seconds = []
+    with Segmenter() as segmenter:
+        known = (*segmenter.manifest.classes, *segmenter.manifest.synonyms)
+        look = segmenter.look(render(6).image)
+        for _ in range(runs + 2):
+            names = random.choice(known, 19, replace=False).tolist()
+            start = time.perf_counter()
+            look.segment(names, words="late")
+            seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[2:])
+
+
 @click.command()
 @click.option("--runs", default=15, show_default=True)
 def main(runs: int) -> None:
@@ -55,5 +71,6 @@ def main(runs: int) -> None:
     table.add_row("cold `mdrt segment`", f"{statistics.median(s for s, _ in colds):.2f} s")
     table.add_row("its peak memory", f"{statistics.median(m for _, m in colds):.0f} MB")
     table.add_row("warm call, named", f"{warm(runs, classes=CLASSES):.3f} s")
+    table.add_row("19 other names on the same look, late", f"{other_words(runs):.3f} s")
     table.add_row("warm call, unnamed (auto)", f"{warm(runs, segments='auto'):.3f} s")
     Console().print(table)
