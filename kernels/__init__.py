@@ -57,6 +57,7 @@ from .resize import resize
 from .segments import MAX_SEGMENTS, Method, cluster, cluster_weights
 from .self_attention import Layer, attend, mean_map, spread
 from .spectral import SpectralError, spectral_embedding
+from .views import blended
 
 __all__ = [
     "AFFINITY_SIZE",
@@ -82,6 +83,7 @@ __all__ = [
     "assign_some_along_edges",
     "at_side",
     "attend",
+    "blended",
     "class_maps",
     "class_totals",
     "cluster",

@@ -12,6 +12,7 @@ so is a class left without a segment; void pixels do not count.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -122,6 +123,12 @@ class Extractor:
         (self._tokens, *_) = self._session.outputs
         self.path, self.side, self.patch = path, side, patch
 
+    def at(self, side: int) -> Extractor:
+        """The same network for pictures of another size."""
+        other = copy(self)
+        other.side = side
+        return other
+
     def __call__(self, image: NDArray[np.uint8]) -> Grid:
         """The features of a picture with its longer side at `side`.
 
@@ -146,7 +153,9 @@ class Extractor:
         return Grid(np.ascontiguousarray(own.T).reshape(-1, rows, columns))
 
 
-def of_tree(text: str, split: str, part: str | None, extract: Extractor) -> Iterator[Picture]:
+def of_tree(
+    text: str, split: str, part: str | None, extract: Callable[[NDArray[np.uint8]], Grid]
+) -> Iterator[Picture]:
     """The pictures of a data set, FOLDER or NAME=FOLDER; those without a truth left out."""
     name, _, root = text.partition("=") if "=" in text else ("folder", "", text)
     if name not in NAMES:

@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 import click
+import numpy as np
+from numpy.typing import NDArray
 
 from ... import kernels
 from ...kernels import Array, Grid
 from ...runtime.blas import one_thread
+from ...runtime.look.taps import SCALES
 from ..metrics import Labels
 from .found_segments import Extractor, Picture, of_tree, score
 
@@ -47,6 +50,27 @@ HEADS: Final[Mapping[str, Clusterer]] = {
     "ncut, autosc": partial(kernels.ncut, method="autosc"),
     "multicut": kernels.multicut,
 }
+
+
+class Views:
+    """A picture seen at several sizes, and mirrored if asked for: `kernels.blended`."""
+
+    def __init__(self, first: Extractor, scales: Sequence[float], mirror: bool) -> None:
+        self._mirror = mirror
+        self._extractors = [first]
+        for scale in scales:
+            side = int(first.side * scale / first.patch + 0.5) * first.patch
+            self._extractors.append(first.at(side))
+
+    def __call__(self, image: NDArray[np.uint8]) -> Grid:
+        """The features of a picture, on the cells of the first size."""
+        views = []
+        for extract in self._extractors:
+            views.append(extract(image))
+            if self._mirror:
+                turned = extract(np.ascontiguousarray(image[:, ::-1]))
+                views.append(Grid(turned.values[..., ::-1], turned.extent))
+        return views[0] if len(views) == 1 else kernels.blended(views)
 
 
 def segment(picture: Picture, cluster: Clusterer, count: Count) -> tuple[Labels, int]:
@@ -84,6 +108,8 @@ def table(pictures: Sequence[Picture]) -> str:
 @click.command()
 @click.option("--features", type=click.Path(path_type=Path), required=True, help="ONNX network.")
 @click.option("--side", default=518, show_default=True, help="Longer side it is given.")
+@click.option("--scales", is_flag=True, help="Seen at other sizes too, as the setting has it.")
+@click.option("--mirror", is_flag=True, help="Seen mirrored too.")
 @click.option("--patch", default=14, show_default=True, help="Pixels a side of a token.")
 @click.option(
     "--tree", "trees", multiple=True, required=True, help="FOLDER, or NAME=FOLDER of a data set."
@@ -91,10 +117,17 @@ def table(pictures: Sequence[Picture]) -> str:
 @click.option("--split", default="val", show_default=True)
 @click.option("--shard", "part", metavar="I/N", help="Every N-th picture from the I-th.")
 def main(
-    features: Path, side: int, patch: int, trees: tuple[str, ...], split: str, part: str | None
+    features: Path,
+    side: int,
+    scales: bool,
+    mirror: bool,
+    patch: int,
+    trees: tuple[str, ...],
+    split: str,
+    part: str | None,
 ) -> None:
     """Every unnamed head on the pictures of data sets, with given and with found numbers."""
-    extract = Extractor(features, side, patch)
+    extract = Views(Extractor(features, side, patch), SCALES if scales else (), mirror)
     for tree in trees:
         pictures = list(of_tree(tree, split, part, extract))
         if pictures:

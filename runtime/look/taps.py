@@ -31,6 +31,10 @@ from .words import EncodedText
 KEPT_BYTES: Final = 1 << 30
 """Of a look, before what was used longest ago gives way: some 50 pictures of 512²."""
 
+SCALES: Final = (0.75, 1.4)
+"""Of the size that a picture is seen at, where it is seen at others too. Chosen on the photographs
+of docs/notes/heads.md, of 518 pixels: 392, 714 and 910 in pairs."""
+
 
 @dataclass(frozen=True)
 class SelfAttention:
@@ -93,11 +97,9 @@ class Taps:
         progress: Callable[[int, int], None] = lambda done, total: None,
         most_bytes: int = KEPT_BYTES,
     ) -> None:
-        manifest, least = network.manifest, network.backend.least
+        manifest = network.manifest
         self.network, self.image = network, image
-        self.canvas = tiles.plan(
-            self.size, manifest.image.native_size, manifest.image.size_multiple, max_size, least
-        )
+        self.canvas = self._planned(manifest.image.native_size, max_size)
         self.square = tiles.squash(self.size, manifest.image.native_size)
         self._clock, self._progress, self._kept = clock, progress, Kept(most_bytes)
         self._mirror = False
@@ -136,13 +138,20 @@ class Taps:
         strides: Sequence[int] | None = None,
         *,
         encoder: bool = False,
+        scales: bool = False,
     ) -> list[Grid]:
         """F_l of the strides asked for (None: all), of the pass that a text drives; or what the
         encoder gives, of a pass that need go no further.
 
+        With `scales` they are blended with those of the picture at the `SCALES` of this size.
+
         Raises:
             MdrtError: the encoder's are asked for, and the down blocks have no attention.
         """
+        if scales:
+            views = [self, *map(self._scaled, SCALES)]
+            seen = [v.features(timestep, text, strides, encoder=encoder) for v in views]
+            return [kernels.blended(levels) for levels in zip(*seen, strict=True)]
         manifest, kind = self.network.manifest, "encoder" if encoder else "features"
         declared: Sequence[FeatureOutput] = getattr(manifest, kind)
         if not declared:
@@ -301,6 +310,24 @@ class Taps:
         """Let everything go that was computed; what is asked for again is computed again."""
         self._kept.clear()
         self.network.device.free()
+
+    def _planned(self, native: int, max_size: int | None) -> Canvas:
+        manifest, least = self.network.manifest, self.network.backend.least
+        return tiles.plan(self.size, native, manifest.image.size_multiple, max_size, least)
+
+    def _scaled(self, scale: float) -> Taps:
+        """The same picture seen at another size, in tiles of that."""
+        found: Taps | None = self._kept.get(("scaled", scale))
+        if found is None:
+            asked = self.network.manifest.image
+            cells = int(scale * asked.native_size / asked.size_multiple + 0.5)
+            native = max(1, cells) * asked.size_multiple
+            longest = round(max(self.canvas.content) * native / asked.native_size)
+            found = copy(self)
+            found._kept = Kept(self._kept.most_bytes)
+            found.canvas = self._planned(native, max(1, longest))
+            self._kept.put(("scaled", scale), found)
+        return found.mirrored(self._mirror)
 
     def _pass(
         self,

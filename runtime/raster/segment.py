@@ -116,6 +116,10 @@ def segment_raster(
     if target.suffix.lower() not in (".tif", ".tiff"):
         raise MdrtError(f"{target} is no name of a GeoTIFF; expected one that ends in .tif")
     options = segmenter.settle(head, **settings)
+    if getattr(options, "scales", False):
+        raise MdrtError(
+            "scales is of pictures, and a raster is seen in tiles of one size; give scales=no"
+        )
     check_targets([result_files(target)], [source], overwrite)
     with small_cache(), Raster(source, bands, max_pixels) as raster:
         job = _Job(segmenter, raster, target, head, options, classes, segments, progress)

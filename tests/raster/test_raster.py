@@ -379,6 +379,7 @@ def test_what_is_beyond_the_edge_is_its_mirror_image(
     ("options", "line"),
     [
         (["--head", "goca"], "goca reads a picture as one square"),
+        (["--segments", "3", "--set", "scales=yes"], "scales is of pictures"),
         (["--segments", "3", "--head", "diffseg"], "diffseg"),
         (["--max-pixels", "99"], "--max-pixels"),
         (["--bands", "1,2,9"], "bands are 1,2,9"),
