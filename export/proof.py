@@ -187,7 +187,7 @@ def _opened(path: Path) -> Iterator[tuple[OrtSession, str]]:
     with TemporaryDirectory(dir=path.parent) as scratch, ExitStack() as opened:
         note = ""
         try:
-            session = OrtSession(path, fold=False)
+            session = OrtSession(path, lean=True)
         except BundleError as error:
             refused = onnx_runtime().capi.onnxruntime_pybind11_state.NotImplemented
             if not isinstance(error.__cause__, refused):

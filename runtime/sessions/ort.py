@@ -44,7 +44,7 @@ class OrtSession(Session):
         profile: bool = False,
         device: Device | None = None,
         allow_cpu_nodes: bool = False,
-        fold: bool = True,
+        lean: bool = False,
     ) -> None:
         """Load a graph.
 
@@ -56,8 +56,8 @@ class OrtSession(Session):
             device: where its arrays live; needed for a provider on a GPU.
             allow_cpu_nodes: let another provider than the CPU's leave nodes to it that do more
                 than compute sizes.
-            fold: compute what follows from weights alone once, as those stored in half widened;
-                else in every run, in less memory.
+            lean: take less memory and more time: what follows from weights alone, as those stored
+                in half widened, is computed in every run, and memory goes back after each.
 
         Raises:
             ProviderError: the provider is unknown or not in the installed ONNX Runtime, cannot
@@ -65,6 +65,7 @@ class OrtSession(Session):
             BundleError: ONNX Runtime cannot load the file.
         """
         super().__init__(path, device or Host())
+        self._lean = lean
         ort = onnx_runtime()
         options = ort.SessionOptions()
         options.log_severity_level = 3  # its warnings are about the graph, not for the user
@@ -92,7 +93,7 @@ class OrtSession(Session):
                 disabled_optimizers=[
                     # a twin's operators read their weights in place: no copies in another layout
                     *(["NchwcTransformer"] if twin else []),
-                    *([] if fold else ["ConstantFolding"]),
+                    *(["ConstantFolding"] if lean else []),
                 ],
                 enable_fallback=False,  # it would print, and try another provider
             )
@@ -123,6 +124,8 @@ class OrtSession(Session):
     def _compute(self, names: Sequence[str], feeds: Mapping[str, Array]) -> Sequence[Array]:
         run = self._run_bound if isinstance(self.device, Gpu) else self._session.run
         options = onnx_runtime().RunOptions()
+        if self._lean:
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         try:
             with stoppable(options):
                 values: Sequence[Array] = run(names, dict(feeds), options)
