@@ -282,7 +282,7 @@ class _ExportJob:
             self_attention=outputs.self_attention,
             encoder=outputs.encoder,
             aligned=outputs.aligned,
-            recommended=options.recommended,
+            recommended=options.recommended or backbone.recommended,
             classes=tuple(names[0] for names in options.classes),
             synonyms=tuple(name for names in options.classes for name in names[1:]),
             files={

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -47,6 +47,7 @@ class Backbone(Protocol):
         model_id: its name.
         image, latent, noise: as in the manifest.
         texts: its text encoders.
+        recommended: what the manifest recommends where the user does not.
         selection: what its network is to give out, and the file name of that graph.
     """
 
@@ -59,6 +60,8 @@ class Backbone(Protocol):
     def noise(self) -> contract.NoiseSpec | None: ...
     @property
     def texts(self) -> Sequence[TextPart]: ...
+    @property
+    def recommended(self) -> Mapping[str, Mapping[str, Any]]: ...
     @property
     def selection(self) -> contract.Outputs: ...
 

@@ -6,10 +6,11 @@ has them without it and as Seg4Diff (arXiv 2509.18096) reads these models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final
 
 import diffusers
@@ -56,6 +57,8 @@ class Selection:
 class MMDiT:
     """A pipeline around an `SD3Transformer2DModel`, found and checked; its parts are loaded when
     they are asked for."""
+
+    recommended: Mapping[str, Mapping[str, Any]] = MappingProxyType({"seg4diff": {}})
 
     def __init__(self, pipeline: Pipeline, options: ExportOptions) -> None:
         """Read the configurations.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Final
 
 import diffusers
@@ -31,6 +32,8 @@ _DEFAULT_CELLS: Final = 64  # diffusers' own default of an unset unet.config.sam
 class UNet:
     """A pipeline around a `UNet2DConditionModel`, found and checked; its parts are loaded when
     they are asked for."""
+
+    recommended: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
     def __init__(self, pipeline: Pipeline, options: ExportOptions) -> None:
         """Walk the UNet on the meta device.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,7 +19,7 @@ from ...proof import Case, Example, as_example
 from ...tokens import tokenizer_spec
 from .answers import clip_answers, dino_answers
 from .onnx_file import OnnxViT
-from .selection import IMAGENET, NETWORK, Selection, check_options
+from .selection import IMAGENET, NETWORK, OF_DINO, Selection, check_options
 from .source import Source, find_source
 from .towers import ClipTower, DinoTower, resized_positions
 
@@ -89,6 +89,7 @@ class ViT:
         )
         self.texts: Sequence[ClipText] = [_text(source)] if self.kind == "clip" else []
         self.selection = self._selection(vision.hidden_size)
+        self.recommended: Mapping[str, Mapping[str, Any]] = {} if self.texts else OF_DINO
 
     @property
     def prefix(self) -> int:

@@ -6,7 +6,7 @@ and what comes before the patches (a class token, registers) is what two runs ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +27,7 @@ from ...patterns import attributes_of
 from ...proof import Case, Example
 from ...refusal import refusing
 from ..base import TextPart
-from .selection import IMAGENET, NETWORK, Selection, check_options
+from .selection import IMAGENET, NETWORK, OF_DINO, Selection, check_options
 
 _TRIED: Final = ((2, 3), (5, 4))  # patches along both sides
 _NATIVE: Final = 512  # pixels a side, or the next multiple of a patch: DINOv2's own 518
@@ -67,6 +67,7 @@ class OnnxViT:
     latent: contract.LatentSpec | None = None
     noise: contract.NoiseSpec | None = None
     texts: Sequence[TextPart] = ()
+    recommended: Mapping[str, Mapping[str, Any]] = OF_DINO
 
     def __init__(self, path: Path, options: ExportOptions) -> None:
         """Find out what the file takes and gives.

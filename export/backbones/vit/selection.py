@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 from ....runtime.bundle.contract import AttentionOutput, FeatureOutput
 from ....runtime.errors import ExportError
@@ -13,6 +15,11 @@ NETWORK: Final = "vit.onnx"
 
 IMAGENET: Final = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and deviation of RGB in [0, 1], as DINOv2 takes pictures."""
+
+OF_DINO: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
+    {"ncut": {"alpha": 5.0, "tau": 0.7, "scales": True, "mirror": True}}
+)
+"""How DINOv2's features are cut best, of photographs (docs/notes/heads.md)."""
 
 _OF_UNETS: Final = ("feature_strides", "attention_strides", "self_attention_strides", "vae")
 
