@@ -133,9 +133,16 @@ def text_examples(
     return examples
 
 
-def prove(path: Path, examples: Sequence[Example], tolerance: float, about: str = "") -> list[Row]:
+def prove(
+    path: Path,
+    examples: Sequence[Example],
+    tolerance: float,
+    about: str = "",
+    *,
+    lean: bool = False,
+) -> list[Row]:
     """Run a written graph on `examples`: names, then shapes, then values; `about` goes into the
-    rows' notes.
+    rows' notes, `lean` is ONNX Runtime's session's.
 
     Returns:
         A row per output, failed ones included.
@@ -144,7 +151,7 @@ def prove(path: Path, examples: Sequence[Example], tolerance: float, about: str 
         ExportError: names or shapes differ, or the graph is none that ONNX Runtime can run.
         MdrtError: it cannot load it, or an output is not finite.
     """
-    with refusing(f"ONNX Runtime cannot run {path.name}"), _opened(path) as (session, note):
+    with refusing(f"ONNX Runtime cannot run {path.name}"), _opened(path, lean) as (session, note):
         names, expected = list(session.outputs), list(examples[0].expected)
         if names != expected:
             raise ExportError(f"{path.name} returns {names}, expected {expected}")
@@ -177,7 +184,7 @@ def as_example(inputs: Mapping[str, torch.Tensor], outputs: Mapping[str, torch.T
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[OrtSession, str]]:
+def _opened(path: Path, lean: bool) -> Iterator[tuple[OrtSession, str]]:
     """ONNX Runtime on `path`, on the CPU, and a note.
 
     ONNX Runtime's CPU provider has few bfloat16 kernels. Where it refuses the
@@ -187,7 +194,7 @@ def _opened(path: Path) -> Iterator[tuple[OrtSession, str]]:
     with TemporaryDirectory(dir=path.parent) as scratch, ExitStack() as opened:
         note = ""
         try:
-            session = OrtSession(path, lean=True)
+            session = OrtSession(path, lean=lean)
         except BundleError as error:
             refused = onnx_runtime().capi.onnxruntime_pybind11_state.NotImplemented
             if not isinstance(error.__cause__, refused):
