@@ -38,6 +38,9 @@ def on_ray(
 
     if not ray.is_initialized():
         ray.init(address=address, log_to_driver=False)
+    context = ray.data.DataContext.get_current()
+    if hasattr(context, "execution_no_progress_timeout_s"):
+        context.execution_no_progress_timeout_s = -1  # a shard may take longer than its half hour
     rows = [{"shard": pickle.dumps(shard)} for shard in shards]
     data = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         _Actor,

@@ -150,8 +150,8 @@ class Taps:
         """
         if scales:
             views = [self, *map(self._scaled, SCALES)]
-            seen = [v.features(timestep, text, strides, encoder=encoder) for v in views]
-            return [kernels.blended(levels) for levels in zip(*seen, strict=True)]
+            every = [v.features(timestep, text, strides, encoder=encoder) for v in views]
+            return [kernels.blended(levels) for levels in zip(*every, strict=True)]
         manifest, kind = self.network.manifest, "encoder" if encoder else "features"
         declared: Sequence[FeatureOutput] = getattr(manifest, kind)
         if not declared:

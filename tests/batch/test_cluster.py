@@ -75,3 +75,21 @@ def test_every_picture_once_though_a_node_is_killed(cluster, picture, tmp_path):
     found = labels_of(out)
     assert len(found) == PICTURES
     assert found == labels_of(tmp_path / "one")
+
+
+def test_a_shard_may_take_long(cluster, picture, tmp_path, monkeypatch):
+    """Longer than Ray Data waits for progress, half an hour as it comes: here a second."""
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    if not hasattr(context, "execution_no_progress_timeout_s"):
+        pytest.skip("this Ray waits as long as it takes")
+    monkeypatch.setattr(context, "execution_no_progress_timeout_s", 1)
+    album, out = tmp_path / "album", tmp_path / "out"
+    album.mkdir()
+    for number in range(30):
+        Image.fromarray(picture[number:, number:]).save(album / f"{number:02d}.png")
+    words = ["--classes", "sky, water", "--ray", cluster.address]
+    done = CliRunner().invoke(main, ["batch", str(album), str(out), *words])
+    assert done.exit_code == 0, done.output
+    assert "30 of 30 pictures" in done.stdout
