@@ -54,7 +54,7 @@ class OurRuntime:
         self.settings = vars(MaskDiffusionOptions())  # the paper's, whatever the bundle recommends
 
     def __call__(self, image: NDArray[np.uint8]) -> Result:
-        result = self.segmenter(image, self.classes, **self.settings)
+        result = self.segmenter(image, self.classes, head="maskdiffusion", **self.settings)
         return result.labels, result.timings
 
 

@@ -137,7 +137,7 @@ def labels(task: Task, say: Callable[[str], None]) -> list[Agreement]:
         segmenter = Segmenter(task.bundle, operators=operators, verify=False)
         for mode, wanted in expected.items():
             settings = vars(MaskDiffusionOptions(mode=mode))
-            got = segmenter(image, list(task.classes), **settings).labels
+            got = segmenter(image, list(task.classes), head="maskdiffusion", **settings).labels
             found.append(Agreement(operators, mode, float(np.mean(got == wanted))))
         del segmenter
     return found
