@@ -24,6 +24,7 @@ from ... import kernels
 from ...kernels import Array, Grid
 from ...runtime.blas import one_thread
 from ...runtime.look.taps import SCALES
+from ...runtime.look.tiles import scaled
 from ..metrics import Labels
 from .found_segments import Extractor, Picture, of_tree, score
 
@@ -57,10 +58,8 @@ class Views:
 
     def __init__(self, first: Extractor, scales: Sequence[float], mirror: bool) -> None:
         self._mirror = mirror
-        self._extractors = [first]
-        for scale in scales:
-            side = int(first.side * scale / first.patch + 0.5) * first.patch
-            self._extractors.append(first.at(side))
+        sides = [scaled(first.side, first.patch, scale) for scale in scales]
+        self._extractors = [first, *map(first.at, sides)]
 
     def __call__(self, image: NDArray[np.uint8]) -> Grid:
         """The features of a picture, on the cells of the first size."""

@@ -320,8 +320,7 @@ class Taps:
         found: Taps | None = self._kept.get(("scaled", scale))
         if found is None:
             asked = self.network.manifest.image
-            cells = int(scale * asked.native_size / asked.size_multiple + 0.5)
-            native = max(1, cells) * asked.size_multiple
+            native = tiles.scaled(asked.native_size, asked.size_multiple, scale)
             longest = round(max(self.canvas.content) * native / asked.native_size)
             found = copy(self)
             found._kept = Kept(self._kept.most_bytes)

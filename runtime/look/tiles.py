@@ -116,6 +116,11 @@ def squash_grid(native: int) -> tuple[int, int]:
     return side, side
 
 
+def scaled(native: int, multiple: int, scale: float) -> int:
+    """The side nearest to `scale` times the native one, a multiple."""
+    return max(1, int(scale * native / multiple + 0.5)) * multiple
+
+
 class Stitcher:
     """Blends tiles into one map of (channels, rows, columns) at one stride.
 
