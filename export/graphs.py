@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from onnxscript.optimizer import optimize_ir
 from torch import nn
 
 from ..runtime.bundle import contract
@@ -15,7 +16,7 @@ from ..runtime.errors import ExportError
 from .quiet import quiet
 from .refusal import one_line
 from .softmax import widen_softmax
-from .weights import strip_traces, turn_halves
+from .weights import keeps_halves, strip_traces, turn_halves
 
 _EXTERNAL_ABOVE: Final = 1 << 26
 """Bytes of weights. A file of their own is mapped instead of parsed, and a twin can share it."""
@@ -139,13 +140,15 @@ def write_graph(graph: Graph, path: Path, opset: int) -> None:
                 output_names=list(graph.outputs),
                 dynamic_shapes=dict(graph.dynamic),
                 verbose=False,
+                optimize=False,  # below, which keeps halves
             )
+            assert program is not None
+            optimize_ir(program.model, should_fold=keeps_halves)
     except Exception as error:  # the exporter's own, or what the model raises when it is traced
         reason = one_line(error.__cause__ or error)
         raise ExportError(
             f"{graph.filename} cannot be traced at opset {opset}: {reason}"
         ) from error
-    assert program is not None
     model = program.model
     strip_traces(model)
     widen_softmax(model)

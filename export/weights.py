@@ -21,6 +21,14 @@ def strip_traces(model: Any) -> None:
     model.metadata_props.clear()
 
 
+def keeps_halves(node: Any) -> bool | None:
+    """What onnxscript's optimizer asks of every node: not to fold the Cast of a weight that is
+    stored in half, which it would below 8,192 elements; None leaves a node to its own rules."""
+    source = node.inputs[0] if node.op_type == "Cast" else None
+    stored = source is not None and source.is_initializer() and len(source.shape) > 1
+    return False if stored and source.dtype == ir.DataType.FLOAT16 else None
+
+
 def turn_halves(model: Any) -> None:
     """Lay matrices that are stored in half as products read them, so that no run turns them; each
     is turned when it is written."""

@@ -172,7 +172,8 @@ def test_prototypes_take_what_is_recommended_to_maskdiffusion(
         "run", "scenes", "--limit", 1, "--train-limit", 2, "--head", "prototypes-gt",
         "--set", "timestep=3", "-o", tmp_path,
     )["results"]  # fmt: skip
-    whole = vars(segmenter.settle("maskdiffusion")) | {"timestep": 3, "features": "decoder"}
+    own = {"timestep": 3, "features": "decoder", "scales": False}
+    whole = vars(segmenter.settle("maskdiffusion")) | own
     assert found["options"] == {name: whole[name] for name in found["options"]}
     assert {"mode", "refine", "timestep"} <= found["options"].keys()
 
