@@ -24,8 +24,10 @@ def strip_traces(model: Any) -> None:
 def keeps_halves(node: Any) -> bool | None:
     """What onnxscript's optimizer asks of every node: not to fold the Cast of a weight that is
     stored in half, which it would below 8,192 elements; None leaves a node to its own rules."""
-    source = node.inputs[0] if node.op_type == "Cast" else None
-    stored = source is not None and source.is_initializer() and len(source.shape) > 1
+    if node.op_type != "Cast":
+        return None
+    (source,) = node.inputs
+    stored = source.is_initializer() and len(source.shape) > 1
     return False if stored and source.dtype == ir.DataType.FLOAT16 else None
 
 

@@ -178,6 +178,10 @@ def test_all_of_it_goes_by_keyboard(visit: Callable[..., Any]) -> None:
         page.keyboard.press("ArrowRight")
     assert split.input_value() == "2"
     assert page.locator("#mask").evaluate("m => getComputedStyle(m).clipPath").endswith("2%)")
+    opacity = page.get_by_label("Opacity")
+    opacity.focus()
+    page.keyboard.press("End")
+    page.wait_for_function("getComputedStyle(document.querySelector('#mask')).opacity === '1'")
     page.get_by_label("By name").focus()
     page.keyboard.press("ArrowRight")
     settled(page, "segments")
