@@ -26,7 +26,7 @@ from .attention import (
     token_softmax,
     won_shares,
 )
-from .diffseg import merged_maps
+from .diffseg import merged_maps, merged_tokens
 from .edges import (
     Guide,
     assign_along_edges,
@@ -107,6 +107,7 @@ __all__ = [
     "mean_map",
     "membership",
     "merged_maps",
+    "merged_tokens",
     "minmax",
     "multicut",
     "ncut",

@@ -1,5 +1,6 @@
 """DiffSeg's arithmetic: self-attention maps of all layers put together, then merged until segments
-are left (Tian et al., CVPR 2024, arXiv 2308.12469)."""
+are left (Tian et al., CVPR 2024, arXiv 2308.12469); and the same merging of the maps of tokens
+(Seg4Diff, arXiv 2509.18096)."""
 
 from __future__ import annotations
 
@@ -16,6 +17,9 @@ ANCHORS: Final = 16
 
 MERGES: Final = 2
 """Passes that merge proposals, after the one that forms them (§3.3, N = 3)."""
+
+RANGE: Final = 1e-6
+"""Added to the range of a token's map before it is divided by it, as published."""
 
 TINY: Final = 1e-12
 """Added before logarithms: bilinear maps and float32 probabilities hold zeros."""
@@ -37,6 +41,21 @@ def merged_maps(layers: Sequence[Array], threshold: float) -> Grid:
     for _ in range(MERGES):
         proposals = merge(proposals, threshold)
     return Grid(proposals.reshape(-1, side, side).astype("float32"))
+
+
+def merged_tokens(shares: Array, threshold: float) -> Grid:
+    """One map a segment, a grid of (segments, h, w) float32; their argmax are labels.
+
+    Args:
+        shares: (tokens, h, w) float32, what each pixel's attention gives to a token.
+        threshold: maps nearer than this are one segment's.
+    """
+    xp = array_module(shares)
+    maps = shares.reshape(len(shares), -1)
+    low, high = maps.min(axis=1, keepdims=True), maps.max(axis=1, keepdims=True)
+    weights = xp.exp((maps - low) / (high - low + RANGE))
+    merged = merge(weights / weights.sum(axis=1, keepdims=True), threshold)
+    return Grid(merged.reshape(-1, *shares.shape[1:]).astype("float32"))
 
 
 def aggregate(layers: Sequence[Array]) -> Array:

@@ -19,7 +19,7 @@ from .multicut import MULTICUT
 from .ncut import NCUT
 from .options import Declared, HeadOptions, declared, option
 from .refined import REFINED
-from .seg4diff import SEG4DIFF
+from .seg4diff import SEG4DIFF, SEG4DIFF_SEGMENTS
 from .spectral import SPECTRAL
 
 HEADS: Final[Mapping[str, Head]] = {
@@ -37,6 +37,7 @@ HEADS: Final[Mapping[str, Head]] = {
         NCUT,
         MULTICUT,
         DIFFSEG,
+        SEG4DIFF_SEGMENTS,
     )
 }
 """Every head by its name."""

@@ -1,5 +1,5 @@
-"""Seg4Diff (arXiv 2509.18096), open vocabulary: what the picture's patches give to words in the
-attention that both share.
+"""Seg4Diff (arXiv 2509.18096): what the picture's patches give to words in the attention that both
+share; to names, or to the tokens of the empty prompt, whose maps are merged into segments.
 
 The published prompt and argmax know which classes are in the picture; here they are the names'
 own, joined by "and" as for every head, where the published ones are joined by blanks.
@@ -8,8 +8,11 @@ own, joined by "and" as for every head, where the published ones are joined by b
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from ...kernels import Grid
+from ... import kernels
+from ...kernels import Array, Grid
+from ..errors import MdrtError
 from ..look.taps import Taps
 from ..look.words import EncodedText
 from .base import Head, Reading
@@ -29,15 +32,48 @@ class Seg4DiffOptions(HeadOptions):
     )
 
 
+@dataclass(frozen=True)
+class MergedOptions(Seg4DiffOptions):
+    """As published by default."""
+
+    kl_threshold: float = option(
+        0.035,
+        "maps of tokens nearer than this, by half the symmetric divergence, are one segment's; "
+        "0.035 is the published configuration's, for which the published code takes 0.1; less "
+        "finds more segments",
+        least=0,
+    )
+
+
 def read(taps: Taps, options: Seg4DiffOptions, text: EncodedText) -> Reading:
     """The share of every name at a pixel, of the picture as one square."""
-    layers = taps.logits(taps.square, options.timestep, text)
+    shares = _shares(taps, options, text)
     with taps.stage("attention"):
-        xp = taps.network.device.xp
-        shares = sum(xp.exp(layer).mean(axis=0) for layer in layers) / len(layers)
         own = membership(taps, text)
         grid = Grid((own @ shares.reshape(len(shares), -1)).reshape(-1, *shares.shape[1:]))
     return Reading([grid], grid)
+
+
+def read_merged(taps: Taps, options: MergedOptions, count: int | Literal["auto"]) -> Reading:
+    """One merged map a segment, of the picture as one square."""
+    if count != "auto":
+        raise MdrtError(
+            f"segments is {count}, and head seg4diff-segments finds how many there are by "
+            "kl_threshold; give segments auto"
+        )
+    shares = _shares(taps, options, taps.empty.every_token())
+    with taps.stage("segments"):
+        maps = kernels.merged_tokens(shares, options.kl_threshold)
+    return Reading([maps], maps)
+
+
+def _shares(taps: Taps, options: Seg4DiffOptions, text: EncodedText) -> Array:
+    """(tokens, rows, columns): what a patch gives to each, the mean over heads and blocks."""
+    layers = taps.logits(taps.square, options.timestep, text)
+    with taps.stage("attention"):
+        xp = taps.network.device.xp
+        shares: Array = sum(xp.exp(layer).mean(axis=0) for layer in layers) / len(layers)
+    return shares
 
 
 SEG4DIFF = Head(
@@ -49,4 +85,15 @@ SEG4DIFF = Head(
     ("joint",),
     read,
     wordless=lambda options: False,
+)
+
+SEG4DIFF_SEGMENTS = Head(
+    "seg4diff-segments",
+    "unnamed",
+    "merging what the empty prompt's tokens take of a transformer's joint attention (Seg4Diff)",
+    "segments without their number, of Stable Diffusion 3",
+    MergedOptions,
+    ("joint",),
+    read_merged,
+    counts=False,
 )

@@ -163,7 +163,7 @@ class Network:
         """
         cut, prompts, device = cut or self.passes.longest, text.prompts, self.device
         levels = (*cut.features, *cut.encoder, *cut.aligned) if features else ()
-        layers = cut.attention if logits and prompts.classes else ()
+        layers = cut.attention if logits and len(prompts.owner) else ()
         # The class tokens of each prompt; prompts follow one another, so their maps join in order.
         positions = [
             device.upload(prompts.position[prompts.prompt == prompt])

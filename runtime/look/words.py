@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Final
 
@@ -51,6 +51,14 @@ class EncodedText:
         where."""
         prompts = self.prompts
         return prompts.texts, prompts.prompt.tobytes(), prompts.position.tobytes()
+
+    def every_token(self) -> EncodedText:
+        """The same embeddings, read at every place of the first prompt, what frames and fills it
+        included, each a class of its own."""
+        places = np.arange(self.prompts.input_ids.shape[1])
+        first = np.zeros_like(places)
+        prompts = replace(self.prompts, prompt=first, position=places, owner=places)
+        return EncodedText(prompts, self.inputs)
 
 
 class Words:

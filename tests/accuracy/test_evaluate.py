@@ -201,7 +201,7 @@ def test_a_setting_is_of_every_head_that_has_it(tmp_path: Path) -> None:
     assert "map_power" not in found[1]["options"]
 
 
-NOT_OFFERED = ("diffseg", "seg4diff", "maskclip", "gem")
+NOT_OFFERED = ("diffseg", "seg4diff", "seg4diff-segments", "maskclip", "gem")
 """Heads that read what the embedded model has not."""
 
 

@@ -85,13 +85,14 @@ def test_labels_are_a_naive_pipelines(sd3: Path, sd3_report: ExportReport) -> No
         result = segmenter(image, NAMES, head="seg4diff")
         (prompt,) = result.record()["settings"]["prompts"]
         assert prompt == " and ".join(NAMES)
-        expected = naive(pipeline, image, prompt, noise, sigma)
+        P = naive_attention(pipeline, image, prompt, noise, sigma)
+        expected = seg4diff.labels(P, _grid(P), _own_tokens(pipeline, prompt), image.shape[:2])
         assert len(np.unique(expected)) > 1
         equal.append((result.labels == expected).mean())
     assert np.mean(equal) >= 0.999
 
 
-def naive(
+def naive_attention(
     pipeline: Any, image: np.ndarray, prompt: str, noise: torch.Tensor, sigma: float
 ) -> np.ndarray:
     seen: dict[str, torch.Tensor] = {}
@@ -117,18 +118,53 @@ def naive(
     q, k, of_q, of_k = (
         seen[n].double().unflatten(1, (heads, -1)).transpose(0, 1).numpy() for n in names
     )
-    cells = q.shape[1]
-    P = seg4diff.image_to_text(
-        np.concatenate([q, of_q], axis=1), np.concatenate([k, of_k], axis=1), cells
+    return seg4diff.image_to_text(
+        np.concatenate([q, of_q], axis=1), np.concatenate([k, of_k], axis=1), q.shape[1]
     )
+
+
+def _grid(P: np.ndarray) -> tuple[int, int]:
+    side = int(len(P) ** 0.5)
+    return side, side
+
+
+def _own_tokens(pipeline: Any, prompt: str) -> list[range]:
     ids = pipeline.tokenizer(prompt).input_ids
     tokens = []
     for name in NAMES:
         own = pipeline.tokenizer(name).input_ids[1:-1]
         at = next(i for i in range(len(ids)) if ids[i : i + len(own)] == own)
         tokens.append(range(at, at + len(own)))
-    side = int(cells**0.5)
-    return seg4diff.labels(P, (side, side), tokens, image.shape[:2])
+    return tokens
+
+
+@pytest.mark.parametrize("threshold", [0.035, 0.01])
+def test_segments_are_a_naive_pipelines(
+    sd3: Path, sd3_report: ExportReport, threshold: float
+) -> None:
+    segmenter = mdrt.Segmenter(sd3_report.path)
+    pipeline = diffusers.StableDiffusion3Pipeline.from_pretrained(
+        sd3, text_encoder_3=None, tokenizer_3=None
+    )
+    noise = torch.from_numpy(np.load(sd3_report.path / "noise.npy"))
+    assert sd3_report.manifest.noise is not None
+    sigma = sd3_report.manifest.noise.levels[260]
+    words = segmenter.manifest.texts[0].tokens.max_length
+    equal = []
+    for seed in range(3):
+        image = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+        found = segmenter(image, segments="auto", head="seg4diff-segments", kl_threshold=threshold)
+        P = naive_attention(pipeline, image, "", noise, sigma)
+        expected = seg4diff.segments(P[:, :words], _grid(P), threshold, image.shape[:2])
+        assert len(np.unique(expected)) > 1
+        equal.append(min(covered(found.labels, expected), covered(expected, found.labels)))
+    assert np.mean(equal) >= 0.999
+
+
+def covered(parts: np.ndarray, whole: np.ndarray) -> float:
+    """The share of pixels that lie in the one part of `whole` that theirs of `parts` mostly is."""
+    most = [np.bincount(whole[parts == part]).max() for part in np.unique(parts)]
+    return float(sum(most) / parts.size)
 
 
 @pytest.mark.parametrize("size", [SIDE, SIDE // 2])

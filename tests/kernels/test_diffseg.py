@@ -1,12 +1,15 @@
-"""DiffSeg's steps beside the same steps written out, one map at a time."""
+"""DiffSeg's steps beside the same steps written out, one map at a time; Seg4Diff's merging beside
+its naive version."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from published import seg4diff
 
-from mdrt.kernels.diffseg import aggregate, anchors, divergence, merge, propose
+from mdrt.kernels.diffseg import aggregate, anchors, divergence, merge, merged_tokens, propose
+from mdrt.kernels.resize import resize
 
 Maps = NDArray[np.float32]
 
@@ -89,3 +92,15 @@ def test_proposals_and_merging_one_at_a_time() -> None:
         left = [j for j in left if j not in group]
     np.testing.assert_allclose(merged, expected, rtol=1e-4)
     assert len(merge(merged, 0.3)) == 4  # the kinds that were put in
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.05, 0.035, 0.01])
+def test_tokens_are_merged_as_published(threshold: float) -> None:
+    blobs = np.random.default_rng(3).random((6, 12 * 9))
+    mixed = np.random.default_rng(4).dirichlet(np.full(6, 0.3), 77)
+    P = (mixed @ blobs).T / 77
+    maps = merged_tokens(P.T.reshape(77, 12, 9).astype(np.float32), threshold)
+    labels = resize(maps, (48, 36)).argmax(axis=0)
+    expected = seg4diff.segments(P, (12, 9), threshold, (48, 36))
+    assert len(np.unique(expected)) > (threshold < 0.5)
+    assert (labels == expected).mean() >= 0.999

@@ -507,3 +507,28 @@ def test_words_share_their_softmax_with_pixels() -> None:
 def test_a_pixel_takes_the_class_of_the_most_attended_tokens() -> None:
     P = np.array([[0.1, 0.5, 0.0], [0.2, 0.0, 0.1]])
     assert seg4diff.labels(P, (1, 2), [[0], [1, 2]], (1, 2)).tolist() == [[1, 0]]
+
+
+def test_equal_token_maps_are_one_group_and_opposite_ones_two_segments() -> None:
+    up = np.array([0.0, 1.0, 2.0, 3.0])
+    P = np.stack([up, 5 * up + 1, up[::-1]], axis=1)  # min-max makes the first two equal
+    assert seg4diff.segments(P, (2, 2), 0.1, (2, 2)).tolist() == [[1, 1], [0, 0]]
+    assert not seg4diff.segments(P[:, :2], (2, 2), 0.1, (2, 2)).any()
+    assert not seg4diff.segments(P, (2, 2), 1.0, (2, 2)).any()
+
+
+def test_groups_along_a_chain_depend_on_the_order_of_tokens() -> None:
+    a, b, c = np.array([[0.0, 1.0, 2.0], [0.0, 2.0, 0.0], [2.0, 2.0, 0.0]])
+    tau = 0.27  # a–b is 0.21, b–c 0.10, a–c 0.32
+
+    def found(*maps: Floats) -> list[int]:
+        return seg4diff.segments(np.stack(maps, axis=1), (1, 3), tau, (1, 3))[0].tolist()
+
+    assert found(a, b, c) == [1, 1, 0]  # {a, b} and {c, b}: c alone would lose the middle
+    assert found(b, a, c) == [0, 0, 0]  # b reaches both
+
+
+def test_groups_are_resized_before_the_largest_wins() -> None:
+    P = np.array([[2.0, 1.0], [0.0, 0.0], [0.0, 2.0]])
+    assert seg4diff.segments(P, (1, 3), 0.1, (1, 3)).tolist() == [[0, 0, 1]]
+    assert seg4diff.segments(P, (1, 3), 0.1, (1, 6)).tolist() == [[0, 0, 0, 1, 1, 1]]
