@@ -271,8 +271,8 @@ class Segmenter:
         recommended = dict(self.manifest.recommended.get(head.name, {}))
         if self.manifest.noise is None:
             recommended["timestep"] = 0  # there is no other
-            if hasattr(head.options, "features") and not self.manifest.encoder:
-                recommended["features"] = "decoder"
+        if hasattr(head.options, "features") and not self.manifest.encoder:
+            recommended["features"] = "decoder"  # likewise
         options = head.settle(recommended, settings)
         self._check_settled(options)
         return options

@@ -8,6 +8,8 @@ from typing import Final
 from ...runtime.bundle.contract import Manifest
 from ...runtime.bundle.plan import Range, Shapes
 from ...runtime.errors import EngineError
+from ...runtime.look.taps import SCALES
+from ...runtime.look.tiles import scaled
 
 BATCH: Final = "batch"  # rows of a graph's inputs: tiles and prompts
 SIZE: Final = "size"  # pixels of both sides of a picture or tile
@@ -37,14 +39,19 @@ def parse_profiles(texts: Sequence[str]) -> dict[str, Range]:
 
 
 def complete(asked: Mapping[str, Range], manifest: Manifest) -> dict[str, Range]:
-    """Every dimension's range: as asked, or 1:1:4 rows at the size the model was trained on.
+    """Every dimension's range: as asked, or 1:1:4 rows at the size the model was trained on, and at
+    the sizes about it where a head is recommended to see them.
 
     Raises:
         EngineError: a size that the model cannot take.
     """
     native = manifest.image.native_size
-    profile = {BATCH: _DEFAULT_BATCH, SIZE: Range(native, native, native), **asked}
-    size, multiple = profile[SIZE], manifest.image.size_multiple
+    multiple = manifest.image.size_multiple
+    seen = [native]
+    if any(settings.get("scales") for settings in manifest.recommended.values()):
+        seen += [scaled(native, multiple, scale) for scale in SCALES]
+    profile = {BATCH: _DEFAULT_BATCH, SIZE: Range(min(seen), native, max(seen)), **asked}
+    size = profile[SIZE]
     if any(pixels % multiple for pixels in (size.min, size.opt, size.max)):
         raise EngineError(
             f"profile {SIZE}={size} does not fit {manifest.model_id}; "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from mdrt.export.engines.profiles import complete, input_shapes, parse_profiles
@@ -81,3 +83,18 @@ def test_the_shapes_of_every_input(manifest: Manifest) -> None:
             "encoder_hidden_states": Shapes((1, 40, hidden), (2, 40, hidden), (4, 40, hidden)),
         },
     }
+
+
+def test_sizes_that_are_recommended_are_in_the_default_profile(manifest: Manifest) -> None:
+    """A bundle of DINOv2 sees a picture at three sizes, where nothing else is asked for."""
+    recommended = {"ncut": {"scales": True}}
+    several = dataclasses.replace(manifest, recommended=recommended)
+    native, multiple = manifest.image.native_size, manifest.image.size_multiple
+    assert complete({}, manifest)["size"] == Range(native, native, native)
+    size = complete({}, several)["size"]
+    assert size.opt == native
+    assert abs(size.min - 0.75 * native) <= multiple / 2
+    assert abs(size.max - 1.375 * native) <= multiple / 2
+    assert size.min % multiple == size.max % multiple == 0
+    asked = {"size": Range(native, native, native)}
+    assert complete(asked, several)["size"] == asked["size"]

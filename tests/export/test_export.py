@@ -17,6 +17,7 @@ from mdrt.export.exporter import ExportReport
 from mdrt.export.graphs import write_graph
 from mdrt.export.options import ExportOptions
 from mdrt.export.precision import lowered
+from mdrt.export.proof import Example, growth
 from mdrt.runtime.bundle.cuts import graph_names
 from mdrt.runtime.bundle.loading import load_bundle
 
@@ -221,3 +222,14 @@ def test_weights_stored_as_float16(sd1: Path, sd1_report: ExportReport, tmp_path
     for wanted, found in zip(exact, rounded, strict=True):
         assert found.dtype == np.float32
         assert 0 < np.abs(found - wanted).max() < 5e-3 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize(
+    ("shape", "times"),
+    [((2, 77), 1), ((1, 4, 128, 128), 1), ((1, 3, 512, 512), 1), ((2, 3, 1024, 1024), 4)],
+)
+def test_errors_may_grow_with_the_pixels_of_a_large_picture(
+    shape: tuple[int, ...], times: float
+) -> None:
+    examples = [Example({"input": np.empty(size, np.uint8)}, {}) for size in (shape, (1, 3, 8, 16))]
+    assert growth(examples) == times
