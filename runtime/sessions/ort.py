@@ -76,6 +76,11 @@ class OrtSession(Session):
             options.intra_op_num_threads = threads
         if provider == "cpu":
             _settle_on_cpu(options)
+        if lean:
+            # beyond it weights are folded whatever is disabled; and in the file's order each is
+            # widened before the one node that reads it, by default all are before the first
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+            options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         if profile:
             options.enable_profiling = True
             # it adds the time of day, in which two sessions may agree
