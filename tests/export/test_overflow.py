@@ -44,7 +44,7 @@ def test_a_vae_that_overflows_is_kept_in_float32(tmp_path: Path) -> None:
     own._vae(own._manifest())
     (row,) = own.rows
     assert row.passed
-    assert row.tolerance == proof.TOLERANCE["fp32"]
+    assert row.tolerance == proof.TOLERANCE["fp32"] * (576 / 512) ** 2
     assert "encoder.conv_in reaches" in row.note
     assert (1, 4, 72, 72) in row.shapes  # the native size, 576 pixels
     weights = onnx.load(own.directory / "vae_encoder.onnx").graph.initializer
