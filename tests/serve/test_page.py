@@ -181,7 +181,7 @@ def test_all_of_it_goes_by_keyboard(visit: Callable[..., Any]) -> None:
     opacity = page.get_by_label("Opacity")
     opacity.focus()
     page.keyboard.press("End")
-    page.wait_for_function("getComputedStyle(document.querySelector('#mask')).opacity === '1'")
+    playwright.expect(page.locator("#mask")).to_have_css("opacity", "1")
     page.get_by_label("By name").focus()
     page.keyboard.press("ArrowRight")
     settled(page, "segments")
