@@ -183,6 +183,7 @@ def test_networks_of_their_own_are_called_by_the_model(
         "mdrt_unet",
         "mdrt_unet_encoder",
         "mdrt_vae_encoder",
+        "mdrt_values",
     ]
     for name in networks:
         config = repository / name / "config.pbtxt"
