@@ -1,5 +1,5 @@
-"""Engines of every family of backbones: built for real, and run on the stand-ins from the picture
-to the label map."""
+"""Engines of families without a UNet: built for real, and run on the stand-ins from the picture to
+the label map."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ pytest.importorskip("torch")
 import random_models
 
 FAMILIES: dict[str, Callable[[Path], Path]] = {
-    "sdxl": random_models.save_xl,
     "sd3": random_models.save_sd3,
     "clip": random_models.save_clip,
     "dinov2": random_models.save_dinov2,

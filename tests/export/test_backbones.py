@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ import numpy as np
 import pytest
 import random_models
 from agreement import shares
+from click.testing import CliRunner
 
 from mdrt import Segmenter
 from mdrt.benchmarks.lab.scenes.renderer import render
 from mdrt.benchmarks.reference import Reference
+from mdrt.cli import main
 from mdrt.export.backbones import open_backbone
 from mdrt.export.exporter import ExportReport, export
 from mdrt.export.options import ExportOptions
+from mdrt.runtime.bundle.plan import check_plans
 from mdrt.runtime.errors import ExportError
 from mdrt.runtime.heads.maskdiffusion import MaskDiffusionOptions
 
@@ -79,6 +83,20 @@ def test_what_its_manifest_says(model: tuple[str, Path, ExportReport]) -> None:
         assert manifest.latent.scaling == 1.0  # 0.5 over EDM's deviation of 0.5
         assert manifest.noise.levels[0] == pytest.approx(1, abs=1e-4)
         assert manifest.noise.levels[-1] == pytest.approx(0.25 / 6400.25)
+
+
+def test_every_graph_becomes_an_engine(
+    model: tuple[str, Path, ExportReport], tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    _, _, report = model
+    bundle = shutil.copytree(report.path, tmp_path / "bundle")
+    done = CliRunner().invoke(main, ["build", str(bundle), "--library", "tensorrt-rtx"])
+    assert done.exit_code == 0, done.output
+    records = check_plans(bundle, report.manifest, "unet.plan")
+    assert {"vae_encoder.onnx", "unet.onnx", "keys.onnx", "values.onnx"} <= records.keys()
+    inputs = report.manifest.inputs("unet.onnx", 1, 128, 128)
+    assert {name: shapes.min for name, shapes in records["unet.onnx"].shapes.items()} == inputs
 
 
 @pytest.mark.parametrize("mode", ["paper", "released"])
