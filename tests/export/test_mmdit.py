@@ -69,23 +69,25 @@ def test_nothing_behind_the_last_block_is_in_the_graph(sd3_report: ExportReport)
     assert not any("blocks.2." in name or "proj_out" in name for name in held)
 
 
-def test_labels_are_a_naive_pipelines(sd3: Path, sd3_report: ExportReport) -> None:
+@pytest.fixture(scope="module")
+def pipeline(sd3: Path) -> Any:
+    """diffusers' own."""
+    return diffusers.StableDiffusion3Pipeline.from_pretrained(
+        sd3, text_encoder_3=None, tokenizer_3=None
+    )
+
+
+def test_labels_are_a_naive_pipelines(pipeline: Any, sd3_report: ExportReport) -> None:
     """diffusers encodes the prompt (its missing T5 included) and noises the latent; attention is a
     whole matrix of hooked queries and keys."""
     segmenter = mdrt.Segmenter(sd3_report.path)
-    pipeline = diffusers.StableDiffusion3Pipeline.from_pretrained(
-        sd3, text_encoder_3=None, tokenizer_3=None
-    )
-    noise = torch.from_numpy(np.load(sd3_report.path / "noise.npy"))
-    assert sd3_report.manifest.noise is not None
-    sigma = sd3_report.manifest.noise.levels[260]
     equal = []
     for seed in range(3):
         image = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
         result = segmenter(image, NAMES, head="seg4diff")
         (prompt,) = result.record()["settings"]["prompts"]
         assert prompt == " and ".join(NAMES)
-        P = naive_attention(pipeline, image, prompt, noise, sigma)
+        P = naive_attention(pipeline, image, prompt, sd3_report)
         expected = seg4diff.labels(P, _grid(P), _own_tokens(pipeline, prompt), image.shape[:2])
         assert len(np.unique(expected)) > 1
         equal.append((result.labels == expected).mean())
@@ -93,8 +95,12 @@ def test_labels_are_a_naive_pipelines(sd3: Path, sd3_report: ExportReport) -> No
 
 
 def naive_attention(
-    pipeline: Any, image: np.ndarray, prompt: str, noise: torch.Tensor, sigma: float
+    pipeline: Any, image: np.ndarray, prompt: str, report: ExportReport
 ) -> np.ndarray:
+    """P (pixels, texts) of the block that was exported, of the bundle's own noise at t = 260."""
+    assert report.manifest.noise is not None
+    noise = torch.from_numpy(np.load(report.path / "noise.npy"))
+    sigma = report.manifest.noise.levels[260]
     seen: dict[str, torch.Tensor] = {}
 
     def keep(name: str, _module: Any, _args: Any, output: torch.Tensor) -> None:
@@ -140,21 +146,15 @@ def _own_tokens(pipeline: Any, prompt: str) -> list[range]:
 
 @pytest.mark.parametrize("threshold", [0.035, 0.01])
 def test_segments_are_a_naive_pipelines(
-    sd3: Path, sd3_report: ExportReport, threshold: float
+    pipeline: Any, sd3_report: ExportReport, threshold: float
 ) -> None:
     segmenter = mdrt.Segmenter(sd3_report.path)
-    pipeline = diffusers.StableDiffusion3Pipeline.from_pretrained(
-        sd3, text_encoder_3=None, tokenizer_3=None
-    )
-    noise = torch.from_numpy(np.load(sd3_report.path / "noise.npy"))
-    assert sd3_report.manifest.noise is not None
-    sigma = sd3_report.manifest.noise.levels[260]
     words = segmenter.manifest.texts[0].tokens.max_length
     equal = []
     for seed in range(3):
         image = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
         found = segmenter(image, segments="auto", head="seg4diff-segments", kl_threshold=threshold)
-        P = naive_attention(pipeline, image, "", noise, sigma)
+        P = naive_attention(pipeline, image, "", sd3_report)
         expected = seg4diff.segments(P[:, :words], _grid(P), threshold, image.shape[:2])
         assert len(np.unique(expected)) > 1
         equal.append(min(covered(found.labels, expected), covered(expected, found.labels)))
