@@ -450,6 +450,7 @@ class Look:
         """
         count = _checked_count(count)
         chosen, options = self._settle(head, "unnamed", settings)
+        chosen.check_count(count)
         with self._segmenter.turn, self._device.active():
             reading = chosen.read(self.taps.mirrored(options.mirror), options, count)
             names = tuple(f"segment {i + 1}" for i in range(len(reading.scores[0].values)))

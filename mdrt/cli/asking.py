@@ -77,6 +77,7 @@ def check_words(head: Head, background: str | None, segments: int | Literal["aut
 
     Raises:
         click.UsageError: they are not.
+        MdrtError: the head finds by itself how many segments there are.
     """
     if head.kind == "named" and _counted():
         raise click.UsageError(
@@ -84,8 +85,7 @@ def check_words(head: Head, background: str | None, segments: int | Literal["aut
         )
     if head.kind == "unnamed" and background is not None:
         raise click.UsageError("--background needs class names")
-    if not head.counts and segments != "auto":
-        raise click.UsageError(f"--segments {segments}: {head.name} finds how many there are")
+    head.check_count(segments)
 
 
 def _counted() -> bool:

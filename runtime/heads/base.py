@@ -102,6 +102,18 @@ class Head:
         """Whether a bundle gives out every tap that it needs."""
         return not self.lacks(manifest)
 
+    def check_count(self, count: int | Literal["auto"]) -> None:
+        """See that it can be told to find so many segments.
+
+        Raises:
+            MdrtError: it finds by itself how many there are.
+        """
+        if not self.counts and count != "auto":
+            raise MdrtError(
+                f"segments is {count}, and head {self.name} finds how many there are; "
+                "give segments auto"
+            )
+
     def settle(self, recommended: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
         """Options, complete: what was given, else what is recommended, else the default.
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ... import kernels
-from ..errors import MdrtError
 from ..look.taps import Taps
 from .base import Head, Reading
 from .options import HeadOptions, option
@@ -29,11 +28,6 @@ class DiffSegOptions(HeadOptions):
 
 def read(taps: Taps, options: DiffSegOptions, count: int | Literal["auto"]) -> Reading:
     """One merged map a segment, of the picture as one square."""
-    if count != "auto":
-        raise MdrtError(
-            f"segments is {count}, and head diffseg finds how many there are by kl_threshold; "
-            "give segments auto"
-        )
     own = taps.self_attention(options.timestep)
     with taps.stage("segments"):
         layers = [kernels.mean_map([(layer.queries, layer.keys)]) for layer in own]

@@ -12,7 +12,6 @@ from typing import Literal
 
 from ... import kernels
 from ...kernels import Array, Grid
-from ..errors import MdrtError
 from ..look.taps import Taps
 from ..look.words import EncodedText
 from .base import Head, Reading
@@ -56,11 +55,6 @@ def read(taps: Taps, options: Seg4DiffOptions, text: EncodedText) -> Reading:
 
 def read_merged(taps: Taps, options: MergedOptions, count: int | Literal["auto"]) -> Reading:
     """One merged map a segment, of the picture as one square."""
-    if count != "auto":
-        raise MdrtError(
-            f"segments is {count}, and head seg4diff-segments finds how many there are by "
-            "kl_threshold; give segments auto"
-        )
     shares = _shares(taps, options, taps.empty.every_token())
     with taps.stage("segments"):
         maps = kernels.merged_tokens(shares, options.kl_threshold)

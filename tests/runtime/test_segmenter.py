@@ -245,6 +245,8 @@ def test_bad_calls(segmenter, picture):
     for segments in (0, 257, 2.5, "many"):
         with pytest.raises(MdrtError, match="expected 1 to 256"):
             segmenter(picture, segments=segments)
+    with pytest.raises(MdrtError, match="segments is 3, and head diffseg finds how many"):
+        segmenter(picture, segments=3, head="diffseg")
     with pytest.raises(PromptError, match="no class names"):
         segmenter(picture, [])
     with pytest.raises(MdrtError, match="timestep is 1000"):
