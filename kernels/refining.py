@@ -16,6 +16,7 @@ import numpy as np
 
 from .grid import Array, Grid, array_module
 from .resize import resize
+from .self_attention import Layer, as_operator
 from .threads import each_block
 
 Interpolation: TypeAlias = Literal["nearest", "bilinear"]
@@ -63,18 +64,19 @@ def at_side(maps: Array, side: int, interpolation: Interpolation = "bilinear") -
     return maps[:, places][:, :, places]
 
 
-def spread_below(operator: Array, maps: Array, times: int) -> Array:
-    """`times` products of maps (K, L, L) with a coarser layer's S (r², r²), whose keys are resized
-    to L bicubically and whose queries are repeated.
+def spread_below(layers: Sequence[Layer], maps: Array, times: int) -> Array:
+    """`times` products of maps (K, L, L) with the S (r², r²) of coarser layers, whose keys are
+    resized to L bicubically and whose queries are repeated.
 
     The map is what is resized in the published code; here it is the operand, by the transpose.
     """
     xp = array_module(maps)
-    side, finest = math.isqrt(len(operator)), maps.shape[1]
+    side, finest = math.isqrt(layers[0][1].shape[1]), maps.shape[1]
     weights = xp.asarray(_cubic(finest, side))
+    apply = as_operator(layers, times, maps)
     for _ in range(times):
         pooled = weights.T @ maps @ weights if side != finest else maps
-        spread = pooled.reshape(len(maps), -1) @ operator.T
+        spread = apply(pooled.reshape(len(maps), -1))
         maps = at_side(spread.reshape(len(maps), side, side), finest, "nearest")
     return maps
 

@@ -7,16 +7,23 @@ often.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
-from .cpu.mean_map import mean_rows
+import numpy as np
+
+from .cpu.mean_map import has_spread, mean_rows
+from .cpu.mean_map import spread as spread_head
 from .grid import Array, array_module, on_gpu
-from .threads import each_block
+from .threads import each_block, in_threads
 
 Layer: TypeAlias = tuple[Array, Array]
 """Q/√d and K of a self-attention layer, (heads, N, d) float32 each."""
+
+MIXES: Final = 2
+"""So often S m is faster by heads than S with its products."""
 
 
 def mean_map(layers: Sequence[Layer]) -> Array:
@@ -36,6 +43,8 @@ def mean_map(layers: Sequence[Layer]) -> Array:
 def attend(layers: Sequence[Layer], maps: Array) -> Array:
     """S m of maps (K, N) float32, of which S is never held: (K, N)."""
     pixels = _pixels(layers)
+    if _has_heads(layers, maps):
+        return _attend_by_heads(layers, maps)
     spread = array_module(maps).empty(maps.shape, dtype="float32")
     some = _rows(layers)
 
@@ -46,14 +55,38 @@ def attend(layers: Sequence[Layer], maps: Array) -> Array:
     return spread  # type: ignore[no-any-return]
 
 
+def _has_heads(layers: Sequence[Layer], maps: Array) -> bool:
+    """Whether `_attend_by_heads` can be asked."""
+    return not on_gpu(maps) and all(has_spread(queries.shape[2]) for queries, _ in layers)
+
+
+def _attend_by_heads(layers: Sequence[Layer], maps: Array) -> Array:
+    """The same, of each head for itself: its keys stay in a core's cache."""
+    values = np.ascontiguousarray(maps.T, np.float32)
+    heads = [pair for layer in layers for pair in zip(*layer, strict=True)]
+    pieces = -(-2 * (os.cpu_count() or 1) // len(heads))  # more where cores outnumber heads
+    step = -(-len(values) // pieces)
+    starts = range(0, len(values), step)
+    tasks = [(q[start : start + step], k) for q, k in heads for start in starts]
+    found = in_threads(lambda task: spread_head(*task, values), tasks)
+    total = sum(np.concatenate([next(found) for _ in starts]) for _ in heads)
+    return np.ascontiguousarray(total.T) / np.float32(len(heads))
+
+
+def as_operator(layers: Sequence[Layer], uses: int, like: Array) -> Callable[[Array], Array]:
+    """m ↦ S m of maps (K, N), arrays like `like`, to be used so many times: S is held where that is
+    faster."""
+    if uses <= (MIXES if _has_heads(layers, like) else 1):
+        return partial(attend, layers)
+    whole = mean_map(layers)
+    return lambda maps: maps @ whole.T
+
+
 def spread(layers: Sequence[Layer], maps: Array, times: int) -> Array:
     """Maps (K, h, w) after m ← S m, `times` times; h · w = N."""
-    flat = maps.reshape(len(maps), -1)
-    if times < 2:
-        return attend(layers, flat).reshape(maps.shape) if times else maps
-    operator = mean_map(layers)
+    flat, apply = maps.reshape(len(maps), -1), as_operator(layers, times, maps)
     for _ in range(times):
-        flat = flat @ operator.T
+        flat = apply(flat)
     return flat.reshape(maps.shape)
 
 

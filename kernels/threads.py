@@ -7,11 +7,14 @@ none; a device orders its work itself.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, TypeVar
 
 from .grid import Array, on_gpu
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 HOST_VALUES: Final = 1 << 19
 """Values of a block (2 MiB of float32): they stay in a core's cache."""
@@ -27,6 +30,11 @@ def each_block(like: Array, rows: int, width: int, use: Callable[[slice], None])
         for block in blocks:
             use(block)
         return
+    for _ in in_threads(use, blocks):
+        pass
+
+
+def in_threads(use: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
+    """`use` of every task, on a thread a core; the results in the order of the tasks."""
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for done in [threads.submit(use, block) for block in blocks]:
-            done.result()
+        yield from threads.map(use, tasks)

@@ -42,6 +42,15 @@ FOR_NUMPY int mdrt_mean_rows(const MeanRows* m) {
   return arrays::guarded([&] { arrays::kernels().mean_map->rows(*m, *Scratch::shared()); });
 }
 
+// Whether there is `mdrt_spread_head` for heads of a depth: 1 or 0.
+FOR_NUMPY int mdrt_has_spread(size_t depth) {
+  return arrays::kernels().spread != nullptr && depth <= kMostDepth ? 1 : 0;
+}
+
+FOR_NUMPY int mdrt_spread_head(const SpreadHead* s) {
+  return arrays::guarded([&] { arrays::kernels().spread(*s, *Scratch::shared()); });
+}
+
 // Whether this processor has upsampled.h: 1 or 0.
 FOR_NUMPY int mdrt_has_upsampled() { return arrays::kernels().upsampled != nullptr ? 1 : 0; }
 

@@ -30,37 +30,77 @@ static void pack_keys(const Attention& t, size_t batch, size_t head, size_t bloc
 }
 
 // exp(logits · scale − the row's largest so far) of 32 queries and up to kKeys keys, as A's steps;
-// returns in `factors` what the sums so far are to be multiplied by.
+// returns in `factors` what the sums so far are to be multiplied by. To the base of 2.
 static void soften(float* logits, size_t keys, float scale, float* largest, float* sums,
                    float* factors, uint32_t* a) {
+  scale *= 1.44269504088896341f;
+  const size_t all = (keys + 31) / 32 * 32;
   for (size_t r = 0; r < 32; ++r) {
     float* const row = logits + r * kKeys;
-    for (size_t k = keys; k < (keys + 31) / 32 * 32; ++k) row[k] = -INFINITY;
-    Vector most = Vector{} - INFINITY;
-    for (size_t k = 0; k < keys; k += 16) {
-      const Vector v = *reinterpret_cast<const Vector*>(row + k);
-      most = v > most ? v : most;
-    }
-    float found = largest[r];
-    for (size_t i = 0; i < 16; ++i) found = std::max(found, most[i] * scale);
-    factors[r] = std::exp(largest[r] - found);
-    largest[r] = found;
-    Vector total = {};
-    for (size_t k = 0; k < (keys + 31) / 32 * 32; k += 32) {
+    for (size_t k = keys; k < all; ++k) row[k] = -INFINITY;
+    const auto* const v = reinterpret_cast<const Vector*>(row);
+    Vector most[2] = {v[0], v[1]};
+    for (size_t i = 2; i < all / 16; i += 2)
+      for (size_t half = 0; half < 2; ++half)
+        most[half] = v[i + half] > most[half] ? v[i + half] : most[half];
+    factors[r] = largest[r];
+    largest[r] = std::max(
+        largest[r], scale * largest_of(most[0] > most[1] ? most[0] : most[1]));
+  }
+  for (size_t i = 0; i < 2; ++i) {
+    auto& before = reinterpret_cast<Vector*>(factors)[i];
+    before = power_of_two(before - reinterpret_cast<const Vector*>(largest)[i]);
+  }
+  for (size_t r = 0; r < 32; ++r) {
+    const auto* const v = reinterpret_cast<const Vector*>(logits + r * kKeys);
+    const float found = largest[r];
+    Vector total[2] = {};
+    for (size_t i = 0; i < all / 16; i += 2) {
       Vector parts[2];
-      for (size_t i = 0; i < 2; ++i) {
-        const Vector v = *reinterpret_cast<const Vector*>(row + k + 16 * i);
-        const Vector p = exponential(v * scale - found);
-        parts[i] = v == -INFINITY ? Vector{} : p;
-        total += parts[i];
-      }
-      uint32_t* const to = a + k / 32 * kStep + r / 16 * kTile + r % 16 * 16;
+      for (size_t half = 0; half < 2; ++half)
+        total[half] += parts[half] = power_of_two(v[i + half] * scale - found);
+      uint32_t* const to = a + i / 2 * kStep + r / 16 * kTile + r % 16 * 16;
       store_left(parts[0], parts[1], to, to + 2 * kTile);
     }
-    float sum = 0.0f;
-    for (size_t i = 0; i < 16; ++i) sum += total[i];
-    sums[r] = sums[r] * factors[r] + sum;
+    sums[r] = sums[r] * factors[r] + sum_of(total[0] + total[1]);
   }
+}
+
+// Tiles of a block of 32 queries (A), of keys and of values (B, `groups` of 32 columns a block).
+struct Mixing {
+  const uint32_t *queries, *keys, *values;
+  size_t steps, groups, count;  // of the sums that are logits; of columns; keys
+  float scale;
+};
+
+// How many numbers, and words, `mix` works with.
+static inline size_t mixing_floats(size_t groups) { return 32 * (kKeys + 32 * groups + 3); }
+constexpr size_t kMixingWords = kKeys / 32 * kStep;
+
+// softmax(q kᵀ · scale) v of 32 queries, not yet divided by what the softmax adds up to: rows of
+// 32 · groups numbers, which are returned, and their divisors behind them.
+static const float* mix(const Mixing& m, float* floats, uint32_t* softened) {
+  const size_t width = 32 * m.groups;
+  float *const mixed = floats, *const sums = mixed + 32 * width, *const largest = sums + 32;
+  float *const factors = largest + 32, *const logits = factors + 32;
+  ptrdiff_t down[kKeys / 32];  // the steps of a group of values
+  for (size_t i = 0; i < kKeys / 32; ++i) down[i] = ptrdiff_t(i * m.groups * kStep);
+  for (size_t r = 0; r < 32; ++r) largest[r] = -INFINITY, sums[r] = 0.0f;
+  for (size_t key = 0; key < m.count; key += kKeys) {
+    const size_t count = std::min(kKeys, m.count - key), chunks = (count + 31) / 32;
+    for (size_t i = 0; i < chunks; ++i)
+      product(m.queries, packed_right(m.keys + (key / 32 + i) * m.steps * kStep, kInLine.data()),
+              m.steps, false, logits + 32 * i, kKeys);
+    soften(logits, count, m.scale, largest, sums, factors, softened);
+    if (key > 0)
+      for (size_t r = 0; r < 32; ++r)
+        for (size_t i = 0; i < width; i += 16)
+          *reinterpret_cast<Vector*>(mixed + r * width + i) *= factors[r];
+    for (size_t group = 0; group < m.groups; ++group)
+      product(softened, packed_right(m.values + (key / 32 * m.groups + group) * kStep, down),
+              chunks, key > 0, mixed + 32 * group, width);
+  }
+  return mixed;
 }
 
 static void run(const Attention& t, const Runner& runner) {
@@ -80,36 +120,19 @@ static void run(const Attention& t, const Runner& runner) {
     const size_t picture = index / tasks, batch = picture / t.heads, head = picture % t.heads;
     const uint32_t* const of_keys = keys + picture * of_head;
     const uint32_t* const of_values = values + picture * of_head;
-    auto words = runner.words((steps + kKeys / 32) * kStep);
-    uint32_t *const a = words.get(), *const softened = a + steps * kStep;
+    auto words = runner.words(steps * kStep + kMixingWords);
+    uint32_t* const a = words.get();
     const size_t width = 32 * steps, apart = t.heads * t.depth;
-    auto floats = runner.floats(32 * (kKeys + width + 3));
-    float *const logits = floats.get(), *const mixed = logits + 32 * kKeys;
-    float *const largest = mixed + 32 * width, *const sums = largest + 32, *const factors = sums + 32;
-    ptrdiff_t down[kKeys / 32];  // the steps of a group of values
-    for (size_t i = 0; i < kKeys / 32; ++i) down[i] = ptrdiff_t(i * steps * kStep);
+    auto floats = runner.floats(mixing_floats(steps));
+    const Mixing mixing{a, of_keys, of_values, steps, steps, t.keys, t.scale};
     const Tiles tiles;
     const size_t end = std::min((index % tasks + 1) * kQueries, t.queries);
     for (size_t query = index % tasks * kQueries; query < end; query += 32) {
       const size_t rows = std::min<size_t>(32, end - query);
       const size_t place = (batch * t.queries + query) * apart + head * t.depth;
       pack_left(t.q + place, apart, rows, t.depth, a);
-      for (size_t r = 0; r < 32; ++r) largest[r] = -INFINITY, sums[r] = 0.0f;
-      for (size_t key = 0; key < t.keys; key += kKeys) {
-        const size_t count = std::min(kKeys, t.keys - key), chunks = (count + 31) / 32;
-        for (size_t i = 0; i < chunks; ++i)
-          product(a, packed_right(of_keys + (key / 32 + i) * steps * kStep, kInLine.data()), steps, false,
-                  logits + 32 * i, kKeys);
-        soften(logits, count, t.scale, largest, sums, factors, softened);
-        if (key > 0)
-          for (size_t r = 0; r < 32; ++r)
-            for (size_t i = 0; i < width; i += 16)
-              *reinterpret_cast<Vector*>(mixed + r * width + i) *= factors[r];
-        for (size_t group = 0; group < steps; ++group)
-          product(softened,
-                  packed_right(of_values + (key / 32 * steps + group) * kStep, down), chunks, key > 0,
-                  mixed + 32 * group, width);
-      }
+      const float* const mixed = mix(mixing, floats.get(), a + steps * kStep);
+      const float* const sums = mixed + 32 * width;
       for (size_t r = 0; r < rows; ++r)
         for (size_t i = 0; i < t.depth; i += 16)
           store(load(mixed + r * width + i, 16) / sums[r], t.y + place + r * apart + i, t.depth - i);

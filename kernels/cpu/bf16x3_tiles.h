@@ -35,6 +35,42 @@ static inline void split(Vector x, Words* hi, Words* lo) {
   *lo = rounded(x - number(*hi & 0xffff0000u));
 }
 
+#ifdef AMX
+
+// bf16 of the 32 numbers of two vectors, in their order.
+static inline Words halved(Vector low, Vector high) {
+  return reinterpret_cast<Words>(
+      _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(high), reinterpret_cast<__m512>(low)));
+}
+
+// Words of pairs (first in the lower half) of two vectors' hi and of their lo.
+static inline void split_pairs(Vector first, Vector second, Words* hi, Words* lo) {
+  constexpr auto in_pairs = [] {
+    std::array<uint16_t, 32> places{};
+    for (size_t i = 0; i < 32; ++i) places[i] = uint16_t(i / 2 + i % 2 * 16);
+    return places;
+  }();
+  const __m512i places = _mm512_loadu_si512(in_pairs.data());
+  const auto paired = [&](Vector a, Vector b) {
+    return reinterpret_cast<Words>(
+        _mm512_permutexvar_epi16(places, reinterpret_cast<__m512i>(halved(a, b))));
+  };
+  *hi = paired(first, second);
+  *lo = paired(first - number(*hi << 16), second - number(*hi & 0xffff0000u));
+}
+
+// One row of a step of A, 32 numbers: 16 words of pairs.
+static inline void store_left(Vector low, Vector high, uint32_t* hi, uint32_t* lo) {
+  const Words own = halved(low, high);
+  const auto* const halves = reinterpret_cast<const Halves*>(&own);
+  *reinterpret_cast<Words*>(hi) = own;
+  *reinterpret_cast<Words*>(lo) =
+      halved(low - number(__builtin_convertvector(halves[0], Words) << 16),
+             high - number(__builtin_convertvector(halves[1], Words) << 16));
+}
+
+#else
+
 // Words of pairs (first in the lower half) of two vectors' hi and of their lo.
 static inline void split_pairs(Vector first, Vector second, Words* hi, Words* lo) {
   Words first_hi, first_lo, second_hi, second_lo;
@@ -43,6 +79,21 @@ static inline void split_pairs(Vector first, Vector second, Words* hi, Words* lo
   *hi = first_hi >> 16 | (second_hi & 0xffff0000u);
   *lo = first_lo >> 16 | (second_lo & 0xffff0000u);
 }
+
+// One row of a step of A, 32 numbers: 16 words of pairs.
+static inline void store_left(Vector low, Vector high, uint32_t* hi, uint32_t* lo) {
+  Words parts[2][2];
+  split(low, &parts[0][0], &parts[0][1]);
+  split(high, &parts[1][0], &parts[1][1]);
+  for (int i = 0; i < 2; ++i) {
+    Halves* const to_hi = reinterpret_cast<Halves*>(hi) + i;
+    Halves* const to_lo = reinterpret_cast<Halves*>(lo) + i;
+    *to_hi = __builtin_convertvector(parts[i][0] >> 16, Halves);
+    *to_lo = __builtin_convertvector(parts[i][1] >> 16, Halves);
+  }
+}
+
+#endif
 
 // exp(x) for |x| < 87, as of the nearest of them beyond; within 2e-7 of it. Cephes' expf.
 static inline Vector exponential(Vector x) {
@@ -59,6 +110,44 @@ static inline Vector exponential(Vector x) {
   p = p * x + 5.0000001201e-1f;
   p = p * x * x + x + 1.0f;
   return p * number((bits(scaled) + 127) << 23);
+}
+
+// 2^x for x up to 0, within 2e-7 of it; 0 for −∞.
+static inline Vector power_of_two(Vector x) {
+#ifdef WIDE
+  const Vector f = reinterpret_cast<Vector>(_mm512_reduce_ps(reinterpret_cast<__m512>(x), 0x09));
+  Vector p = f * 1.877575940e-3f + 8.989341870e-3f;  // f = x − ⌊x⌋
+  p = p * f + 5.582631656e-2f;
+  p = p * f + 2.401536175e-1f;
+  p = p * f + 6.931530731e-1f;
+  p = p * f + 9.999999251e-1f;
+  const __m512 power = reinterpret_cast<__m512>(p);  // masked: GCC 12 warns of its own plain one
+  return reinterpret_cast<Vector>(
+      _mm512_mask_scalef_ps(power, 0xffff, power, reinterpret_cast<__m512>(x)));
+#else
+  const Vector p = exponential(x * 0.693147180559945f);
+  return x == -INFINITY ? Vector{} : p;
+#endif
+}
+
+template <int Places>
+struct Rotated {
+  static constexpr int at(int lane) { return lane + Places; }
+};
+
+static inline float largest_of(Vector v) {
+  const auto larger = [](Vector a, Vector b) { return a > b ? a : b; };
+  v = larger(v, take<Rotated<8>>(v, v));
+  v = larger(v, take<Rotated<4>>(v, v));
+  v = larger(v, take<Rotated<2>>(v, v));
+  return std::max(v[0], v[1]);
+}
+
+static inline float sum_of(Vector v) {
+  v += take<Rotated<8>>(v, v);
+  v += take<Rotated<4>>(v, v);
+  v += take<Rotated<2>>(v, v);
+  return v[0] + v[1];
 }
 
 // x · σ(x).
@@ -209,17 +298,4 @@ static inline void store(Vector x, float* to, size_t count) {
   alignas(64) float all[16];
   *reinterpret_cast<Vector*>(all) = x;
   std::memcpy(to, all, count * sizeof(float));
-}
-
-// One row of a step of A, 32 numbers: 16 words of pairs.
-static inline void store_left(Vector low, Vector high, uint32_t* hi, uint32_t* lo) {
-  Words parts[2][2];
-  split(low, &parts[0][0], &parts[0][1]);
-  split(high, &parts[1][0], &parts[1][1]);
-  for (int i = 0; i < 2; ++i) {
-    Halves* const to_hi = reinterpret_cast<Halves*>(hi) + i;
-    Halves* const to_lo = reinterpret_cast<Halves*>(lo) + i;
-    *to_hi = __builtin_convertvector(parts[i][0] >> 16, Halves);
-    *to_lo = __builtin_convertvector(parts[i][1] >> 16, Halves);
-  }
 }

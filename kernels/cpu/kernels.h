@@ -54,6 +54,7 @@ struct Kernels {
   void (*gate)(const float* x, const float* bias, size_t rows, size_t width, float* y);
   const MeanMap* mean_map;  // null where there is none, as the next
   const Upsampled* upsampled;
+  void (*spread)(const SpreadHead&, Scratch&);  // null without tiles
 };
 
 #define PRAGMA(text) _Pragma(#text)
@@ -65,15 +66,16 @@ struct Kernels {
 #define BEGIN_SET(features) PRAGMA(GCC push_options) PRAGMA(GCC target(features))
 #define END_SET PRAGMA(GCC pop_options)
 #endif
-#define KERNELS(of_filtering, of_mean_map, of_upsampled)                   \
+#define KERNELS(of_filtering, of_mean_map, of_upsampled, of_spread)        \
   static constexpr Kernels kernels = {                                     \
       of_filtering,  products::run,       products::run,      products::run, \
       products::normalise, products::activate, products::gate,                       \
-      of_mean_map, of_upsampled};
+      of_mean_map, of_upsampled, of_spread};
 
 #ifdef HAS_SETS
 BEGIN_SET("avx512f,avx512vl,avx512dq,avx512bw,fma")
 namespace avx512 {
+#define WIDE
 #define LANES 16
 #define ROWS 8
 #define VECTORS 3
@@ -85,16 +87,21 @@ namespace avx512 {
 using namespace products;
 #include "mean_map.h"
 #include "upsampled.h"
-KERNELS(filtering::kernels, &mean::kernels, &upsampled::kernels)
+#undef WIDE
+KERNELS(filtering::kernels, &mean::kernels, &upsampled::kernels, nullptr)
 }  // namespace avx512
 END_SET
 #ifdef HAS_TILES
-BEGIN_SET("avx512f,avx512vl,avx512dq,avx512bw,fma,amx-tile,amx-bf16")
+BEGIN_SET("avx512f,avx512vl,avx512dq,avx512bw,fma,avx512bf16,amx-tile,amx-bf16")
 namespace tiles {
 #define AMX
+#define WIDE
 #include "products.h"
+using namespace products;
+#include "spread.h"
+#undef WIDE
 #undef AMX
-KERNELS(avx512::filtering::kernels, &avx512::mean::kernels, &avx512::upsampled::kernels)
+KERNELS(avx512::filtering::kernels, &avx512::mean::kernels, &avx512::upsampled::kernels, spread)
 }  // namespace tiles
 END_SET
 #endif
@@ -108,7 +115,7 @@ namespace avx2 {
 #undef ROWS
 #undef VECTORS
 #include "products.h"
-KERNELS(filtering::kernels, nullptr, nullptr)
+KERNELS(filtering::kernels, nullptr, nullptr, nullptr)
 }  // namespace avx2
 END_SET
 #endif
@@ -121,7 +128,7 @@ namespace plain {
 #undef ROWS
 #undef VECTORS
 #include "products.h"
-KERNELS(filtering::kernels, nullptr, nullptr)
+KERNELS(filtering::kernels, nullptr, nullptr, nullptr)
 }  // namespace plain
 #undef KERNELS
 #undef BEGIN_SET
@@ -144,6 +151,8 @@ inline bool has_tiles() {
     constexpr unsigned kTiles = 1u << 24, kBfloat16 = 1u << 22;
     const bool told = __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0;
     if (!told || !(d & kTiles) || !(d & kBfloat16) || !has_avx512()) return false;
+    constexpr unsigned kHalving = 1u << 5;  // AVX512_BF16
+    if (__get_cpuid_count(7, 1, &a, &b, &c, &d) == 0 || !(a & kHalving)) return false;
     constexpr long kAsk = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     return syscall(SYS_arch_prctl, kAsk, kTileData) == 0;
   }();

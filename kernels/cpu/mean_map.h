@@ -1,77 +1,83 @@
 // Rows of the mean over heads of softmax(Q Kᵀ) in float32, with AVX-512. Of 64 rows at a time: what
-// they add up to stays in a core's cache while the heads' keys go by.
+// they add up to stays in a core's cache while the heads' keys go by. Every kChunk keys have a
+// largest logit of their own, and what it is less than the row's is made up for where a head's
+// shares are added.
 namespace mean {
 
-constexpr size_t kRows = 64, kBlock = 32, kTogether = 8;  // rows; of them logits; of them sums
+constexpr size_t kRows = 64, kBlock = 32, kChunk = 256;
+constexpr size_t kApart = kChunk + 16;  // numbers between rows of logits
 
-// So that the rows of a block's logits do not all fall into one set of the first cache.
-static inline size_t logits_apart(size_t keys) { return (keys + 31) / 32 * 32 + 16; }
+static inline size_t padded(size_t count, size_t to) { return (count + to - 1) / to * to; }
 
-// Of a head's keys, packed: blocks of 32, transposed.
-static size_t packed_size(size_t keys, size_t depth) { return (keys + 31) / 32 * 32 * depth; }
+// So that the rows of a block do not all fall into one set of the first cache.
+static inline size_t row_size(size_t keys) { return padded(keys, 32) + 16; }
+
+// Blocks of 32 keys, transposed.
+static size_t packed_size(size_t keys, size_t depth) { return padded(keys, 32) * depth; }
 
 static void pack(const float* k, size_t keys, size_t depth, float* packed) {
-  for (size_t key = 0; key < (keys + 31) / 32 * 32; ++key)
+  for (size_t key = 0; key < padded(keys, 32); ++key)
     for (size_t i = 0; i < depth; ++i)
       packed[key / 32 * 32 * depth + 32 * i + key % 32] = key < keys ? k[key * depth + i] : 0.0f;
 }
 
-// q kᵀ of `kTogether` queries and all keys.
-static void logits_of(const float* q, const float* packed, size_t depth, size_t keys,
-                      float* logits) {
-  for (size_t key = 0; key < keys; key += 32, packed += 32 * depth) {
-    Vector sums[kTogether][2] = {};
-    for (size_t k = 0; k < depth; ++k) {
-      const Vector low = load(packed + 32 * k, 16), high = load(packed + 32 * k + 16, 16);
-      for (size_t r = 0; r < kTogether; ++r) {
-        sums[r][0] += q[r * depth + k] * low;
-        sums[r][1] += q[r * depth + k] * high;
+static void logits_of(const float* queries, const float* packed, size_t depth, size_t first,
+                      size_t count, float* logits) {
+  constexpr size_t kTogether = 8;  // rows of sums
+  packed += first * depth;
+  for (size_t key = 0; key < count; key += 32, packed += 32 * depth)
+    for (size_t row = 0; row < kBlock; row += kTogether) {
+      const float* const q = queries + row * depth;
+      Vector sums[kTogether][2] = {};
+      for (size_t k = 0; k < depth; ++k) {
+        const Vector low = load(packed + 32 * k, 16), high = load(packed + 32 * k + 16, 16);
+        for (size_t r = 0; r < kTogether; ++r) {
+          sums[r][0] += q[r * depth + k] * low;
+          sums[r][1] += q[r * depth + k] * high;
+        }
       }
+      for (size_t r = 0; r < kTogether; ++r)
+        for (size_t half = 0; half < 2; ++half)
+          store(sums[r][half], logits + (row + r) * kApart + key + 16 * half, 16);
     }
-    for (size_t r = 0; r < kTogether; ++r)
-      for (size_t half = 0; half < 2; ++half)
-        store(sums[r][half], logits + r * logits_apart(keys) + key + 16 * half, 16);
-  }
 }
 
-// 2^x for x up to 0, within 1e-7 of it; 0 for −∞.
-static inline Vector power_of_two(Vector x) {
-  const Vector f = reinterpret_cast<Vector>(_mm512_reduce_ps(reinterpret_cast<__m512>(x), 0x09));
-  Vector p = f * 1.877575940e-3f + 8.989341870e-3f;  // f = x − ⌊x⌋
-  p = p * f + 5.582631656e-2f;
-  p = p * f + 2.401536175e-1f;
-  p = p * f + 6.931530731e-1f;
-  p = p * f + 9.999999251e-1f;
-  const __m512 power = reinterpret_cast<__m512>(p);  // masked: GCC 12 warns of its own plain one
-  return reinterpret_cast<Vector>(
-      _mm512_mask_scalef_ps(power, 0xffff, power, reinterpret_cast<__m512>(x)));
+// 2^(logits − their largest) of a row's `count` keys, and what they add up to.
+static inline void soften(float* logits, size_t count, float* softened, float* largest,
+                          float* sum) {
+  const size_t all = padded(count, 32);
+  for (size_t k = count; k < all; ++k) logits[k] = -INFINITY;
+  const auto* const v = reinterpret_cast<const Vector*>(logits);
+  auto* const to = reinterpret_cast<Vector*>(softened);
+  Vector most[2] = {v[0], v[1]};
+  for (size_t i = 2; i < all / 16; i += 2) {
+    most[0] = v[i] > most[0] ? v[i] : most[0];
+    most[1] = v[i + 1] > most[1] ? v[i + 1] : most[1];
+  }
+  *largest = largest_of(most[0] > most[1] ? most[0] : most[1]);
+  Vector sums[2] = {};
+  for (size_t i = 0; i < all / 16; i += 2)
+    for (size_t half = 0; half < 2; ++half)
+      sums[half] += to[i + half] = power_of_two(v[i + half] - *largest);
+  *sum = sum_of(sums[0] + sums[1]);
 }
 
-// total (+)= share · softmax of one row, to the base of 2.
-static void add_softmax(float* logits, size_t keys, float share, bool more, float* total) {
-  const size_t padded = (keys + 15) / 16 * 16;
-  for (size_t k = keys; k < padded; ++k) logits[k] = -INFINITY;
-  Vector most[4];
-  for (Vector& m : most) m = Vector{} - INFINITY;
-  for (size_t k = 0; k < padded; k += 16) {
-    const Vector v = *reinterpret_cast<const Vector*>(logits + k);
-    Vector& m = most[k / 16 % 4];
-    m = v > m ? v : m;
+// total (+)= share · softmax of a row that is softened kChunk at a time; `largest` and `sums` of
+// these, up to a multiple of 16 with −∞ and 0 behind the last, as many `factors` to work with.
+static void add_shares(const float* row, size_t keys, float share, bool more, const float* largest,
+                       const float* sums, float* factors, float* total) {
+  const size_t parts = (keys + kChunk - 1) / kChunk;
+  float most = largest[0];
+  for (size_t i = 1; i < parts; ++i) most = std::max(most, largest[i]);
+  Vector all = {};
+  for (size_t i = 0; i < padded(parts, 16); i += 16) {
+    const Vector less = *reinterpret_cast<const Vector*>(largest + i) - most;
+    all += (*reinterpret_cast<Vector*>(factors + i) = power_of_two(less)) *
+           *reinterpret_cast<const Vector*>(sums + i);
   }
-  float largest = -INFINITY;
-  for (const Vector& m : most)
-    for (size_t i = 0; i < 16; ++i) largest = std::max(largest, m[i]);
-  Vector sums = {};
-  for (size_t k = 0; k < padded; k += 16) {
-    Vector& v = *reinterpret_cast<Vector*>(logits + k);
-    v = power_of_two(v - largest);
-    sums += v;
-  }
-  float sum = 0.0f;
-  for (size_t i = 0; i < 16; ++i) sum += sums[i];
-  const float factor = share / sum;
+  share /= sum_of(all);
   for (size_t k = 0; k < keys; k += 16) {
-    Vector v = *reinterpret_cast<const Vector*>(logits + k) * factor;
+    Vector v = *reinterpret_cast<const Vector*>(row + k) * (factors[k / kChunk] * share);
     if (more) v += load(total + k, keys - k);
     store(v, total + k, keys - k);
   }
@@ -80,8 +86,14 @@ static void add_softmax(float* logits, size_t keys, float share, bool more, floa
 static void rows(const MeanRows& m, Scratch& scratch) {
   size_t deepest = 0;
   for (size_t h = 0; h < m.count; ++h) deepest = std::max(deepest, m.heads[h].depth);
+  const size_t parts = padded((m.keys + kChunk - 1) / kChunk, 16), apart = row_size(m.keys);
   auto scaled = scratch.lend<float>(kBlock * deepest);
-  auto logits = scratch.lend<float>(kBlock * logits_apart(m.keys));
+  auto logits = scratch.lend<float>(kBlock * kApart);
+  auto softened = scratch.lend<float>(kBlock * apart);
+  auto largest = scratch.lend<float>(kBlock * parts), sums = scratch.lend<float>(kBlock * parts);
+  auto factors = scratch.lend<float>(parts);
+  std::fill_n(largest.get(), kBlock * parts, -INFINITY);
+  std::fill_n(sums.get(), kBlock * parts, 0.0f);
   for (size_t from = 0; from < m.rows; from += kRows)
     for (size_t h = 0; h < m.count; ++h)
       for (size_t row = from; row < std::min(from + kRows, m.rows); row += kBlock) {
@@ -90,12 +102,17 @@ static void rows(const MeanRows& m, Scratch& scratch) {
         for (size_t i = 0; i < kBlock * head.depth; ++i)  // e^x = 2^(x · log₂ e)
           scaled[i] = i < rows * head.depth
                           ? head.q[row * head.depth + i] * 1.44269504088896341f : 0.0f;
-        for (size_t r = 0; r < rows; r += kTogether)
-          logits_of(scaled.get() + r * head.depth, head.keys, head.depth, m.keys,
-                    logits.get() + r * logits_apart(m.keys));
+        for (size_t key = 0; key < m.keys; key += kChunk) {
+          const size_t count = std::min(kChunk, m.keys - key), part = key / kChunk;
+          logits_of(scaled.get(), head.keys, head.depth, key, count, logits.get());
+          for (size_t r = 0; r < rows; ++r)
+            soften(logits.get() + r * kApart, count, softened.get() + r * apart + key,
+                   &largest[r * parts + part], &sums[r * parts + part]);
+        }
         for (size_t r = 0; r < rows; ++r)
-          add_softmax(logits.get() + r * logits_apart(m.keys), m.keys, 1.0f / float(m.count), h > 0,
-                      m.total + (row + r) * m.keys);
+          add_shares(softened.get() + r * apart, m.keys, 1.0f / float(m.count), h > 0,
+                     &largest[r * parts], &sums[r * parts], factors.get(),
+                     m.total + (row + r) * m.keys);
       }
 }
 

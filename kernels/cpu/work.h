@@ -68,6 +68,14 @@ struct MeanRows {
   float* total;
 };
 
+// total (rows, width) = softmax(q kᵀ) values of one head: q (rows, depth), k (keys, depth), values
+// (keys, width), all float32.
+struct SpreadHead {
+  const float *q, *k, *values;
+  float* total;
+  size_t rows, keys, depth, width;
+};
+
 // Outputs of a bilinear resize along an axis: output i has its centre at (i + ½) · step − ½, clamped.
 struct Axis {
   size_t inputs, outputs;

@@ -135,8 +135,7 @@ def _faseg(found: Found, shares: Shares, times: int, options: RefinedOptions) ->
     prior = _mean(shares, lambda s: kernels.at_side(found.words(s), found.side, "nearest"))
 
     def spread(stride: int) -> Array:
-        operator = kernels.mean_map(found.layers(stride))
-        return kernels.minmax(kernels.spread_below(operator, prior, times))
+        return kernels.minmax(kernels.spread_below(found.layers(stride), prior, times))
 
     return kernels.minmax(_mean(present(RECIPES["faseg"].own, found.own), spread))
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mdrt import kernels
 from mdrt.kernels import Grid, Guide, cpu, self_attention
-from mdrt.kernels.cpu.mean_map import mean_rows
+from mdrt.kernels.cpu.mean_map import has_spread, mean_rows, spread
 from mdrt.kernels.cpu.upsampled import has_upsampled, overlap
 
 pytestmark = pytest.mark.skipif(cpu.operator_library() is None, reason="built without a compiler")
@@ -89,10 +89,56 @@ def test_mean_maps_of_arrays_as_they_lie() -> None:
 def test_spreading_is_numpys(monkeypatch: pytest.MonkeyPatch) -> None:
     layers = some_layers(400, (40, 40, 8), 3.0)
     maps = np.random.default_rng(2).random((7, 20, 20), dtype=np.float32)
-    found = [kernels.spread(layers, maps, times) for times in (1, 3)]
-    monkeypatch.setattr(self_attention, "mean_rows", lambda layers: None)
-    for times, by_compiled in zip((1, 3), found, strict=True):
-        np.testing.assert_allclose(by_compiled, kernels.spread(layers, maps, times), atol=1e-5)
+    ways = []
+    for replaced, by in ((None, None), ("has_spread", False), ("mean_rows", None)):
+        if replaced is not None:
+            monkeypatch.setattr(self_attention, replaced, lambda of, by=by: by)
+        ways.append([kernels.spread(layers, maps, times) for times in (1, 3)])
+    for found in ways[:2]:
+        for compiled, wanted in zip(found, ways[2], strict=True):
+            np.testing.assert_allclose(compiled, wanted, atol=1e-5)
+
+
+tiles = pytest.mark.skipif(
+    cpu.operator_library() is None or not has_spread(40), reason="needs bfloat16 tiles"
+)
+
+
+@tiles
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 99),
+    st.integers(1, 600),
+    st.integers(1, 100),
+    st.integers(1, 170),
+    st.integers(1, 70),
+    st.sampled_from([0.0, 1.0, 20.0, 200.0]),
+)
+def test_what_a_head_takes_of_values(
+    seed: int, keys: int, rows: int, depth: int, width: int, sharp: float
+) -> None:
+    """Within what 17 bits of every number leave of a logit."""
+    random = np.random.default_rng(seed)
+    q = random.standard_normal((rows, depth), dtype=np.float32) * np.float32(sharp / depth**0.5)
+    k = random.standard_normal((keys, depth), dtype=np.float32)
+    values = random.random((keys, width), dtype=np.float32)
+    logits = q.astype(float) @ k.astype(float).T
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    weights /= weights.sum(axis=1, keepdims=True)
+    lengths = np.linalg.norm(q, axis=1, keepdims=True), np.linalg.norm(k, axis=1).max()
+    allowed = 2.0**-16 * (lengths[0] * lengths[1] + 1)
+    found = spread(q, k, values)
+    assert (abs(found - weights @ values.astype(float)) <= allowed).all()
+
+
+@tiles
+def test_more_cores_than_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of a head are cut among them, though they be fewer."""
+    layers, maps = some_layers(37, (5,)), np.random.default_rng(4).random((3, 37), dtype=np.float32)
+    wanted = kernels.attend(layers, maps)
+    for cores in (3, 24, 100):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        np.testing.assert_array_equal(kernels.attend(layers, maps), wanted)
 
 
 upsampled = pytest.mark.skipif(

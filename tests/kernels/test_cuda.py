@@ -370,7 +370,7 @@ def test_maps_spread_by_self_attention(xp: ModuleType) -> None:
         smooth = kernels.smooth_by_clusters(kernels.sum_to_one(maps)).reshape(6, -1)
         operator = kernels.mean_map(own)
         spread = kernels.attend(own, near.reshape(6, -1))
-        twice = kernels.spread_below(operator, maps, 2)
+        twice = kernels.spread_below(own, maps, 2)
         sharp = kernels.less_entropy(operator, 0.015)
         return [spread, twice, sharp, smooth, kernels.iterate(sharp, smooth, 4)]
 
