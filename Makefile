@@ -58,9 +58,9 @@ figures: .venv-dev/installed  ## the figures of docs/notes/figures.md
 	$(LAB) embedded
 	$(LAB) kernels
 
-ATTACK = --runs $(if $(LONG),100000,2000) --kills $(if $(LONG),20000,1000) --calls $(if $(LONG),10000,1000)
+ATTACK = --runs $(if $(LONG),20000,400) --every $(if $(LONG),1,8) --calls $(if $(LONG),10000,1000)
 attack: .venv-dev/installed  ## mutated inputs, kills, full disks, no memory, sanitizers: minutes; LONG=1: hours (docs/notes/attack.md)
-	$(LAB) attack $(ATTACK) --starved $(if $(LONG),2000,60) --guided $(if $(LONG),200000,0) --keep work/attack
+	$(LAB) attack $(ATTACK) --starved $(if $(LONG),2000,40) --guided $(if $(LONG),200000,0) --keep work/attack
 	.venv-dev/bin/pytest tests/attack
 	.venv-dev/bin/pytest tests/kernels/test_cuda.py -k sanitizers
 

@@ -88,8 +88,8 @@ class _Announced:
             say(
                 self.console,
                 "note",
-                f"{self.name}: about {seconds:.0f} s more for {total} passes of the network; "
-                "--max-size makes it fewer",
+                f"{self.name}: about {seconds:.0f} s more for {total} passes of the network, then "
+                "its labels and files; --max-size makes it less",
             )
             self.wanted = False
 

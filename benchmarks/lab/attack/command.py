@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -30,7 +30,12 @@ _ARMED: Final = "MDRT_ATTACK"
 
 @click.command()
 @click.option("--runs", default=2000, show_default=True, help="Mutated inputs of each parser.")
-@click.option("--kills", default=1000, show_default=True, help="At least, over all writers.")
+@click.option(
+    "--every",
+    default=1,
+    show_default=True,
+    help="Kills, signals and a full disk at every so-many-th call of every writer; 0 for none.",
+)
 @click.option("--starved", default=40, show_default=True, help="Pictures with failing allocations.")
 @click.option("--calls", default=1000, show_default=True, help="Calls of the soak.")
 @click.option("--guided", default=0, help="Inputs that coverage guides, of each parser in Python.")
@@ -39,7 +44,7 @@ _ARMED: Final = "MDRT_ATTACK"
 @click.option("--keep", type=click.Path(path_type=Path), help="Folder for inputs that crash.")
 def main(
     runs: int,
-    kills: int,
+    every: int,
     starved: int,
     calls: int,
     guided: int,
@@ -67,7 +72,7 @@ def main(
         report = Campaign(folder, np.random.default_rng(seed), keep)
         report.mutated(runs)
         report.guided(guided)
-        report.killed(kills)
+        report.killed(every)
         report.starved(starved)
         report.soaked(calls)
         if sanitizers:
@@ -127,32 +132,29 @@ class Campaign:
                 (self.keep / name).write_bytes(crash.content)
         return runs
 
-    def killed(self, kills: int) -> None:
+    def killed(self, step: int) -> None:
         """Kills, full disks, signals and clocks for every writer, and for the control."""
         with self._timed("kills"):
             place = self.folder / "kills"
             place.mkdir()
-            counts: dict[str, int] = {}
-            every = list(scenarios()) if kills else []
-            while every and sum(counts.values()) < kills:
-                for scenario in every:
-                    try:
-                        done = kill_everywhere(scenario, place)
-                    except Finding as finding:
-                        self._found(str(finding))
-                        done = 1
-                    counts[scenario.name] = counts.get(scenario.name, 0) + done
-            self.figures["kills"] = counts | {"in all": sum(counts.values())}
-            self.figures["signals"] = sum(self._interrupted(one, place) for one in every)
+            kills: dict[str, int] = {}
+            signals = 0
+            for scenario in scenarios() if step else ():
+                first = int(self.random.integers(1, step, endpoint=True))
+                click.echo(f"{scenario.name}: killed at call {first} and so on", err=True)
+                kills[scenario.name] = self._faults(kill_everywhere, scenario, place, step, first)
+                signals += self._faults(interrupt_everywhere, scenario, place, step, first)
+            self.figures["kills"] = kills | {"in all": sum(kills.values())}
+            self.figures["signals"] = signals
             try:
                 kill_everywhere(torn(), place)
             except Finding:
                 return
             self._found("the careless writer was not caught")
 
-    def _interrupted(self, scenario: Scenario, place: Path) -> int:
+    def _faults(self, attack: Callable[..., int], scenario: Scenario, *where: object) -> int:
         try:
-            return interrupt_everywhere(scenario, place)
+            return attack(scenario, *where)
         except Finding as finding:
             self._found(str(finding))
             return 1
@@ -188,13 +190,17 @@ class Campaign:
                 except MdrtError:
                     self._found("a call of the soak failed")
 
+        if not calls:
+            return
         with self._timed("soak"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             segmenter = Segmenter(threads=1)
             work(segmenter, min(calls, 100))
             before = _held()
-            work(segmenter, calls)
-            grown = _held() - before
+            for done in range(0, calls, 1000):
+                work(segmenter, some := min(1000, calls - done))
+                grown = _held() - before
+                click.echo(f"soak: {done + some:,} calls, {grown / 2**20:.1f} MiB more", err=True)
             self.figures["soak"] = {"calls": calls, "grown MiB": round(grown / 2**20, 1)}
             if grown > 16 << 20:
                 self._found(f"{calls} calls grew the process by {grown >> 20} MiB")

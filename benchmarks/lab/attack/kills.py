@@ -69,12 +69,13 @@ class Finding(Exception):
     """What must not be."""
 
 
-def kill_everywhere(scenario: Scenario, folder: Path, step: int = 1) -> int:
+def kill_everywhere(scenario: Scenario, folder: Path, step: int = 1, first: int = 1) -> int:
     """Kill a writer before and after every call, and fill the disk at every call.
 
     Args:
         folder: to work in.
         step: of calls; 1 for every one.
+        first: call.
 
     Returns:
         How many kills there were.
@@ -85,7 +86,7 @@ def kill_everywhere(scenario: Scenario, folder: Path, step: int = 1) -> int:
     """
     kills = 0
     for fault in (KILL_BEFORE, KILL_AFTER, DISK_FULL):
-        for at in range(1, 10_000, step):
+        for at in range(first, 10_000, step):
             status, _ = _faulted(scenario, folder, fault, at)
             if status == ENDED:  # so many calls there are not
                 break
@@ -93,11 +94,13 @@ def kill_everywhere(scenario: Scenario, folder: Path, step: int = 1) -> int:
     return kills
 
 
-def interrupt_everywhere(scenario: Scenario, folder: Path, step: int = 1, clocks: int = 3) -> int:
+def interrupt_everywhere(
+    scenario: Scenario, folder: Path, step: int = 1, first: int = 1, clocks: int = 3
+) -> int:
     """Send a writer SIGINT and SIGTERM at every call, and let clocks jump under it.
 
     Args:
-        folder, step: as for kills.
+        folder, step, first: as for kills.
         clocks: how many.
 
     Returns:
@@ -107,7 +110,7 @@ def interrupt_everywhere(scenario: Scenario, folder: Path, step: int = 1, clocks
         Finding: as for kills; or a clock was no matter of indifference.
     """
     done = 0
-    signals = range(1, 10_000, step)
+    signals = range(first, 10_000, step)
     for fault, places in ((INTERRUPT, signals), (TERMINATE, signals), (CLOCKS, range(clocks))):
         for at in places:
             _, calls = _faulted(scenario, folder, fault, at)
