@@ -69,7 +69,9 @@ def _attend_by_heads(layers: Sequence[Layer], maps: Array) -> Array:
     starts = range(0, len(values), step)
     tasks = [(q[start : start + step], k) for q, k in heads for start in starts]
     found = in_threads(lambda task: spread_head(*task, values), tasks)
-    total = sum(np.concatenate([next(found) for _ in starts]) for _ in heads)
+    total = np.zeros((len(values), len(maps)), np.float32)
+    for _ in heads:
+        total += np.concatenate([next(found) for _ in starts])
     return np.ascontiguousarray(total.T) / np.float32(len(heads))
 
 
