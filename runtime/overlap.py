@@ -48,4 +48,5 @@ def overlap(
             if finished:
                 finished[-1].result()
             finished.append(writer.submit(finish, item, outcome))
-    return [future.result() for future in finished]
+        # here, so that an interrupt while it waits lets the last be finished too
+        return [future.result() for future in finished]

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Final
 
-from ..disk.atomic import write_atomically, write_together
+from ..disk.atomic import recover, write_atomically, write_together
 from ..errors import OutputError
 from ..pictures.output import output_folder
 from ..segmentation import Segmentation
@@ -37,11 +37,14 @@ def is_ours(folder: Path) -> bool:
 
 
 def check_folder(folder: Path, inputs: Iterable[str | Path], overwrite: bool) -> None:
-    """See that a format's folder is new, empty or mdrt's own, and holds no input.
+    """See that a format's folder is new, empty or mdrt's own, and holds no input. What runs that
+    were killed had begun there is ended first.
 
     Raises:
         OutputError: it is not; `overwrite` allows files of other origin.
     """
+    for place, _, _ in os.walk(folder):
+        recover(Path(place))
     root = os.path.realpath(folder)
     for path in inputs:
         if Path(os.path.realpath(path)).is_relative_to(root):

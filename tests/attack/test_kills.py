@@ -47,15 +47,14 @@ def test_the_old_or_the_new(shim: Path) -> None:
     assert all(text.isdigit() and int(text) > 10 for text in found.values()), found
 
 
-def test_shards_of_a_batch(shim: Path) -> None:
-    """At every ninth call; every one is `make attack`'s."""
-    found = told(shim, "kill_everywhere", "batch", step=9)["batch"]
-    assert found.isdigit(), found
-    assert int(found) > 10
+def test_shards_of_a_batch_and_folders_of_formats(shim: Path) -> None:
+    """At every ninth call; every one is `make attack LONG=1`'s."""
+    found = told(shim, "kill_everywhere", "batch", "formats", step=9)
+    assert all(text.isdigit() and int(text) > 10 for text in found.values()), found
 
 
 def test_signals_and_clocks(shim: Path) -> None:
-    found = told(shim, "interrupt_everywhere", "segment", "export", "batch", step=9)
+    found = told(shim, "interrupt_everywhere", "segment", "export", "batch", "formats", step=9)
     assert all(text.isdigit() and int(text) > 5 for text in found.values()), found
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import time
 
 import pytest
 
@@ -36,6 +39,20 @@ def test_what_finish_raises_comes_out() -> None:
 
     with pytest.raises(RuntimeError, match="finish 0"):
         overlap(range(3), lambda i: i, lambda i, x: x, finish)
+
+
+def test_an_interrupt_lets_the_last_be_finished() -> None:
+    done = threading.Event()
+
+    def finish(item: int, outcome: object) -> None:
+        time.sleep(0.1)  # until the other waits
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+        done.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        overlap([0], lambda i: i, lambda i, x: x, finish)
+    assert done.is_set()
 
 
 def test_the_next_is_read_and_the_last_finished_meanwhile() -> None:

@@ -126,6 +126,18 @@ def test_formats_are_no_pictures(album, tmp_path):
         assert len(run(*call).stdout.splitlines()) == 4
 
 
+def test_what_a_kill_left_in_a_format_s_folder_goes(picture_file, tmp_path):
+    """Before its first file was there, and below it."""
+    voc = tmp_path / "out" / "voc"
+    call = [picture_file, *WORDS, "-o", tmp_path / "out", "--format", "voc"]
+    voc.mkdir(parents=True)
+    (voc / ".mdrt-0.part").touch()
+    assert run(*call).exit_code == 0
+    (voc / "JPEGImages" / ".mdrt-1.part").mkdir()
+    assert run(*call, "--skip-existing").exit_code == 0
+    assert not list(voc.rglob(".mdrt-*"))
+
+
 def test_files_of_others_and_inputs_stay(picture_file, tmp_path):
     out = tmp_path / "out"
     (out / "voc").mkdir(parents=True)

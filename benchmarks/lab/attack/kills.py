@@ -34,6 +34,7 @@ from ....runtime.pictures.output import read_record, result_files, write_result
 from ....runtime.segmentation import Segmentation
 from ....runtime.segmenter import EMBEDDED, Segmenter
 from ....runtime.sessions.library import Library
+from ....runtime.writers.folder import check_folder
 from ..scenes.renderer import render
 from .shim import (
     CLOCKS,
@@ -171,6 +172,9 @@ def scenarios() -> Iterator[Scenario]:
     yield Scenario("eval", lambda p: _count(p, 1), lambda p: _count(p, 2), _which_counts)
     seen = _Seen(segmenter, results["old"])
     yield Scenario("batch", partial(_batched, seen=seen), partial(_batch, 2, seen), _which_shards)
+    yield Scenario(
+        "formats", partial(_formatted, seen=seen), partial(_format, 2, seen), _which_formats
+    )
 
 
 def torn() -> Scenario:
@@ -301,33 +305,73 @@ class _Seen:
 
 def _batched(place: Path, seen: _Seen) -> None:
     """The batch of one picture, made once."""
-    made = place.parent / "batched"
+    _made_once(place, "batched", partial(_batch, 1, seen))
+
+
+def _formatted(place: Path, seen: _Seen) -> None:
+    """The folders of formats of one picture, made once."""
+    _made_once(place, "formatted", partial(_format, 1, seen))
+
+
+def _made_once(place: Path, name: str, make: Callable[[Path], object]) -> None:
+    made = place.parent / name
     if not made.exists():
-        _batch(1, seen, place)
+        make(place)
         (place / "labels").rename(made)
     shutil.copytree(made, place / "labels")
 
 
-def _batch(pictures: int, seen: _Seen, place: Path) -> None:
-    """`mdrt batch` over so many pictures, each a shard of three formats."""
+def _album(seen: _Seen, place: Path) -> list[str]:
+    """Two pictures' paths; made once, with lists of the first and of both."""
     album = place.parent / "album"
-    listed = place.parent / f"{pictures}.txt"
+    paths = [str(album / f"{number}.png") for number in range(2)]
     if not album.exists():
         album.mkdir()
-        for number in range(2):
-            Image.fromarray(seen.result.image).save(album / f"{number}.png")
-            names = [str(album / f"{n}.png") for n in range(number + 1)]
-            (place.parent / f"{number + 1}.txt").write_text("\n".join(names))
-    words = ["--classes", "sky, water", "--shard", "1", "--format", "coco", "--format", "masks"]
-    words += ["--format", "polygons"]
+        for number, path in enumerate(paths, 1):
+            Image.fromarray(seen.result.image).save(path)
+            (album / f"{number}.txt").write_text("\n".join(paths[:number]))
+    return paths
+
+
+def _batch(pictures: int, seen: _Seen, place: Path) -> None:
+    """`mdrt batch` over so many pictures, each a shard of three formats."""
+    listed = Path(_album(seen, place)[0]).with_name(f"{pictures}.txt")
+    words = ["--shard", "1", "--format", "coco", "--format", "masks", "--format", "polygons"]
+    _run(seen, "batch", str(listed), str(place / "labels"), *words)
+
+
+def _format(pictures: int, seen: _Seen, place: Path) -> None:
+    """`mdrt segment` over so many pictures into two formats, of what is not there yet."""
+    words = ["--skip-existing", "--format", "coco", "--format", "voc", "--out"]
+    _run(seen, "segment", *_album(seen, place)[:pictures], *words, str(place / "labels"))
+
+
+def _run(seen: _Seen, *words: str) -> None:
+    """A command, of pictures that are seen already."""
     with mock.patch("mdrt.runtime.segmenter.Segmenter", return_value=seen):
         try:
-            arguments = ["batch", str(listed), str(place / "labels"), *words, "--quiet"]
-            main(arguments, standalone_mode=False)
+            main([*words, "--classes", "sky, water", "--quiet"], standalone_mode=False)
         except click.ClickException as error:
             if "--debug" in error.message:  # nothing that is told
                 raise
             raise MdrtError(error.message) from error
+
+
+def _which_formats(place: Path) -> str:
+    """Of how many pictures the files of both formats are; what these name is there."""
+    folders = place / "labels"
+    for name in ("coco", "voc"):
+        check_folder(folders / name, (), overwrite=False)
+    coco: dict[str, Any] = json.loads((folders / "coco" / "annotations.json").read_bytes())
+    voc = folders / "voc"
+    listed = (voc / "ImageSets" / "Segmentation" / "default.txt").read_text().split()
+    for name in listed:
+        for path in (voc / "JPEGImages" / f"{name}.jpg", voc / "SegmentationClass" / f"{name}.png"):
+            Image.open(path).load()
+    of_images = {entry["image_id"] for entry in coco["annotations"]}
+    if of_images != {image["id"] for image in coco["images"]}:
+        return "torn annotations"
+    return "new" if len(listed) == len(coco["images"]) == 2 else "old"
 
 
 def _which_shards(place: Path) -> str:
