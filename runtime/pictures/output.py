@@ -27,7 +27,8 @@ _MARK: Final = "Software"
 
 @contextmanager
 def output_folder(folder: Path) -> Iterator[None]:
-    """Make a folder that can be written to, and take it away again if it is empty at the end.
+    """Make a folder that can be written to, and take it away again if it is empty at the end. What
+    runs that were killed had begun there is ended first.
 
     Raises:
         OutputError: it cannot be made or written to.
@@ -36,6 +37,7 @@ def output_folder(folder: Path) -> Iterator[None]:
     try:
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            recover(folder)
             with aside_folder(folder):
                 pass
         except OSError as error:

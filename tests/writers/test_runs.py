@@ -134,8 +134,9 @@ def test_what_a_kill_left_in_a_format_s_folder_goes(picture_file, tmp_path):
     (voc / ".mdrt-0.part").touch()
     assert run(*call).exit_code == 0
     (voc / "JPEGImages" / ".mdrt-1.part").mkdir()
+    (tmp_path / "out" / ".mdrt-2.part").mkdir()
     assert run(*call, "--skip-existing").exit_code == 0
-    assert not list(voc.rglob(".mdrt-*"))
+    assert not list(tmp_path.rglob(".mdrt-*"))
 
 
 def test_files_of_others_and_inputs_stay(picture_file, tmp_path):

@@ -30,7 +30,7 @@ from ....runtime.bundle.loading import load_bundle
 from ....runtime.bundle.plan import BuildOptions, Kernels, plan_name, sidecar_name
 from ....runtime.disk.atomic import PREFIX, recover, write_together
 from ....runtime.errors import MdrtError
-from ....runtime.pictures.output import read_record, result_files, write_result
+from ....runtime.pictures.output import output_folder, read_record, result_files, write_result
 from ....runtime.segmentation import Segmentation
 from ....runtime.segmenter import EMBEDDED, Segmenter
 from ....runtime.sessions.library import Library
@@ -360,8 +360,9 @@ def _run(seen: _Seen, *words: str) -> None:
 def _which_formats(place: Path) -> str:
     """Of how many pictures the files of both formats are; what these name is there."""
     folders = place / "labels"
-    for name in ("coco", "voc"):
-        check_folder(folders / name, (), overwrite=False)
+    with output_folder(folders):
+        for name in ("coco", "voc"):
+            check_folder(folders / name, (), overwrite=False)
     coco: dict[str, Any] = json.loads((folders / "coco" / "annotations.json").read_bytes())
     voc = folders / "voc"
     listed = (voc / "ImageSets" / "Segmentation" / "default.txt").read_text().split()
