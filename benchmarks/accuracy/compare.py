@@ -16,7 +16,7 @@ from .store import Store
 COSTS: Final = (
     "seconds a picture: in the networks, of passes that no head before it asked for; and its own"
 )
-CITED_ARE: Final = "cited: the paper's, of all pictures by models that take any name; not run here"
+CITED_ARE: Final = "cited: published, of all pictures; not run here"
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,7 @@ def test_differences_are_of_the_same_pictures(tmp_path: Path) -> None:
          {"spectral, the paper's", "kmeans, the paper's", "diffseg, the paper's",
           "k-means on DINOv2"}),
         ("potsdam6", "miou", {"maskdiffusion, the paper's", "MaskCLIP", "GEM"}),
+        ("ade150", "miou", {"ODISE"}),
         ("potsdam6", "miou-256x352", set()),
         ("cocostuff27", "hungarian-image-128", set()),
         ("cocostuff27", "hungarian-image-positive", set()),
