@@ -129,7 +129,7 @@ def interface(config: Any) -> Interface:
         raise bad("label_config is no labelling interface in XML")
     try:
         root = ElementTree.fromstring(config)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, UnicodeError) as error:
         raise bad(f"label_config is no XML: {error}") from None
     brush = root.find(".//BrushLabels")
     image = None

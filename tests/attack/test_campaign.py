@@ -23,7 +23,9 @@ CRASHED = {
         b"GET /v1/model\nhost: localhost\norigin: p://[\n\n",
         b"GET /\nhost: [::1\n\n",
         b"GET /\nhost: localhost\ncontent-length: \xb2\n\n",
-        b"GET /\nhost: localhost\nauthorization: Basic \xff\n\n",
+        b"GET /v1/model\nhost: localhost\nauthorization: Basic \xff\n\n",
+        b"POST /predict\nhost: localhost\nauthorization: Bearer s3cret\n\n"
+        b'{"tasks": [{}], "label_config": "\\ud800"}',
     ],
     "results": [b"", b"SQLite format 3\0"],
 }
