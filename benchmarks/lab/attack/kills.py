@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
+from xml.etree import ElementTree
 
 import click
 import numpy as np
@@ -341,9 +342,10 @@ def _batch(pictures: int, seen: _Seen, place: Path) -> None:
 
 
 def _format(pictures: int, seen: _Seen, place: Path) -> None:
-    """`mdrt segment` over so many pictures into two formats, of what is not there yet."""
-    words = ["--skip-existing", "--format", "coco", "--format", "voc", "--out"]
-    _run(seen, "segment", *_album(seen, place)[:pictures], *words, str(place / "labels"))
+    """`mdrt segment` over so many pictures into five formats, of what is not there yet."""
+    words = [word for name in _FORMATS for word in ("--format", name)]
+    pictured = _album(seen, place)[:pictures]
+    _run(seen, "segment", *pictured, "--skip-existing", *words, "--out", str(place / "labels"))
 
 
 def _run(seen: _Seen, *words: str) -> None:
@@ -357,13 +359,17 @@ def _run(seen: _Seen, *words: str) -> None:
             raise MdrtError(error.message) from error
 
 
+_FORMATS: Final = ("coco", "coco-panoptic", "cvat", "masks", "voc")
+
+
 def _which_formats(place: Path) -> str:
-    """Of how many pictures the files of both formats are; what these name is there."""
+    """Of how many pictures the files of all formats are; what these name is there."""
     folders = place / "labels"
     with output_folder(folders):
-        for name in ("coco", "voc"):
+        for name in _FORMATS:
             check_folder(folders / name, (), overwrite=False)
-    coco: dict[str, Any] = json.loads((folders / "coco" / "annotations.json").read_bytes())
+    coco = json.loads((folders / "coco" / "annotations.json").read_bytes())
+    panoptic = json.loads((folders / "coco-panoptic" / "panoptic.json").read_bytes())
     voc = folders / "voc"
     listed = (voc / "ImageSets" / "Segmentation" / "default.txt").read_text().split()
     for name in listed:
@@ -372,7 +378,14 @@ def _which_formats(place: Path) -> str:
     of_images = {entry["image_id"] for entry in coco["annotations"]}
     if of_images != {image["id"] for image in coco["images"]}:
         return "torn annotations"
-    return "new" if len(listed) == len(coco["images"]) == 2 else "old"
+    for entry in panoptic["annotations"]:
+        (path,) = (folders / "coco-panoptic").rglob(entry["file_name"])
+        Image.open(path).load()
+    for path in (folders / "masks").rglob("*.png"):
+        Image.open(path).load()
+    cvat = ElementTree.parse(folders / "cvat" / "annotations.xml").findall("image")
+    counts = {len(listed), len(coco["images"]), len(panoptic["images"]), len(cvat)}
+    return "new" if counts == {2} else "old"
 
 
 def _which_shards(place: Path) -> str:
