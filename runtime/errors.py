@@ -20,7 +20,7 @@ class MdrtError(Exception):
     remedy: Mapping[str, object] = {}
 
     def __init__(self, message: str, **remedy: object) -> None:
-        super().__init__(message)
+        super().__init__(" ".join(message.splitlines()))  # what a library says may have several
         if remedy:
             self.remedy = remedy
 

@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .problems import Problem, answer, too_large
+from .problems import Problem, answer, bad, too_large
 
 OPEN: Final = ("/", "/health", "/ready", "/openapi.json")
 """What needs no token, beside the page's own files."""
@@ -86,6 +86,8 @@ class Guard:
                 HTTPStatus.FORBIDDEN,
                 f"pages of {origin[:80]} may not call this server; `mdrt serve --cors` allows it",
             )
+        if not scope.get("query_string", b"").isascii():
+            return bad("what follows ? in the address is no ASCII; write it as %XX")
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self.most_bytes:
             return self._too_large()

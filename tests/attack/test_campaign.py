@@ -24,6 +24,7 @@ CRASHED = {
         b"GET /\nhost: [::1\n\n",
         b"GET /\nhost: localhost\ncontent-length: \xb2\n\n",
         b"GET /v1/model\nhost: localhost\nauthorization: Basic \xff\n\n",
+        b"GET /v1/model/?\xf4\nhost: localhost\nauthorization: Bearer s3cret\n\n",
         b"POST /predict\nhost: localhost\nauthorization: Bearer s3cret\n\n"
         b'{"tasks": [{}], "label_config": "\\ud800"}',
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ import pytest
 from click.testing import CliRunner
 
 import mdrt
+from mdrt.benchmarks.accuracy.store import RESULTS, Store
 from mdrt.cli import main
 from mdrt.runtime.bundle.contract import DIGEST, MANIFEST, NOISE, digest, tokenizer_name
 from mdrt.runtime.bundle.loading import load_bundle, record_file
 from mdrt.runtime.bundle.plan import plan_name, sidecar_name
-from mdrt.runtime.errors import BundleError, PromptError
+from mdrt.runtime.errors import BundleError, MdrtError, PromptError
 from mdrt.runtime.look.prompts import PromptTokenizer
 from mdrt.runtime.pictures.output import read_record
 from mdrt.runtime.segmenter import EMBEDDED
@@ -216,3 +218,15 @@ def test_a_picture_s_name_is_shown_escaped(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert "\x1b[2J" not in done.output
     assert r"\x1b[2J" in done.output
+
+
+def test_what_a_library_says_in_lines_is_one(tmp_path: Path) -> None:
+    path = tmp_path / RESULTS
+    with sqlite3.connect(path) as written:
+        written.execute("CREATE TABLE counts (image)")
+        written.execute("PRAGMA writable_schema = 1")
+        written.execute("UPDATE sqlite_master SET sql = 'CREATE TABLE counts (`\n)'")
+    written.close()
+    with pytest.raises(MdrtError, match="no result file") as raised:
+        Store(path, {})
+    assert "\n" not in str(raised.value)
