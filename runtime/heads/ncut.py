@@ -5,14 +5,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from ... import kernels
 from ...kernels import CutMethod, Quirks
 from ..look.taps import Taps
 from .base import Head, Reading
-from .clustering import EncoderOptions, read_clusters
+from .clustering import Clusterer, EncoderOptions, read_clusters
 from .options import option
+
+Given: TypeAlias = Literal["cuts", "kway"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class NcutOptions(EncoderOptions):
     tau: float = option(
         0.5,
         "a part is cut in two while the normalised cut costs less than this; more finds more "
-        "segments. Where their number is given, the cheapest cuts are made",
+        "segments",
         above=0,
         most=2,
     )
@@ -37,6 +39,11 @@ class NcutOptions(EncoderOptions):
         "recursive: one part in two at a time (DiffCut); autosc: all at once, with tau and alpha "
         "found where the eigenvalues leap (AutoSC)",
     )
+    given: Given = option(
+        "cuts",
+        "what makes segments whose number is given; cuts: the cheapest cuts; kway: spectral "
+        "clustering, all at once, as head spectral has it",
+    )
     quirks: Quirks = option(
         "none",
         "published: also what the published code does unmeant: cells with an affinity of exactly 0 "
@@ -47,13 +54,15 @@ class NcutOptions(EncoderOptions):
 
 def read(taps: Taps, options: NcutOptions, count: int | Literal["auto"]) -> Reading:
     """Scores of every segment found."""
-    cluster = partial(
-        kernels.ncut,
-        tau=options.tau,
-        alpha=options.alpha,
-        method=options.method,
-        quirks=options.quirks,
-    )
+    cluster: Clusterer = kernels.cluster
+    if count == "auto" or options.given == "cuts":
+        cluster = partial(
+            kernels.ncut,
+            tau=options.tau,
+            alpha=options.alpha,
+            method=options.method,
+            quirks=options.quirks,
+        )
     features = taps.features(text=taps.empty, **options.seen)
     return read_clusters(taps, features, options, count, cluster)
 

@@ -451,6 +451,16 @@ def test_affinity_power_is_a_power_between_cells(segmenter, picture):
         look.segments(4, "kmeans", affinity_power=2.0)
 
 
+def test_ncut_takes_a_given_number_all_at_once_if_asked_to(segmenter, picture):
+    look, seen = segmenter.look(picture), {"timestep": 200, "features": "decoder", "mode": "paper"}
+    cuts, kway = (look.segments(4, "ncut", given=given, **seen) for given in ("cuts", "kway"))
+    spectral = look.segments(4, "spectral", affinity="grid", affinity_power=1.0, **seen)
+    np.testing.assert_array_equal(kway.labels, spectral.labels)
+    assert (cuts.labels != kway.labels).any()
+    found = [look.segments("auto", "ncut", given=given, **seen) for given in ("cuts", "kway")]
+    np.testing.assert_array_equal(found[0].labels, found[1].labels)
+
+
 @pytest.mark.parametrize("segments", [64, 200, 256])
 def test_many_segments_of_few_cells_are_found(segmenter, picture, segments):
     """More eigenvectors than a Krylov basis over the network's own cells has room to converge."""

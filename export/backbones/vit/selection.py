@@ -17,7 +17,7 @@ IMAGENET: Final = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and deviation of RGB in [0, 1], as DINOv2 takes pictures."""
 
 OF_DINO: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
-    {"ncut": {"alpha": 5.0, "tau": 0.7, "scales": True, "mirror": True}}
+    {"ncut": {"alpha": 5.0, "tau": 0.7, "given": "kway", "scales": True, "mirror": True}}
 )
 """How DINOv2's features are cut best, of photographs (docs/notes/heads.md)."""
 
