@@ -68,7 +68,7 @@ def of_json(seed: bytes, random: Random) -> bytes:
         elif kind == 3:
             holder[key] = [holder[key]]
         else:
-            holder[key] = new
+            holder[key] = copy.deepcopy(new)  # which later changes would else change, too
         if not values:
             break
     return json.dumps(values).encode()
