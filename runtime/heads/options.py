@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import typing
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal, TypeAlias, TypeGuard, cast
 
@@ -100,9 +101,11 @@ class Declared:
             if isinstance(value, list | tuple) and value and all(type(n) is int for n in value):
                 found = tuple(sorted({int(n) for n in value}, reverse=True))
         elif self.type in ("number", "whole number") and _is_number(value):
-            number, whole = float(value), self.type == "whole number"
-            if self._inside(number) and (not whole or number == int(number)):
-                found = int(number) if whole else number
+            whole = self.type == "whole number"
+            with suppress(OverflowError):  # an integer beyond every float
+                number = float(value)
+                if self._inside(number) and (not whole or number == int(number)):
+                    found = int(number) if whole else number
         if found is None:
             raise MdrtError(f"{self.name} is {value!r}, expected {self._expected}")
         return found

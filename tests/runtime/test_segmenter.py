@@ -251,6 +251,8 @@ def test_bad_calls(segmenter, picture):
         segmenter(picture, [])
     with pytest.raises(MdrtError, match="timestep is 1000"):
         segmenter(picture, NAMES, timestep=1000)
+    with pytest.raises(MdrtError, match=r"map_power is 10{30,}.*expected number above 0"):
+        segmenter(picture, NAMES, map_power=10**400)
     with pytest.raises(MdrtError, match="mode is 'fast', expected one of paper, released"):
         segmenter(picture, NAMES, mode="fast")
     with pytest.raises(MdrtError, match="no setting sharpness; it has timestep, refine, mirror"):
