@@ -38,14 +38,8 @@ static void soften(float* logits, size_t keys, float scale, float* largest, floa
   for (size_t r = 0; r < 32; ++r) {
     float* const row = logits + r * kKeys;
     for (size_t k = keys; k < all; ++k) row[k] = -INFINITY;
-    const auto* const v = reinterpret_cast<const Vector*>(row);
-    Vector most[2] = {v[0], v[1]};
-    for (size_t i = 2; i < all / 16; i += 2)
-      for (size_t half = 0; half < 2; ++half)
-        most[half] = v[i + half] > most[half] ? v[i + half] : most[half];
     factors[r] = largest[r];
-    largest[r] = std::max(
-        largest[r], scale * largest_of(most[0] > most[1] ? most[0] : most[1]));
+    largest[r] = std::max(largest[r], scale * largest_of(row, all));
   }
   for (size_t i = 0; i < 2; ++i) {
     auto& before = reinterpret_cast<Vector*>(factors)[i];

@@ -143,6 +143,16 @@ static inline float largest_of(Vector v) {
   return std::max(v[0], v[1]);
 }
 
+// The largest of a row of `count` numbers, a multiple of 32, on a cache line's border.
+static inline float largest_of(const float* row, size_t count) {
+  const auto* const v = reinterpret_cast<const Vector*>(row);
+  Vector most[2] = {v[0], v[1]};
+  for (size_t i = 2; i < count / 16; i += 2)
+    for (size_t half = 0; half < 2; ++half)
+      most[half] = v[i + half] > most[half] ? v[i + half] : most[half];
+  return largest_of(most[0] > most[1] ? most[0] : most[1]);
+}
+
 static inline float sum_of(Vector v) {
   v += take<Rotated<8>>(v, v);
   v += take<Rotated<4>>(v, v);

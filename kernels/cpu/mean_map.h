@@ -49,12 +49,7 @@ static inline void soften(float* logits, size_t count, float* softened, float* l
   for (size_t k = count; k < all; ++k) logits[k] = -INFINITY;
   const auto* const v = reinterpret_cast<const Vector*>(logits);
   auto* const to = reinterpret_cast<Vector*>(softened);
-  Vector most[2] = {v[0], v[1]};
-  for (size_t i = 2; i < all / 16; i += 2) {
-    most[0] = v[i] > most[0] ? v[i] : most[0];
-    most[1] = v[i + 1] > most[1] ? v[i + 1] : most[1];
-  }
-  *largest = largest_of(most[0] > most[1] ? most[0] : most[1]);
+  *largest = largest_of(logits, all);
   Vector sums[2] = {};
   for (size_t i = 0; i < all / 16; i += 2)
     for (size_t half = 0; half < 2; ++half)

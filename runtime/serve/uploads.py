@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import re
 import warnings
@@ -90,9 +89,7 @@ def from_json(value: Any) -> Upload:
         return Upload(
             base64.b64decode(value[found.end() :] if found else value, validate=True), name
         )
-    except binascii.Error:
-        raise _no_base64(name, value) from None
-    except ValueError:  # not ASCII
+    except ValueError:  # no base64, or not ASCII
         raise _no_base64(name, value) from None
 
 
